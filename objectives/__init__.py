@@ -1,0 +1,1 @@
+"""The bench: how one candidate is judged."""

@@ -1,0 +1,414 @@
+"""What may vary, and one complete setting of both servers.
+
+A `SearchSpace` is a tuple of `Parameter`s, each bound to one place of one server: a command-line
+option, an environment variable, the model, or the device. A `Candidate` is what a point of the
+space means once it is laid over the fixed settings; it alone knows how to render itself as a
+command line, so what is measured and what is installed later cannot differ.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.trial import BaseTrial
+
+Scalar = str | int | float | bool
+ServerName = Literal["vllm", "whisper"]
+BindingKind = Literal["args", "env", "model", "device"]
+
+POINTS_LIMIT = 20_000
+"""A finite space with more points than this is searched as if it were infinite."""
+
+_BINDING = re.compile(
+    r"^(?P<server>vllm|whisper)\.(?:(?P<place>model|device)|(?P<kind>args|env)\.(?P<key>[\w.-]+))$"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Binding:
+    """Where a parameter's value goes: `vllm.args.max-num-seqs`, `whisper.model`, ..."""
+
+    server: ServerName
+    kind: BindingKind
+    key: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Binding:
+        """Read a binding as people write it.
+
+        Raises:
+            ValueError: It is none of `SERVER.args.OPTION`, `SERVER.env.VARIABLE`,
+                `SERVER.model`, `SERVER.device`, with SERVER `vllm` or `whisper`.
+        """
+        found = _BINDING.match(text)
+        if found is None:
+            raise ValueError(
+                f"{text!r} binds to nothing; allowed: SERVER.args.OPTION, SERVER.env.VARIABLE, "
+                "SERVER.model, SERVER.device, where SERVER is vllm or whisper"
+            )
+        server: ServerName = "vllm" if found["server"] == "vllm" else "whisper"
+        if found["place"]:
+            return cls(server=server, kind="model" if found["place"] == "model" else "device")
+        key = found["key"]
+        if found["kind"] == "args":
+            return cls(server=server, kind="args", key=option_name(key))
+        return cls(server=server, kind="env", key=key)
+
+    def __str__(self) -> str:
+        return f"{self.server}.{self.kind}" + (f".{self.key}" if self.key else "")
+
+
+def option_name(text: str) -> str:
+    """One spelling for an option: no leading dashes, dashes instead of underscores."""
+    return text.lstrip("-").replace("_", "-")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameter:
+    """One thing that may vary: a list of choices, or a range of numbers.
+
+    Attributes:
+        name: As people see it.
+        binding: Where the value goes.
+        choices: The values of a list; empty for a range.
+        low: Smallest value of a range.
+        high: Largest value of a range.
+        step: Distance between a range's values; None for a continuous range of floats.
+        log: Sample a range on a logarithmic scale.
+        integer: The range holds integers.
+        when: The parameter exists only where each named parameter has one of these values.
+        bounds: Hard bounds; a value outside is infeasible whatever the choices say.
+    """
+
+    name: str
+    binding: Binding
+    choices: tuple[Scalar, ...] = ()
+    low: float | None = None
+    high: float | None = None
+    step: float | None = None
+    log: bool = False
+    integer: bool = False
+    when: Mapping[str, tuple[Scalar, ...]] = field(default_factory=dict)
+    bounds: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        """Check what a type cannot say.
+
+        Raises:
+            ValueError: Choices and a range together or neither, or a range that is empty.
+        """
+        if bool(self.choices) == (self.low is not None):
+            raise ValueError(f"{self.name}: give either choices or low and high")
+        if self.choices and len(set(map(repr, self.choices))) < len(self.choices):
+            raise ValueError(f"{self.name}: a choice is repeated")
+        if self.low is not None:
+            if self.high is None or self.high < self.low:
+                raise ValueError(f"{self.name}: high must not be below low")
+            if self.log and self.step is not None:
+                raise ValueError(f"{self.name}: log and step exclude each other")
+            if self.log and self.low <= 0:
+                raise ValueError(f"{self.name}: a logarithmic range starts above 0")
+            if self.step is not None and self.step <= 0:
+                raise ValueError(f"{self.name}: step must be above 0")
+
+    @property
+    def distribution(self) -> BaseDistribution:
+        """Optuna's distribution; evenly spaced numbers keep their order and distance."""
+        if self.choices:
+            return _evenly_spaced(self.choices) or CategoricalDistribution(self.choices)
+        assert self.low is not None and self.high is not None
+        if self.integer:
+            step = 1 if self.step is None else round(self.step)
+            return IntDistribution(round(self.low), round(self.high), log=self.log, step=step)
+        return FloatDistribution(self.low, self.high, log=self.log, step=self.step)
+
+    def values(self) -> tuple[Scalar, ...] | None:
+        """Every value, in order; None where there is no end to them."""
+        if self.choices:
+            return self.choices
+        distribution = self.distribution
+        if isinstance(distribution, IntDistribution):
+            count = (distribution.high - distribution.low) // distribution.step + 1
+            if count > POINTS_LIMIT:
+                return None
+            return tuple(range(distribution.low, distribution.high + 1, distribution.step))
+        assert isinstance(distribution, FloatDistribution)
+        if distribution.step is None:
+            return (distribution.low,) if distribution.single() else None
+        count = round((distribution.high - distribution.low) / distribution.step) + 1
+        if count > POINTS_LIMIT:
+            return None
+        return tuple(_on_grid(distribution, index) for index in range(count))
+
+    def suggest(self, trial: BaseTrial) -> Scalar:
+        """Ask the sampler for a value, spelt as in the choices."""
+        distribution = self.distribution
+        value: Scalar
+        if isinstance(distribution, CategoricalDistribution):
+            chosen = trial.suggest_categorical(self.name, self.choices)
+            assert chosen is not None
+            value = chosen
+        elif isinstance(distribution, IntDistribution):
+            value = trial.suggest_int(
+                self.name,
+                distribution.low,
+                distribution.high,
+                step=distribution.step,
+                log=distribution.log,
+            )
+        else:
+            assert isinstance(distribution, FloatDistribution)
+            value = trial.suggest_float(
+                self.name,
+                distribution.low,
+                distribution.high,
+                step=distribution.step,
+                log=distribution.log,
+            )
+        return self.nearest(value)
+
+    def nearest(self, value: Scalar) -> Scalar:
+        """`value` as the choices or the grid spell it: 0.55, not 0.5500000000000001."""
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return value
+        numbers = [
+            c for c in self.choices if isinstance(c, int | float) and not isinstance(c, bool)
+        ]
+        for choice in numbers:
+            if math.isclose(choice, value, rel_tol=1e-9, abs_tol=1e-12):
+                return choice
+        return round(value, 12) if isinstance(value, float) else value
+
+    def allows(self, value: Scalar) -> bool:
+        """Whether `value` is one of the choices, or inside the range."""
+        if self.choices:
+            return any(_same(self.nearest(value), choice) for choice in self.choices)
+        assert self.low is not None and self.high is not None
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        return self.low - 1e-12 <= value <= self.high + 1e-12
+
+    def excess(self, value: Scalar) -> float:
+        """How far `value` lies outside the hard bounds, in its own unit; <= 0 inside."""
+        if self.bounds is None or isinstance(value, bool) or not isinstance(value, int | float):
+            return 0.0
+        low, high = self.bounds
+        return round(max(low - value, value - high), 12)
+
+
+def _same(left: Scalar, right: Scalar) -> bool:
+    return left == right and isinstance(left, bool) == isinstance(right, bool)
+
+
+def _evenly_spaced(choices: Sequence[Scalar]) -> BaseDistribution | None:
+    """A stepped range for a rising list of evenly spaced numbers, else None."""
+    if len(choices) < 2 or any(isinstance(c, bool | str) for c in choices):
+        return None
+    numbers = [float(c) for c in choices]
+    step = round(numbers[1] - numbers[0], 12)
+    even = all(
+        math.isclose(right - left, step, rel_tol=1e-6)
+        for left, right in itertools.pairwise(numbers)
+    )
+    if step <= 0 or not even:
+        return None
+    if all(isinstance(c, int) for c in choices):
+        return IntDistribution(int(numbers[0]), int(numbers[-1]), step=round(step))
+    return FloatDistribution(numbers[0], numbers[-1], step=step)
+
+
+def _on_grid(distribution: FloatDistribution, index: int) -> float:
+    assert distribution.step is not None
+    return round(distribution.low + index * distribution.step, 12)
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """The parameters of a study, parents before the parameters that depend on them."""
+
+    parameters: tuple[Parameter, ...]
+
+    def __post_init__(self) -> None:
+        """Check names and conditions.
+
+        Raises:
+            ValueError: A name or a place is used twice, or a condition names a later parameter.
+        """
+        names: dict[str, Parameter] = {}
+        places: dict[str, str] = {}
+        for parameter in self.parameters:
+            if parameter.name in names:
+                raise ValueError(f"{parameter.name}: declared twice")
+            place = str(parameter.binding)
+            if place in places and not parameter.when:
+                raise ValueError(f"{parameter.name}: {places[place]} is bound to {place} already")
+            for other, values in parameter.when.items():
+                if other not in names:
+                    raise ValueError(f"{parameter.name}: `when` needs {other} declared before it")
+                wrong = [value for value in values if not names[other].allows(value)]
+                if wrong:
+                    raise ValueError(f"{parameter.name}: {other} never is {wrong[0]!r}")
+            names[parameter.name] = parameter
+            places[place] = parameter.name
+
+    def __getitem__(self, name: str) -> Parameter:
+        for parameter in self.parameters:
+            if parameter.name == name:
+                return parameter
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[Parameter]:
+        return iter(self.parameters)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The parameters' names, in order."""
+        return tuple(parameter.name for parameter in self.parameters)
+
+    @property
+    def size(self) -> int | None:
+        """How many points there are; None if infinite or above `POINTS_LIMIT`."""
+        points = self.points()
+        return None if points is None else len(points)
+
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """Optuna's distribution of every parameter, the conditional ones too."""
+        return {parameter.name: parameter.distribution for parameter in self.parameters}
+
+    def is_active(self, name: str, params: Mapping[str, Scalar]) -> bool:
+        """Whether the parameter exists where its parents have the values of `params`."""
+        return all(
+            other in params and any(_same(params[other], value) for value in values)
+            for other, values in self[name].when.items()
+        )
+
+    def suggest(self, trial: BaseTrial) -> dict[str, Scalar]:
+        """Ask the sampler for a point; conditional parameters only where they exist."""
+        params: dict[str, Scalar] = {}
+        for parameter in self.parameters:
+            if self.is_active(parameter.name, params):
+                params[parameter.name] = parameter.suggest(trial)
+        return params
+
+    def points(self) -> list[dict[str, Scalar]] | None:
+        """Every point of a finite space; None if infinite or above `POINTS_LIMIT`."""
+        points: list[dict[str, Scalar]] = [{}]
+        for parameter in self.parameters:
+            values = parameter.values()
+            if values is None:
+                return None
+            grown: list[dict[str, Scalar]] = []
+            for point in points:
+                if self.is_active(parameter.name, point):
+                    grown += [{**point, parameter.name: value} for value in values]
+                else:
+                    grown.append(point)
+                if len(grown) > POINTS_LIMIT:
+                    return None
+            points = grown
+        return points
+
+    def spelt(self, params: Mapping[str, Scalar]) -> dict[str, Scalar]:
+        """`params` in declared order, numbers spelt as in the choices."""
+        return {p.name: p.nearest(params[p.name]) for p in self.parameters if p.name in params}
+
+    def canonical(self, params: Mapping[str, Scalar]) -> tuple[tuple[str, Scalar], ...]:
+        """A hashable key: replicates of one setting share it."""
+        return tuple(self.spelt(params).items())
+
+    def excess(self, params: Mapping[str, Scalar]) -> float:
+        """The largest distance outside any hard bounds, in that parameter's unit; <= 0 inside."""
+        distances = [self[name].excess(value) for name, value in params.items()]
+        bounded = [d for d, name in zip(distances, params, strict=True) if self[name].bounds]
+        return max(bounded, default=0.0)
+
+
+def point_key(params: Mapping[str, Scalar]) -> str:
+    """The point of `params` as one string, the same whatever the order."""
+    return " ".join(f"{name}={params[name]}" for name in sorted(params))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerSettings:
+    """What one server is started with, apart from its address.
+
+    Attributes:
+        model: A name or a path, as the server takes it.
+        device: `cuda:N`, a GPU's UUID, or `cpu`.
+        args: Options without leading dashes; True is a bare flag, False and None are left out.
+        env: Environment variables of this server alone.
+    """
+
+    model: str
+    device: str
+    args: Mapping[str, Scalar | None] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+
+    def options(self) -> tuple[str, ...]:
+        """The options as a command line has them, in a fixed order."""
+        words: list[str] = []
+        for key, value in self.args.items():
+            if value is None or value is False:
+                continue
+            words.append(f"--{key}")
+            if value is not True:
+                words.append(_text(value))
+        return tuple(words)
+
+    def with_value(self, binding: Binding, value: Scalar) -> ServerSettings:
+        """These settings with one parameter's value in its place."""
+        args, env, model, device = dict(self.args), dict(self.env), self.model, self.device
+        if binding.kind == "args":
+            args[binding.key] = value
+        elif binding.kind == "env":
+            env[binding.key] = _text(value)
+        elif binding.kind == "model":
+            model = str(value)
+        else:
+            device = str(value)
+        return ServerSettings(model=model, device=device, args=args, env=env)
+
+
+def _text(value: Scalar) -> str:
+    return f"{value:.12g}" if isinstance(value, float) else str(value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """One complete setting of both servers."""
+
+    params: Mapping[str, Scalar]
+    vllm: ServerSettings
+    whisper: ServerSettings
+
+    @classmethod
+    def lay(
+        cls,
+        space: SearchSpace,
+        params: Mapping[str, Scalar],
+        *,
+        vllm: ServerSettings,
+        whisper: ServerSettings,
+    ) -> Candidate:
+        """Lay a point of the space over the fixed settings of both servers."""
+        servers = {"vllm": vllm, "whisper": whisper}
+        for name, value in space.spelt(params).items():
+            binding = space[name].binding
+            servers[binding.server] = servers[binding.server].with_value(binding, value)
+        return cls(params=space.spelt(params), vllm=servers["vllm"], whisper=servers["whisper"])
+
+    @property
+    def point(self) -> str:
+        """The key that replicates of this setting share."""
+        return point_key(self.params)

@@ -1,0 +1,158 @@
+"""What may vary, and how one setting renders itself."""
+
+import optuna
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+from objectives.space import Binding, Candidate, Parameter, SearchSpace, ServerSettings, point_key
+
+UTILISATION = Parameter(
+    name="vllm_memory_util",
+    binding=Binding.parse("vllm.args.gpu-memory-utilization"),
+    choices=(0.40, 0.45, 0.50, 0.55, 0.60),
+    bounds=(0.30, 0.70),
+)
+SIZE = Parameter(
+    name="whisper_model_size",
+    binding=Binding.parse("whisper.model"),
+    choices=("tiny", "base", "small"),
+)
+SEEDS_SPACE = SearchSpace((UTILISATION, SIZE))
+VLLM = ServerSettings(model="m", device="cuda:0", args={"max-model-len": 2048})
+WHISPER = ServerSettings(model="small", device="cuda:0")
+
+
+def test_the_seeds_space_has_fifteen_points():
+    assert SEEDS_SPACE.size == 15
+    assert SEEDS_SPACE.points()[0] == {"vllm_memory_util": 0.40, "whisper_model_size": "tiny"}
+
+
+def test_evenly_spaced_numbers_keep_their_order_for_the_sampler():
+    assert UTILISATION.distribution == FloatDistribution(0.4, 0.6, step=0.05)
+    even = Parameter(name="n", binding=Binding.parse("vllm.args.max-num-seqs"), choices=(4, 8, 12))
+    assert even.distribution == IntDistribution(4, 12, step=4)
+
+
+def test_uneven_numbers_and_words_are_categories():
+    uneven = Parameter(
+        name="n", binding=Binding.parse("vllm.args.max-num-seqs"), choices=(4, 8, 16)
+    )
+    assert uneven.distribution == CategoricalDistribution((4, 8, 16))
+
+
+def test_a_suggested_number_is_spelt_as_in_the_list():
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+    for _ in range(40):
+        assert SEEDS_SPACE.suggest(study.ask())["vllm_memory_util"] in UTILISATION.choices
+
+
+@given(st.sampled_from(range(5)), st.sampled_from(["tiny", "base", "small"]))
+def test_every_point_is_a_candidate_with_its_values_in_place(index, size):
+    value = UTILISATION.choices[index]
+    params = {"vllm_memory_util": value, "whisper_model_size": size}
+    candidate = Candidate.lay(SEEDS_SPACE, params, vllm=VLLM, whisper=WHISPER)
+    assert candidate.vllm.options() == (
+        "--max-model-len",
+        "2048",
+        "--gpu-memory-utilization",
+        f"{value:.12g}",
+    )
+    assert candidate.whisper.model == size
+
+
+def test_the_fixed_settings_are_not_changed_by_a_candidate():
+    Candidate.lay(SEEDS_SPACE, {"vllm_memory_util": 0.6}, vllm=VLLM, whisper=WHISPER)
+    assert "gpu-memory-utilization" not in VLLM.args
+
+
+def test_a_true_option_is_a_bare_flag_and_a_false_one_is_left_out():
+    settings = ServerSettings(model="m", device="cpu", args={"enforce-eager": True, "x": False})
+    assert settings.options() == ("--enforce-eager",)
+
+
+def test_underscores_and_dashes_name_the_same_option():
+    assert Binding.parse("vllm.args.max_num_seqs") == Binding.parse("vllm.args.max-num-seqs")
+
+
+@pytest.mark.parametrize("text", ["vllm", "vllm.args", "ollama.model", "vllm.model.x", ""])
+def test_a_binding_to_nothing_says_what_is_allowed(text):
+    with pytest.raises(ValueError, match="SERVER is vllm or whisper"):
+        Binding.parse(text)
+
+
+def test_the_distance_outside_the_bounds_is_graded():
+    assert SEEDS_SPACE.excess({"vllm_memory_util": 0.75}) == pytest.approx(0.05)
+    assert SEEDS_SPACE.excess({"vllm_memory_util": 0.25}) == pytest.approx(0.05)
+    assert SEEDS_SPACE.excess({"vllm_memory_util": 0.50}) == pytest.approx(-0.20)
+
+
+def test_a_conditional_parameter_exists_only_where_its_parent_says():
+    beam = Parameter(
+        name="beam",
+        binding=Binding.parse("whisper.args.beam-size"),
+        choices=(1, 5),
+        when={"whisper_model_size": ("tiny",)},
+    )
+    space = SearchSpace((SIZE, beam))
+    assert space.size == 4
+    assert not space.is_active("beam", {"whisper_model_size": "small"})
+    assert space.points()[-1] == {"whisper_model_size": "small"}
+
+
+def test_a_condition_on_a_later_parameter_is_refused():
+    early = Parameter(
+        name="beam",
+        binding=Binding.parse("whisper.args.beam-size"),
+        choices=(1, 5),
+        when={"whisper_model_size": ("tiny",)},
+    )
+    with pytest.raises(ValueError, match="declared before"):
+        SearchSpace((early, SIZE))
+
+
+def test_two_parameters_cannot_be_bound_to_one_place():
+    twin = Parameter(name="twin", binding=SIZE.binding, choices=("tiny", "base"))
+    with pytest.raises(ValueError, match="bound to"):
+        SearchSpace((SIZE, twin))
+
+
+def test_a_continuous_range_has_no_end_of_points():
+    free = Parameter(
+        name="u", binding=Binding.parse("vllm.args.gpu-memory-utilization"), low=0.3, high=0.7
+    )
+    assert SearchSpace((free,)).points() is None
+
+
+def test_a_stepped_range_is_finite():
+    fine = Parameter(
+        name="u",
+        binding=Binding.parse("vllm.args.gpu-memory-utilization"),
+        low=0.3,
+        high=0.7,
+        step=0.01,
+    )
+    points = SearchSpace((fine,)).points()
+    assert len(points) == 41
+    assert points[25] == {"u": 0.55}
+
+
+def test_replicates_share_a_key_whatever_the_order():
+    assert point_key({"b": 1, "a": 0.5}) == point_key({"a": 0.5, "b": 1})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"choices": (1, 2), "low": 1, "high": 2},
+        {},
+        {"low": 3, "high": 2},
+        {"low": 0, "high": 2, "log": True},
+        {"low": 1, "high": 2, "log": True, "step": 1},
+        {"choices": (1, 1)},
+    ],
+)
+def test_a_parameter_that_contradicts_itself_is_refused(wrong):
+    with pytest.raises(ValueError, match="x: "):
+        Parameter(name="x", binding=Binding.parse("vllm.env.X"), **wrong)
