@@ -346,7 +346,7 @@ class ServerSettings:
     Attributes:
         model: A name or a path, as the server takes it.
         device: `cuda:N`, a GPU's UUID, or `cpu`.
-        args: Options without leading dashes; True is a bare flag, False and None are left out.
+        args: Options without leading dashes; True is a bare flag, None is left out.
         env: Environment variables of this server alone.
     """
 
@@ -355,14 +355,18 @@ class ServerSettings:
     args: Mapping[str, Scalar | None] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
 
-    def options(self) -> tuple[str, ...]:
-        """The options as a command line has them, in a fixed order."""
+    def options(self, *, negated: bool = False) -> tuple[str, ...]:
+        """The options as a command line has them, in a fixed order.
+
+        Args:
+            negated: The server knows `--no-OPTION`; if not, what is False is left out.
+        """
         words: list[str] = []
         for key, value in self.args.items():
-            if value is None or value is False:
+            if value is None or (value is False and not negated):
                 continue
-            words.append(f"--{key}")
-            if value is not True:
+            words.append(f"--no-{key}" if value is False else f"--{key}")
+            if not isinstance(value, bool):
                 words.append(_text(value))
         return tuple(words)
 

@@ -72,6 +72,11 @@ def test_a_true_option_is_a_bare_flag_and_a_false_one_is_left_out():
     assert settings.options() == ("--enforce-eager",)
 
 
+def test_a_false_option_is_negated_where_the_server_knows_how():
+    settings = ServerSettings(model="m", device="cpu", args={"enforce-eager": False, "x": None})
+    assert settings.options(negated=True) == ("--no-enforce-eager",)
+
+
 def test_underscores_and_dashes_name_the_same_option():
     assert Binding.parse("vllm.args.max_num_seqs") == Binding.parse("vllm.args.max-num-seqs")
 

@@ -1,0 +1,240 @@
+"""Opening a study: SQLite, PostgreSQL, MySQL, a journal file, Redis, or a gRPC proxy.
+
+Everything that is stored goes through Optuna's public storages; this module only makes each of
+them safe for our use. SQLite gets one writer at a time (without it, two workers can be handed the
+same waiting trial). Databases with a server get a heartbeat, so that a worker that vanished with
+its host is noticed by the others.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import optuna
+import psutil
+import sqlalchemy
+from optuna.storages import BaseStorage, GrpcStorageProxy, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend, JournalRedisBackend
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import event
+
+Direction = Literal["minimize", "maximize"]
+
+RETRIES = 2
+"""How often the point of a failed trial is tried again before it is left alone."""
+
+WORKER_ATTR = "worker"
+RETRY_ATTR = "retry_of"
+
+
+class StorageError(Exception):
+    """A storage or a study in it cannot be opened; one line says why."""
+
+
+def masked(url: str) -> str:
+    """The URL without its password."""
+    return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", url)
+
+
+def sqlite_path(url: str) -> Path | None:
+    """The file behind a SQLite or a journal URL, else None."""
+    for prefix in ("sqlite:///", "journal:///"):
+        if url.startswith(prefix):
+            return Path(url.removeprefix(prefix).split("?", 1)[0])
+    return None
+
+
+def open_storage(url: str, *, create: bool = True) -> BaseStorage:
+    """Open a storage by URL.
+
+    Args:
+        url: `sqlite:///FILE`, `postgresql://...`, `mysql://...`, `journal:///FILE`,
+            `redis://...` or `grpc://HOST:PORT`.
+        create: Make the file, and its folder, if they are not there.
+
+    Raises:
+        StorageError: The scheme is unknown, a driver is missing, or the server does not answer.
+    """
+    path = sqlite_path(url)
+    if path is not None:
+        if not create and not path.exists():
+            raise StorageError(f"{path}: there is no such file")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"{path.parent}: cannot be made: {error.strerror}") from error
+    try:
+        return _open(url, path)
+    except ImportError as error:
+        raise StorageError(f"{masked(url)}: {str(error).splitlines()[0]}") from error
+    except (sqlalchemy.exc.SQLAlchemyError, OSError, ValueError) as error:
+        raise StorageError(f"{masked(url)}: {_first_line(error)}") from error
+
+
+def _open(url: str, path: Path | None) -> BaseStorage:
+    scheme = url.split(":", 1)[0]
+    if scheme == "sqlite":
+        return _sqlite(url)
+    if scheme == "journal":
+        return JournalStorage(JournalFileBackend(str(path)))
+    if scheme == "redis":
+        return JournalStorage(JournalRedisBackend(url))
+    if scheme == "grpc":
+        where = urlsplit(url)
+        return GrpcStorageProxy(host=where.hostname or "localhost", port=where.port or 13000)
+    if scheme.startswith(("postgresql", "mysql")):
+        return RDBStorage(
+            url,
+            heartbeat_interval=60,
+            grace_period=180,
+            heartbeat_stale_trial_callback=_retry_stale,
+        )
+    raise StorageError(
+        f"{masked(url)}: unknown scheme {scheme!r}; allowed: sqlite, postgresql, mysql, journal, "
+        "redis, grpc"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _sqlite(url: str) -> RDBStorage:
+    """SQLite with one writer at a time, and readers that are never in its way."""
+    storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
+    storage.engine.dispose()  # its first connections were made before the listeners
+
+    @event.listens_for(storage.engine, "connect")
+    def _connected(connection: Any, _: object) -> None:  # noqa: ANN401 - a DBAPI connection
+        connection.isolation_level = None  # we begin transactions ourselves
+        connection.execute("PRAGMA journal_mode=WAL")
+
+    @event.listens_for(storage.engine, "begin")
+    def _begun(connection: sqlalchemy.Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return storage
+
+
+def _retry_stale(study: optuna.Study, trial: FrozenTrial) -> None:
+    enqueue_again(study, trial)
+
+
+def open_study(
+    url: str,
+    name: str,
+    *,
+    directions: Sequence[Direction] | None = None,
+    sampler: optuna.samplers.BaseSampler | None = None,
+    storage: BaseStorage | None = None,
+) -> optuna.Study:
+    """Open a study by name; with `directions`, make it if it is not there.
+
+    Raises:
+        StorageError: There is no such study, or it has other directions.
+    """
+    store = storage or open_storage(url, create=directions is not None)
+    if directions is None:
+        try:
+            return optuna.load_study(study_name=name, storage=store, sampler=sampler)
+        except KeyError as error:
+            known = ", ".join(optuna.get_all_study_names(store)) or "none"
+            raise StorageError(f"{masked(url)}: no study {name!r}; there are: {known}") from error
+    study = optuna.create_study(
+        study_name=name,
+        storage=store,
+        sampler=sampler,
+        directions=list(directions),
+        load_if_exists=True,
+    )
+    found = [direction.name.lower() for direction in study.directions]
+    if found != list(directions):
+        raise StorageError(
+            f"{masked(url)}: study {name!r} has objectives {found}, this configuration "
+            f"{list(directions)}; give it another name"
+        )
+    return study
+
+
+def this_worker() -> dict[str, object]:
+    """Who runs a trial: host, process, and when that process began (seconds since the epoch)."""
+    me = psutil.Process(os.getpid())
+    return {"host": socket.gethostname(), "pid": me.pid, "began": me.create_time()}
+
+
+def is_abandoned(trial: FrozenTrial) -> bool:
+    """Whether a running trial's worker was on this host and is no more."""
+    worker = trial.user_attrs.get(WORKER_ATTR)
+    if not isinstance(worker, Mapping) or worker.get("host") != socket.gethostname():
+        return False
+    try:
+        return abs(psutil.Process(int(worker["pid"])).create_time() - float(worker["began"])) > 1
+    except psutil.NoSuchProcess:
+        return True
+
+
+def sweep(study: optuna.Study) -> list[int]:
+    """End trials whose worker is gone, and put their points back in the queue.
+
+    Returns:
+        The numbers of the trials that were ended.
+    """
+    ended: list[int] = []
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        if is_abandoned(trial):
+            study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+            enqueue_again(study, trial)
+            ended.append(trial.number)
+    return ended
+
+
+def enqueue_again(study: optuna.Study, trial: FrozenTrial) -> bool:
+    """Put a trial's point back in the queue, unless it is there or was retried often enough.
+
+    Only its parameters go back: an attribute or a constraint of the dead trial would speak for
+    the new one.
+
+    Returns:
+        Whether it was put back.
+    """
+    if not trial.params or retries(study, trial) >= RETRIES:
+        return False
+    waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+    if any(_fixed(other) == trial.params for other in waiting):
+        return False
+    study.enqueue_trial(trial.params, user_attrs={RETRY_ATTR: trial.number})
+    return True
+
+
+def retries(study: optuna.Study, trial: FrozenTrial) -> int:
+    """How many trials before this one failed at the same point in a row."""
+    count = 0
+    trials = {t.number: t for t in study.get_trials(deepcopy=False)}
+    seen = trial
+    while (earlier := seen.user_attrs.get(RETRY_ATTR)) is not None and earlier in trials:
+        seen = trials[earlier]
+        if seen.user_attrs.get("error", {}).get("cause") != "interrupted":
+            count += 1
+    return count
+
+
+def _fixed(trial: FrozenTrial) -> dict[str, Any]:
+    fixed = trial.system_attrs.get("fixed_params", {})
+    return dict(fixed) if isinstance(fixed, Mapping) else {}
+
+
+def put_attrs(study: optuna.Study, attrs: Mapping[str, object]) -> None:
+    """Write study attributes that are not there yet or differ; the rest costs no write."""
+    known = study.user_attrs
+    for key, value in attrs.items():
+        if key not in known or json.dumps(known[key], sort_keys=True) != json.dumps(
+            value, sort_keys=True
+        ):
+            study.set_user_attr(key, value)

@@ -1,0 +1,177 @@
+"""Opening studies, and putting right what a vanished worker left."""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import warnings
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from storage.trials import (
+    RETRIES,
+    StorageError,
+    enqueue_again,
+    is_abandoned,
+    masked,
+    open_storage,
+    open_study,
+    put_attrs,
+    sqlite_path,
+    sweep,
+    this_worker,
+)
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+@pytest.fixture
+def url(tmp_path):
+    return f"sqlite:///{tmp_path}/deep/study.db"
+
+
+def ask(study, value=0.5):
+    trial = study.ask()
+    trial.suggest_float("x", 0, 1)
+    return trial
+
+
+def test_a_study_is_made_once_and_found_again(url):
+    made = open_study(url, "s", directions=["minimize", "maximize"])
+    made.set_user_attr("schema", 1)
+    assert open_study(url, "s").user_attrs == {"schema": 1}
+    assert len(open_study(url, "s", directions=["minimize", "maximize"]).directions) == 2
+
+
+def test_reading_a_study_that_is_not_there_makes_nothing(url, tmp_path):
+    with pytest.raises(StorageError, match="no such file"):
+        open_study(url, "s")
+    assert not (tmp_path / "deep").exists()
+
+
+def test_an_unknown_name_is_refused_with_those_there_are(url):
+    open_study(url, "mine", directions=["minimize"])
+    with pytest.raises(StorageError, match="there are: mine"):
+        open_study(url, "yours")
+
+
+def test_other_objectives_are_refused(url):
+    open_study(url, "s", directions=["minimize"])
+    with pytest.raises(StorageError, match="another name"):
+        open_study(url, "s", directions=["minimize", "maximize"])
+
+
+@pytest.mark.parametrize("bad", ["mongodb://x/y", "nonsense", "postgresql+nodriver://h/d"])
+def test_a_url_that_cannot_be_opened_is_one_line(bad):
+    with pytest.raises(StorageError) as caught:
+        open_storage(bad)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_password_is_ever_shown():
+    assert masked("postgresql://me:secret@host/db") == "postgresql://me:***@host/db"
+    assert masked("redis://:secret@host:6379") == "redis://:***@host:6379"
+    assert masked("sqlite:///a.db") == "sqlite:///a.db"
+
+
+def test_a_journal_file_is_a_storage_too(tmp_path):
+    url = f"journal:///{tmp_path}/study.journal"
+    open_study(url, "s", directions=["minimize"])
+    assert open_study(url, "s").study_name == "s"
+    assert sqlite_path(url) == tmp_path / "study.journal"
+
+
+def take(url, count, numbers):
+    warnings.simplefilter("ignore")
+    study = open_study(url, "s")
+    for _ in range(count):
+        numbers.put(study.ask().number)
+
+
+def test_two_workers_are_never_handed_the_same_waiting_trial(url):
+    study = open_study(url, "s", directions=["minimize"])
+    for index in range(20):
+        study.enqueue_trial({"x": index / 20})
+    spawn = multiprocessing.get_context("spawn")
+    numbers = spawn.Queue()
+    workers = [spawn.Process(target=take, args=(url, 10, numbers)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    taken = [numbers.get(timeout=60) for _ in range(20)]
+    for worker in workers:
+        worker.join()
+    assert sorted(taken) == list(range(20))
+
+
+def vanished_worker():
+    """The identity of a process that was here a moment ago."""
+    code = "from storage.trials import this_worker; import json; print(json.dumps(this_worker()))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    return __import__("json").loads(out.stdout)
+
+
+def test_a_trial_of_a_vanished_worker_is_ended_and_its_point_comes_back(url):
+    study = open_study(url, "s", directions=["minimize"])
+    dead = ask(study)
+    dead.set_user_attr("worker", vanished_worker())
+    dead.set_constraint("kv_cache_gib", 3.0)
+    assert sweep(study) == [dead.number]
+    assert study.trials[dead.number].state == TrialState.FAIL
+    again = study.ask()
+    assert again.suggest_float("x", 0, 1) == dead.params["x"]
+    again.set_constraint("kv_cache_gib", -1.0)
+    assert study.trials[again.number].constraints == {"kv_cache_gib": -1.0}
+
+
+def test_a_trial_of_a_living_worker_is_left_alone(url):
+    study = open_study(url, "s", directions=["minimize"])
+    alive = ask(study)
+    alive.set_user_attr("worker", this_worker())
+    assert this_worker()["pid"] == os.getpid()
+    assert not is_abandoned(study.trials[alive.number])
+    assert sweep(study) == []
+
+
+def test_a_trial_of_another_host_is_not_ours_to_judge(url):
+    study = open_study(url, "s", directions=["minimize"])
+    other = ask(study)
+    other.set_user_attr("worker", {"host": "elsewhere", "pid": 1, "began": 0.0})
+    assert sweep(study) == []
+
+
+def test_a_point_that_keeps_failing_is_left_alone(url):
+    study = open_study(url, "s", directions=["minimize"])
+    trial = ask(study)
+    for _ in range(RETRIES):
+        study.tell(trial.number, state=TrialState.FAIL)
+        assert enqueue_again(study, study.trials[trial.number])
+        trial = ask(study)
+    study.tell(trial.number, state=TrialState.FAIL)
+    assert not enqueue_again(study, study.trials[trial.number])
+
+
+def test_an_interruption_does_not_count_as_a_failed_try(url):
+    study = open_study(url, "s", directions=["minimize"])
+    trial = ask(study)
+    for _ in range(RETRIES + 2):
+        trial.set_user_attr("error", {"cause": "interrupted"})
+        study.tell(trial.number, state=TrialState.FAIL)
+        assert enqueue_again(study, study.trials[trial.number])
+        trial = ask(study)
+
+
+def test_a_point_waits_in_the_queue_only_once(url):
+    study = open_study(url, "s", directions=["minimize"])
+    trial = ask(study)
+    study.tell(trial.number, state=TrialState.FAIL)
+    assert enqueue_again(study, study.trials[trial.number])
+    assert not enqueue_again(study, study.trials[trial.number])
+
+
+def test_attributes_that_are_there_already_are_not_written_again(url):
+    study = open_study(url, "s", directions=["minimize"])
+    put_attrs(study, {"a": {"b": 1}})
+    put_attrs(study, {"a": {"b": 1}, "c": 2})
+    assert study.user_attrs == {"a": {"b": 1}, "c": 2}
