@@ -20,6 +20,7 @@ from typing import Any, Literal, cast
 import yaml
 from pydantic import ValidationError
 
+from objectives import verdict
 from objectives.errors import UsageError
 from objectives.space import Binding, Parameter, Scalar, SearchSpace, ServerSettings, option_name
 from study import legacy
@@ -67,25 +68,22 @@ class StudyConfig:
     @property
     def constraint_names(self) -> tuple[str, ...]:
         """The constraints of every trial, in order."""
-        hard = [name for name, slo in self.document.slo.items() if slo.hard]
-        return (*CONSTRAINTS, *(f"slo_{name}" for name in hard))
+        return verdict.names(self.limits)
+
+    @property
+    def limits(self) -> tuple[verdict.Limit, ...]:
+        """The hard objectives of the service."""
+        return tuple(
+            verdict.Limit(objective=name, most=slo.max, least=slo.min)
+            for name, slo in self.document.slo.items()
+            if slo.hard
+        )
 
     def with_changes(self, **changes: object) -> StudyConfig:
         """This configuration with top-level keys replaced, checked again."""
         data = self.document.model_dump(mode="json")
         data.update(changes)
         return _checked(data, source=self.source, notes=self.notes)
-
-
-CONSTRAINTS = (
-    "bounds",
-    "start_memory_gib",
-    "kv_cache_gib",
-    "device_memory_gib",
-    "placement_gib",
-    "time_budget_s",
-)
-"""The constraints that every trial of every study carries, in this order."""
 
 
 def read_config(path: Path | None, *, experiment: str | None = None) -> StudyConfig:

@@ -22,7 +22,7 @@ def _reference(model: type[BaseModel], prefix: str, lines: list[str]) -> None:
         text = str(known.annotation)
         many = "dict[" in text or "tuple[" in text
         key = f"{prefix}{name}"
-        default = "required" if known.is_required() else _default_text(known.get_default())
+        default = "required" if known.is_required() else _default_text(known.get_default(call_default_factory=True))
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             path = f"{key}.*." if many else f"{key}."
             lines.append(f"| `{key}` | | {known.description} |")
@@ -32,6 +32,8 @@ def _reference(model: type[BaseModel], prefix: str, lines: list[str]) -> None:
 
 
 def _default_text(value: object) -> str:
-    if value is None or value in ((), {}):
+    if value is None or value in ((), {}) or isinstance(value, BaseModel):
         return "-"
-    return f"`{json.dumps(value)}`" if not isinstance(value, BaseModel) else "-"
+    if isinstance(value, dict):
+        return ", ".join(f"`{key}`" for key in value)
+    return f"`{json.dumps(value)}`"

@@ -1,0 +1,96 @@
+"""Where a trial's time goes: named phases, and what is none of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+Phase = Literal["predict", "start", "warmup", "measure", "stop"]
+
+ORDER: tuple[Phase, ...] = ("predict", "start", "warmup", "measure", "stop")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """One stretch of a trial, seconds from its begin."""
+
+    phase: str
+    start_s: float
+    end_s: float
+
+
+@dataclass
+class Stopwatch:
+    """Times the phases of one trial.
+
+    Phases do not nest; steps may lie inside a phase, and only the timeline shows them.
+
+    Attributes:
+        told: Called with the name of every phase and step as it begins.
+    """
+
+    told: Callable[[str], None] = lambda _: None
+    clock: Callable[[], float] = time.monotonic
+    _began: float = field(init=False)
+    _spans: list[Span] = field(init=False, default_factory=list)
+    _seconds: dict[str, float] = field(init=False, default_factory=dict)
+    _inside: str | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self._began = self.clock()
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the trial began."""
+        return self.clock() - self._began
+
+    @contextmanager
+    def phase(self, name: Phase) -> Iterator[None]:
+        """Count what happens inside as this phase; a second time adds to the first."""
+        assert self._inside is None, f"{name} inside {self._inside}"
+        self.told(name)
+        begun = self.elapsed_s
+        self._inside = name
+        try:
+            yield
+        finally:
+            self._inside = None
+            self._add(name, begun)
+            self._seconds[name] = self._seconds.get(name, 0.0) + self.elapsed_s - begun
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Show what happens inside on the timeline."""
+        self.told(name)
+        begun = self.elapsed_s
+        try:
+            yield
+        finally:
+            self._add(name, begun)
+
+    def note(self, name: Phase, start_s: float, end_s: float) -> None:
+        """Count a stretch that somebody else timed, seconds from the trial's begin."""
+        self._spans.append(Span(phase=name, start_s=start_s, end_s=end_s))
+        self._seconds[name] = self._seconds.get(name, 0.0) + end_s - start_s
+
+    def _add(self, name: str, begun: float) -> None:
+        self._spans.append(Span(phase=name, start_s=begun, end_s=self.elapsed_s))
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds by phase, and `other`: all that was none of them."""
+        known: dict[str, float] = {
+            name: self._seconds[name] for name in ORDER if name in self._seconds
+        }
+        known["other"] = max(0.0, self.elapsed_s - sum(known.values()))
+        return {name: round(seconds, 3) for name, seconds in known.items()}
+
+    def timeline(self) -> list[dict[str, object]]:
+        """Every phase and step, in order of their begin, as JSON can hold it."""
+        spans = sorted(self._spans, key=lambda span: (span.start_s, -span.end_s))
+        return [
+            {"phase": s.phase, "start_s": round(s.start_s, 3), "end_s": round(s.end_s, 3)}
+            for s in spans
+        ]
