@@ -1,0 +1,281 @@
+"""What vLLM says of itself on its `/metrics` page: pure, text in and figures out.
+
+The page is Prometheus' text format. Names moved over the years; both spellings are read:
+`vllm:kv_cache_usage_perc` (since 0.9.2) and `vllm:gpu_cache_usage_perc` (until 0.12), counters
+with and without `_total`, and the cache's size: `kv_cache_size_tokens` among the labels of
+`vllm:cache_config_info` (0.32), or else `num_gpu_blocks` times `block_size`. Where several
+engines answer on one page, their counts are added and the fullest cache counts.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+_SERIES = re.compile(
+    r"^(?P<name>[A-Za-z_:][\w:]*)(?:\{(?P<labels>.*)\})?\s+(?P<value>\S+)(?:\s+-?\d+)?\s*$"
+)
+_LABEL = re.compile(r'(?P<key>[A-Za-z_]\w*)="(?P<value>(?:[^"\\]|\\.)*)"')
+_ESCAPES = {r"\n": "\n", r"\"": '"', r"\\": "\\"}
+_ESCAPE = re.compile(r'\\[n"\\]')
+
+_PREEMPTIONS = ("vllm:num_preemptions_total", "vllm:num_preemptions")
+_RUNNING = ("vllm:num_requests_running",)
+_WAITING = ("vllm:num_requests_waiting",)
+_KV_USAGE = ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")
+_PROMPT_TOKENS = ("vllm:prompt_tokens_total", "vllm:prompt_tokens")
+_OUTPUT_TOKENS = ("vllm:generation_tokens_total", "vllm:generation_tokens")
+_PREFIX_HITS = ("vllm:prefix_cache_hits_total", "vllm:gpu_prefix_cache_hits_total")
+_TTFT = "vllm:time_to_first_token_seconds"
+_E2E = "vllm:e2e_request_latency_seconds"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """One line of the page."""
+
+    name: str
+    labels: Mapping[str, str]
+    value: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class KvCache:
+    """The KV cache as the engine laid it out; None where its version does not say.
+
+    Attributes:
+        blocks: Blocks, over all engines of the page.
+        block_tokens: Tokens that one block holds. For models whose layers differ this is the
+            smallest unit and not to be multiplied: trust `tokens`.
+        tokens: Tokens that fit, over all engines.
+        max_concurrency: Requests of the model's full length that fit, in one engine's words.
+        labels: Everything the first engine said, verbatim.
+    """
+
+    blocks: int | None
+    block_tokens: int | None
+    tokens: int | None
+    max_concurrency: float | None
+    labels: Mapping[str, str] = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricsPage:
+    """One reading of the page; a figure that is not on it is None.
+
+    Attributes:
+        running: Requests being computed.
+        waiting: Requests that wait for room.
+        kv_usage: Fullest KV cache, 0 .. 1.
+        preemptions: Requests thrown out of the cache since the engine started.
+        prompt_tokens: Prompt tokens computed since the start.
+        output_tokens: Tokens generated since the start.
+        prefix_hit_tokens: Prompt tokens found in the prefix cache since the start.
+        ttft: Sum of the server's own times to first token (seconds), and how many.
+        e2e: Sum of the server's own request times (seconds), and how many.
+        kv_cache: Its layout.
+    """
+
+    running: float | None
+    waiting: float | None
+    kv_usage: float | None
+    preemptions: float | None
+    prompt_tokens: float | None
+    output_tokens: float | None
+    prefix_hit_tokens: float | None
+    ttft: tuple[float, float] | None
+    e2e: tuple[float, float] | None
+    kv_cache: KvCache | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pages:
+    """What a run of readings says, from before the load until after it; None: never on a page.
+
+    Attributes:
+        taken: Readings that succeeded.
+        missed: Readings that did not.
+        first: The reading before the load.
+        last: The reading after it.
+        most_running: Most requests seen in computation.
+        most_waiting: Most requests seen waiting.
+        most_kv_usage: Fullest cache seen, 0 .. 1.
+        preemptions: Preemptions between first and last.
+        prompt_tokens: Prompt tokens computed between them.
+        output_tokens: Tokens generated between them.
+        prefix_hit_tokens: Prompt tokens answered from the prefix cache between them.
+        mean_ttft_s: The server's own mean time to first token between them.
+        mean_e2e_s: The server's own mean request time between them.
+    """
+
+    taken: int
+    missed: int
+    first: MetricsPage
+    last: MetricsPage
+    most_running: float | None
+    most_waiting: float | None
+    most_kv_usage: float | None
+    preemptions: float | None
+    prompt_tokens: float | None
+    output_tokens: float | None
+    prefix_hit_tokens: float | None
+    mean_ttft_s: float | None
+    mean_e2e_s: float | None
+
+    @property
+    def block_tokens(self) -> int | None:
+        """Tokens of a block of the KV cache."""
+        return None if self.first.kv_cache is None else self.first.kv_cache.block_tokens
+
+    @property
+    def kv_cache_tokens(self) -> int | None:
+        """Tokens that the KV cache holds."""
+        return None if self.first.kv_cache is None else self.first.kv_cache.tokens
+
+    def document(self) -> dict[str, float]:
+        """The figures that were on the pages, as JSON can hold them."""
+        names = (
+            *("taken", "missed", "most_running", "most_waiting", "most_kv_usage", "preemptions"),
+            *("prompt_tokens", "output_tokens", "prefix_hit_tokens", "mean_ttft_s", "mean_e2e_s"),
+        )
+        found = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in found.items() if value is not None}
+
+
+def parse_series(text: str) -> list[Series]:
+    """All series of a page in Prometheus' text format; comments and other lines are passed over."""
+    series = []
+    for line in text.split("\n"):  # splitlines() would also split at rarer characters
+        found = None if line.startswith("#") else _SERIES.match(line)
+        if found is None:
+            continue
+        try:
+            value = float(found["value"])
+        except ValueError:
+            continue
+        series.append(
+            Series(name=found["name"], labels=_labels(found["labels"] or ""), value=value)
+        )
+    return series
+
+
+def read_page(text: str) -> MetricsPage:
+    """The figures that the study needs; a text without them gives a page of Nones."""
+    series = [one for one in parse_series(text) if one.name.startswith("vllm:")]
+    return MetricsPage(
+        running=_total(series, _RUNNING),
+        waiting=_total(series, _WAITING),
+        kv_usage=_most(one.value for one in _named(series, _KV_USAGE)),
+        preemptions=_total(series, _PREEMPTIONS),
+        prompt_tokens=_total(series, _PROMPT_TOKENS),
+        output_tokens=_total(series, _OUTPUT_TOKENS),
+        prefix_hit_tokens=_total(series, _PREFIX_HITS),
+        ttft=_sum_and_count(series, _TTFT),
+        e2e=_sum_and_count(series, _E2E),
+        kv_cache=_kv_cache(series),
+    )
+
+
+def compare_pages(texts: Sequence[str], *, missed: int = 0) -> Pages | None:
+    """What readings say together, in order of time; None if there are fewer than two."""
+    if len(texts) < 2:
+        return None
+    pages = [read_page(text) for text in texts]
+    first, last = pages[0], pages[-1]
+    return Pages(
+        taken=len(pages),
+        missed=missed,
+        first=first,
+        last=last,
+        most_running=_most(page.running for page in pages),
+        most_waiting=_most(page.waiting for page in pages),
+        most_kv_usage=_most(page.kv_usage for page in pages),
+        preemptions=_grown(first.preemptions, last.preemptions),
+        prompt_tokens=_grown(first.prompt_tokens, last.prompt_tokens),
+        output_tokens=_grown(first.output_tokens, last.output_tokens),
+        prefix_hit_tokens=_grown(first.prefix_hit_tokens, last.prefix_hit_tokens),
+        mean_ttft_s=_mean_between(first.ttft, last.ttft),
+        mean_e2e_s=_mean_between(first.e2e, last.e2e),
+    )
+
+
+def _kv_cache(series: Sequence[Series]) -> KvCache | None:
+    """Layout of the cache; 0.8's V1 engine wrote num_gpu_blocks="None".
+
+    Source: vLLM v1/engine/core_client.py, where the front end takes over each engine's answer.
+    """
+    said = [one.labels for one in series if one.name == "vllm:cache_config_info"]
+    if not said:
+        return None
+    labels = said[0]  # one line an engine; blocks are their sum on each line, tokens one engine's
+    blocks, block_tokens = _whole(labels, "num_gpu_blocks"), _whole(labels, "block_size")
+    one_engine = _whole(labels, "kv_cache_size_tokens")
+    tokens = None if one_engine is None else one_engine * len(said)
+    if tokens is None and blocks is not None and block_tokens is not None:
+        tokens = blocks * block_tokens
+    return KvCache(
+        blocks=blocks,
+        block_tokens=block_tokens,
+        tokens=tokens,
+        max_concurrency=_number(labels, "kv_cache_max_concurrency"),
+        labels=labels,
+    )
+
+
+def _labels(text: str) -> dict[str, str]:
+    return {
+        found["key"]: _ESCAPE.sub(lambda escape: _ESCAPES[escape[0]], found["value"])
+        for found in _LABEL.finditer(text)
+    }
+
+
+def _named(series: Sequence[Series], names: Sequence[str]) -> list[Series]:
+    """The series of the first name that is on the page."""
+    for name in names:
+        found = [one for one in series if one.name == name and math.isfinite(one.value)]
+        if found:
+            return found
+    return []
+
+
+def _total(series: Sequence[Series], names: Sequence[str]) -> float | None:
+    found = _named(series, names)
+    return math.fsum(one.value for one in found) if found else None
+
+
+def _sum_and_count(series: Sequence[Series], name: str) -> tuple[float, float] | None:
+    total, count = _total(series, (f"{name}_sum",)), _total(series, (f"{name}_count",))
+    return None if total is None or count is None else (total, count)
+
+
+def _number(labels: Mapping[str, str], key: str) -> float | None:
+    """A label as a number; None where it is absent, "None", or no number."""
+    try:
+        number = float(labels[key])
+    except (KeyError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _whole(labels: Mapping[str, str], key: str) -> int | None:
+    number = _number(labels, key)
+    return None if number is None else int(number)
+
+
+def _most(numbers: Iterable[float | None]) -> float | None:
+    return max((number for number in numbers if number is not None), default=None)
+
+
+def _grown(before: float | None, after: float | None) -> float | None:
+    """How much a counter grew; None if it is not known or went back (another engine answered)."""
+    return None if before is None or after is None or after < before else after - before
+
+
+def _mean_between(
+    before: tuple[float, float] | None, after: tuple[float, float] | None
+) -> float | None:
+    if before is None or after is None or after[1] <= before[1]:
+        return None
+    return (after[0] - before[0]) / (after[1] - before[1])
