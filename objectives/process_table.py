@@ -90,7 +90,7 @@ def below(root: int, table: dict[int, Process]) -> set[int]:
 def marks() -> dict[int, str]:
     """Value of the mark of every living process that carries one and may be read, by pid.
 
-    A program that writes a long title over its environment, as vLLM's engine does, loses it.
+    A program that writes a long title over its environment loses it.
     """
     found = {}
     wanted = MARK.encode() + b"="

