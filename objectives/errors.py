@@ -42,6 +42,7 @@ class InfeasibleError(ServingError):
         excess: Constraint name to its excess, > 0; only those that this error knows better
             than the prediction does.
         predicted: True where nothing was launched to find this out.
+        figures: What the evidence prints, by names that carry units.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class InfeasibleError(ServingError):
         remedy: str = "",
         excess: Mapping[str, float] | None = None,
         predicted: bool = False,
+        figures: Mapping[str, float | int | str] | None = None,
     ) -> None:
         super().__init__(f"{cause}: {evidence}")
         self.cause = cause
@@ -59,6 +61,7 @@ class InfeasibleError(ServingError):
         self.remedy = remedy
         self.excess = dict(excess or {})
         self.predicted = predicted
+        self.figures = dict(figures or {})
 
 
 class OutOfBoundsError(InfeasibleError):

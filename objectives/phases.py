@@ -43,6 +43,11 @@ class Stopwatch:
         self._began = self.clock()
 
     @property
+    def began_s(self) -> float:
+        """When the trial began, on `clock`."""
+        return self._began
+
+    @property
     def elapsed_s(self) -> float:
         """Seconds since the trial began."""
         return self.clock() - self._began

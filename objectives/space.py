@@ -333,6 +333,15 @@ class SearchSpace:
         bounded = [d for d, name in zip(distances, params, strict=True) if self[name].bounds]
         return max(bounded, default=0.0)
 
+    def out_of_bounds(self, params: Mapping[str, Scalar]) -> str:
+        """Which values lie outside their hard bounds, in one sentence; empty if none does."""
+        wrong = [
+            f"{name} is {value}, its hard bounds are {bounds[0]} to {bounds[1]}"
+            for name, value in params.items()
+            if (bounds := self[name].bounds) is not None and self[name].excess(value) > 0
+        ]
+        return "; ".join(wrong)
+
 
 def point_key(params: Mapping[str, Scalar]) -> str:
     """The point of `params` as one string, the same whatever the order."""

@@ -238,3 +238,13 @@ def put_attrs(study: optuna.Study, attrs: Mapping[str, object]) -> None:
             value, sort_keys=True
         ):
             study.set_user_attr(key, value)
+
+
+def unfinished_business(study: optuna.Study) -> list[FrozenTrial]:
+    """Trials that failed, and whose point was neither measured nor tried again since."""
+    finished: dict[str, FrozenTrial] = {}
+    for trial in study.get_trials(deepcopy=False):
+        key = json.dumps(trial.params or _fixed(trial), sort_keys=True)
+        if trial.state != TrialState.FAIL or trial.params:
+            finished[key] = trial
+    return [trial for trial in finished.values() if trial.state == TrialState.FAIL]

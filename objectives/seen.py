@@ -1,0 +1,50 @@
+"""What a trial saw: filled in while it walks, stored whatever became of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from objectives.calibration import Calibration
+from objectives.capacity import Capacity
+from objectives.device_state import DeviceState
+from objectives.measurement import Measurement
+from objectives.prospects import Prospect
+from objectives.samples import Driven
+from objectives.space import Candidate
+from objectives.telemetry_record import TelemetryRecord
+from objectives.tenants import Tenants
+
+
+@dataclass
+class Seen:
+    """Everything that a trial saw.
+
+    Attributes:
+        candidate: The settings of both servers.
+        prospect: What was predicted of it.
+        before: The device right before the first server started.
+        tenants: Who was started, and how.
+        capacity: Requests that fit at once.
+        driven: Every request.
+        measurement: Their summary.
+        telemetry: The device while the load was on.
+        calibration: What this trial taught, with all that was known before.
+        figures: Everything that can be an objective, in people's units.
+        values: The objectives' values.
+        excess: Constraint to its excess, as far as it is known.
+        doubts: Why not to trust the figures, in words.
+    """
+
+    candidate: Candidate | None = None
+    prospect: Prospect | None = None
+    before: DeviceState | None = None
+    tenants: Tenants | None = None
+    capacity: Capacity | None = None
+    driven: Driven | None = None
+    measurement: Measurement | None = None
+    telemetry: TelemetryRecord | None = None
+    calibration: Calibration | None = None
+    figures: dict[str, float] = field(default_factory=dict)
+    values: dict[str, float] = field(default_factory=dict)
+    excess: dict[str, float] = field(default_factory=dict)
+    doubts: list[str] = field(default_factory=list)

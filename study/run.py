@@ -1,0 +1,372 @@
+"""Measure candidates: create a study or go on with it. Changes nothing outside of it.
+
+Exit codes: 0 a feasible front, 1 none, 2 bad usage or configuration, 130 interrupted (every
+finished trial is stored; the same command goes on from there).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from objectives.errors import BenchError, EngineError, UsageError
+from objectives.server import end_leftovers
+from objectives.space import Scalar
+from storage import artifacts, trials
+from storage.trials import StorageError
+from study.config import StudyConfig, read_config
+from study.document import document, read_study
+from study.progress import Lines, Progress, Quiet, setting
+from study.stopping import Stopping
+from study.text_report import text_report
+
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command."""
+    args = _parser().parse_args(argv)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        with _terminations_as_interrupts():
+            return _run(args)
+    except (UsageError, StorageError) as error:
+        return _refused(error)
+    except EngineError as error:
+        return _refused(error)
+    except KeyboardInterrupt:
+        print("study.run: interrupted; the same command goes on from here", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _refused(error: Exception) -> int:
+    print(f"study.run: {' '.join(str(error).split())}", file=sys.stderr)
+    return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m study.run",
+        description="Measure candidates: create a study or go on with it.",
+        epilog="example: python -m study.run my-box.yaml --trials 20",
+    )
+    parser.add_argument(
+        "config", type=Path, nargs="?", help="YAML; default: the bundled study for this machine"
+    )
+    parser.add_argument("--experiment", metavar="NAME", help="which block of a file with several")
+    parser.add_argument("--trials", type=_count, metavar="N", help="launch at most N more trials")
+    parser.add_argument("--timeout", type=_seconds, metavar="S", help="stop after S seconds")
+    parser.add_argument("--storage", metavar="URL", help="default: sqlite:///studies/NAME.db")
+    parser.add_argument("--study-name", metavar="NAME", help="default: the configuration's name")
+    parser.add_argument("--sampler", metavar="NAME", help="auto, tournament, tpe, ...")
+    parser.add_argument("--seed", type=_natural, metavar="N", help="of the load and the sampler")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="predict every candidate, launch nothing"
+    )
+    parser.add_argument(
+        "--replay", type=Path, metavar="TABLE", help="draw from a recorded table, launch nothing"
+    )
+    parser.add_argument(
+        "--build-engines", action="store_true", help="build the engines that are missing, once"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    parser.add_argument(
+        "--metrics", type=Path, metavar="FILE", help="keep Prometheus metrics of the run in FILE"
+    )
+    return parser
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"found {text}, allowed: 1 or more")
+    return value
+
+
+def _natural(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"found {text}, allowed: 0 or more")
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"found {text}, allowed: a number above 0")
+    return value
+
+
+@contextmanager
+def _terminations_as_interrupts() -> Iterator[None]:
+    """SIGTERM and SIGHUP end a run as Ctrl-C does: servers ended, everything finished stored."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {
+        number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _run(args: argparse.Namespace) -> int:
+    config = _config(args)
+    progress: Progress = Quiet() if args.quiet else _progress(args)
+    try:
+        for note in config.notes:
+            progress.note(note)
+        if args.dry_run:
+            return _dry_run(config, as_json=args.json)
+        if args.replay is not None:
+            return _search(_replay(config, args, progress), args, progress)
+        return _search(_live(config, args, progress), args, progress)
+    finally:
+        progress.close()
+
+
+def _progress(args: argparse.Namespace) -> Progress:
+    if sys.stderr.isatty() and not args.json:
+        from study.live import Live  # noqa: PLC0415 - only where somebody watches
+
+        return Live()
+    return Lines()
+
+
+def _config(args: argparse.Namespace) -> StudyConfig:
+    config = read_config(args.config, experiment=args.experiment)
+    changes: dict[str, object] = {}
+    if args.storage:
+        changes["storage"] = args.storage
+    if args.study_name:
+        changes["name"] = args.study_name
+    if args.sampler:
+        changes["sampler"] = {"name": args.sampler}
+    if args.seed is not None:
+        changes["seed"] = args.seed
+    return config.with_changes(**changes) if changes else config
+
+
+def _dry_run(config: StudyConfig, *, as_json: bool) -> int:
+    from study.bench import predict_all  # noqa: PLC0415
+    from study.fit import render_candidates  # noqa: PLC0415
+
+    rows = predict_all(config)
+    print(render_candidates(rows, as_json=as_json))
+    return 0 if any(row.fits for row in rows) else 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """A study that is open, and how its trials are judged."""
+
+    config: StudyConfig
+    study: optuna.Study
+    objective: Callable[[optuna.Trial], tuple[float, ...]]
+    attrs: Mapping[str, object]
+
+
+def _live(config: StudyConfig, args: argparse.Namespace, progress: Progress) -> Search:
+    """A study whose trials launch real servers."""
+    from study.bench import forecaster, make_bench, study_attrs  # noqa: PLC0415
+    from study.judging import serving_objective  # noqa: PLC0415
+
+    for pid in end_leftovers():
+        progress.note(f"ended process {pid}, left behind by a study that was killed")
+    bench = make_bench(config, build_engines=args.build_engines, say=progress.note)
+    study = _open(config, predict=forecaster(bench))
+    store = artifacts.open_artifacts(
+        artifacts.artifact_place(config.storage_url, config.document.artifacts)
+    )
+    objective = serving_objective(config, bench, store, progress)
+    progress.watch(objective.holding, lambda: _front_rows(study, config))
+    return Search(config=config, study=study, objective=objective, attrs=study_attrs(config, bench))
+
+
+def _front_rows(study: optuna.Study, config: StudyConfig) -> list[tuple[int, str, str]]:
+    """The front so far, for whoever watches."""
+    rows = []
+    for each in read_study(study, config.storage_url).front_settings:
+        values = ", ".join(f"{value:.4g}" for value in each.values().values())
+        rows.append((each.trial.number, setting(each.trial.params), values))
+    return rows
+
+
+def _replay(config: StudyConfig, args: argparse.Namespace, progress: Progress) -> Search:
+    """A study that draws from a recorded table."""
+    from study.replay import replay_search  # noqa: PLC0415
+
+    return replay_search(config, args.replay, progress, opened=_open)
+
+
+def _open(
+    config: StudyConfig, *, predict: Callable[[Mapping[str, Scalar]], Any] | None
+) -> optuna.Study:
+    from study.samplers import make_sampler  # noqa: PLC0415
+
+    document_ = config.document
+    sampler = make_sampler(
+        document_.sampler.name,
+        space=config.space,
+        seed=document_.seed,
+        predict=predict,
+        objectives=list(config.directions),
+        budget=document_.budget.trials,
+        **document_.sampler.options,
+    )
+    study = trials.open_study(
+        config.storage_url,
+        config.name,
+        directions=list(config.directions.values()),
+        sampler=sampler,
+    )
+    study.set_metric_names(list(config.directions))
+    return study
+
+
+def _search(search: Search, args: argparse.Namespace, progress: Progress) -> int:
+    """Ask, judge, tell, until there is a reason to stop."""
+    config, study = search.config, search.study
+    _check_same(study, search.attrs, config)
+    trials.put_attrs(study, search.attrs)
+    _queue(search, progress)
+    names = list(config.directions)
+    budget = config.document.budget
+    stopping = Stopping(
+        space=config.space,
+        trials=_launches(study) + args.trials if args.trials else budget.trials,
+        timeout_s=args.timeout or budget.timeout_s,
+        generations=budget.generations if config.document.sampler.name == "tournament" else None,
+        patience=budget.patience,
+        tolerance=budget.tolerance,
+    )
+    reason = stopping.reason(study)
+    faults = _Faults()
+
+    def told(study: optuna.Study, trial: FrozenTrial) -> None:
+        frozen = study.trials[trial.number] if trial.state != TrialState.COMPLETE else trial
+        faults.see(study, frozen, progress)
+        progress.ended(frozen, names, stopping.left(study))
+        _metrics(args.metrics, study, config)
+        if faults.stop:
+            study.stop()
+
+    if reason is None:
+        study.optimize(
+            search.objective, n_trials=None, callbacks=[told, stopping], catch=(BenchError,)
+        )
+        reason = stopping.reason(study) or faults.stop
+    if reason:
+        progress.note(reason)
+    return _conclude(search, args, failed=bool(faults.stop))
+
+
+@dataclass
+class _Faults:
+    """What to do about trials that failed: try again, or stop the bench."""
+
+    stop: str | None = None
+
+    def see(self, study: optuna.Study, trial: FrozenTrial, progress: Progress) -> None:
+        """Look at a trial that just ended."""
+        if trial.state != TrialState.FAIL:
+            return
+        error = trial.user_attrs.get("error", {})
+        if error.get("type") == "OrphanError":
+            self.stop = f"the bench stops: {error.get('message')}"
+        elif error.get("cause") == "device_fault":
+            self.stop = f"the device is at fault, the bench stops: {error.get('message')}"
+        elif trials.enqueue_again(study, trial):
+            progress.note(f"trial {trial.number} will be tried again")
+        else:
+            progress.note(f"trial {trial.number} failed too often and is left alone")
+            if not _anything_worked(study):
+                self.stop = "nothing works on this bench; see the last trial's log"
+
+
+def _anything_worked(study: optuna.Study) -> bool:
+    return any(
+        trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+        and not trial.user_attrs.get("infeasible", {}).get("predicted")
+        for trial in study.get_trials(deepcopy=False)
+    )
+
+
+def _launches(study: optuna.Study) -> int:
+    """Trials that used a slot of the budget: those that launched something."""
+    return sum(
+        trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+        and not trial.user_attrs.get("infeasible", {}).get("predicted")
+        for trial in study.get_trials(deepcopy=False)
+    )
+
+
+def _check_same(study: optuna.Study, attrs: Mapping[str, object], config: StudyConfig) -> None:
+    """Refuse to mix trials that were measured under different conditions."""
+    known = study.user_attrs
+    for key, what in (
+        ("load", "load"),
+        ("weights", "weights"),
+        ("device", "device"),
+        ("replay", "table"),
+        ("objectives", "objectives"),
+        ("constraints", "constraints"),
+    ):
+        old, new = known.get(key), attrs.get(key)
+        if key == "device" and isinstance(old, dict) and isinstance(new, dict):
+            old, new = old.get("uuid"), new.get("uuid")
+        if study.trials and key in known and json.dumps(old) != json.dumps(new):
+            raise UsageError(
+                f"study {config.name!r} was measured with another {what}; "
+                "give this one another --study-name"
+            )
+
+
+def _queue(search: Search, progress: Progress) -> None:
+    """The baseline first; what a killed run left behind next."""
+    study, baseline = search.study, search.config.baseline
+    for number in trials.sweep(study):
+        progress.note(f"trial {number} was cut off; its point is measured again")
+    for trial in trials.unfinished_business(study):
+        if trials.enqueue_again(study, trial):
+            progress.note(f"trial {trial.number} was interrupted; its point is measured again")
+    if baseline is not None and not study.get_trials(deepcopy=False):
+        study.enqueue_trial(baseline, user_attrs={"baseline": True})
+
+
+def _metrics(path: Path | None, study: optuna.Study, config: StudyConfig) -> None:
+    if path is not None:
+        from study.metrics_file import write_metrics  # noqa: PLC0415
+
+        write_metrics(read_study(study, config.storage_url), path)
+
+
+def _conclude(search: Search, args: argparse.Namespace, *, failed: bool) -> int:
+    findings = read_study(search.study, search.config.storage_url)
+    if args.json:
+        print(json.dumps(document(findings), allow_nan=False))
+    else:
+        print(text_report(findings))
+    return 0 if findings.front and not failed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
