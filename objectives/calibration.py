@@ -94,9 +94,9 @@ class Calibration:
         )
         if start is None:
             return self
-        alike = [known for known in self.starts if known.same_settings(start)]
+        alike = [at for at, known in enumerate(self.starts) if known.same_settings(start)]
         forgotten = alike[: max(0, len(alike) + 1 - _KEPT_STARTS)]
-        kept = tuple(known for known in self.starts if known not in forgotten)
+        kept = [known for at, known in enumerate(self.starts) if at not in forgotten]
         return replace(self, starts=(*kept, start))
 
     def learn_whisper(self, *, model: str, device: str, peak_bytes: int) -> Calibration:

@@ -118,7 +118,7 @@ _STAGES = (
 )
 
 _BANNER = re.compile(r"(?:█|API server|vLLM server)  ?version \S*\d|LLM engine \(v")
-_AVAILABLE = re.compile(r"Available KV cache memory: (-?[\d.]+) ?GiB")
+_AVAILABLE = re.compile(r"Available KV cache memory: (-?\d+(?:\.\d+)?) ?GiB")
 _RUNNING = re.compile(r"Running: (\d+) reqs")
 _EAGER = re.compile(r"enforce_eager'?[=:] ?True|disabled under eager mode|Enforce eager set")
 _PREEMPTED = re.compile(r"is preempted by PreemptionMode|Preempting request |Preemptions: [1-9]")
@@ -179,10 +179,10 @@ def is_eager(text: str) -> bool:
     return _EAGER.search(text) is not None
 
 
-def available_gib(text: str) -> float | None:
-    """The KV cache memory that this line prints, in GiB."""
+def available_bytes(text: str) -> int | None:
+    """The KV cache memory that this line prints; negative if there is none."""
     match = _AVAILABLE.search(text) if "KV cache memory" in text else None
-    return float(match.group(1)) if match else None
+    return round(float(match.group(1)) * (1 << 30)) if match else None
 
 
 def running_requests(text: str) -> int | None:

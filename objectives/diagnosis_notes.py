@@ -7,7 +7,7 @@ from typing import Self
 
 from objectives.diagnosis_marks import (
     Death,
-    available_gib,
+    available_bytes,
     death_of,
     is_alive,
     is_asked,
@@ -182,12 +182,12 @@ class Notes:
             begins = True
             if run.death is not None:  # it came back
                 self._start_run()
-        gib = available_gib(text)
-        if gib is not None:
-            self.run.available_gib = gib
-        if gib is None or gib > 0:
+        left_bytes = available_bytes(text)
+        if left_bytes is not None:
+            self.run.available_bytes = left_bytes
+        if left_bytes is None or left_bytes > 0:
             self.run.advance(stage, read.spot)
-        return begins or gib is not None, stage
+        return begins or left_bytes is not None, stage
 
     def _note_cause(self, read: Read, traceback: Traceback) -> bool:
         if not read.is_loud:
@@ -284,9 +284,12 @@ class Notes:
         stops = not died and is_stopping(read.lowered)
         if orders:
             run.asked = run.asked or read.spot
+        run.closed = run.closed or stops
         if stops and not run.has_failed:
             run.stopped = run.stopped or read.spot
-        return stalls or preempts or orders or stops or running is not None
+        if refuses := run.loss is not None and '" 500' in text:
+            run.refused = True
+        return refuses or stalls or preempts or orders or stops or running is not None
 
     # Sentences over several lines ---------------------------------------------------------------
 
@@ -309,8 +312,8 @@ class Notes:
         if wrapped is None or (found := wrapped.result()) is None:
             return
         cause, figures = found
-        if cause == "kv_cache_no_blocks" and self.run.available_gib is not None:
-            figures.setdefault("available_gib", self.run.available_gib)
+        if cause == "kv_cache_no_blocks" and self.run.available_bytes is not None:
+            figures.setdefault("available_bytes", self.run.available_bytes)
         self._add(cause, Rank.DECISIVE, wrapped.spot, figures)
 
     # State --------------------------------------------------------------------------------------

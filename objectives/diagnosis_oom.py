@@ -75,7 +75,7 @@ PHASE_OF_FRAME = _by_name(
 _PRECEDENCE = (CUDAGRAPH, PROFILE, LOAD, SERVING)
 _METHOD = re.compile(r"(?:processing|executing) method '?(\w+)")
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
-_AMOUNT = re.compile(r"([\d.]+) ?([KMG])i?B")
+_AMOUNT = re.compile(r"(\d+(?:\.\d+)?) ?([KMG])i?B")
 
 
 def earlier_of(first: str | None, second: str | None) -> str | None:
@@ -109,15 +109,9 @@ def phase_of_stage(stage: Stage, *, eager: bool) -> str:
 
 
 def figures_of_refusal(match: re.Match[str]) -> dict[str, float | int | str]:
-    """What an allocator printed as it refused: the bytes it was asked for, and GiB beside them."""
+    """What an allocator printed as it refused, in bytes: asked for, there, free, its own."""
     figures: dict[str, float | int | str] = {}
     for name, text in match.groupdict().items():
-        amount = _AMOUNT.match(text) if text else None
-        if amount is None:
-            continue
-        n_bytes = float(amount.group(1)) * _UNITS[amount.group(2)]
-        if name == "tried":
-            figures["tried_bytes"] = round(n_bytes)
-        else:
-            figures[f"{name}_gib"] = round(n_bytes / (1 << 30), 4)
+        if text and (amount := _AMOUNT.match(text)) is not None:
+            figures[f"{name}_bytes"] = round(float(amount.group(1)) * _UNITS[amount.group(2)])
     return figures

@@ -73,8 +73,8 @@ def remedy_of(cause: str, figures: Mapping[str, float | int | str]) -> str:
 
 def _utilization_that_fits(figures: Mapping[str, float | int | str]) -> str:
     """The share of the device that is free, rounded down to a hundredth."""
-    free, total = figures.get("free_gib"), figures.get("total_gib")
-    if not isinstance(free, float) or not isinstance(total, float) or total <= 0:
+    free, total = figures.get("free_bytes"), figures.get("total_bytes")
+    if not isinstance(free, int) or not isinstance(total, int) or total <= 0:
         return ""
     share = int(free / total * 100) / 100
     return f" to at most {share:.2f}" if share > 0 else ""

@@ -1,8 +1,8 @@
 """What vLLM, CUDA, the kernel and their neighbours write when a server fails, by cause.
 
 A rule is a wording, not a version: where a sentence changed between vLLM 0.4 and 0.33 its pattern
-covers all of its forms. Named groups of a pattern are the figures of a diagnosis; their names
-carry the unit that the line prints.
+covers all of its forms. Named groups of a pattern are the figures of a diagnosis, by the unit that
+the line prints; a diagnosis has them in bytes and seconds.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
+_BYTES_OF = {"gib": 1 << 30, "kib": 1 << 10}
+_BYTES_FROM = 1e9  # what is said to be so many GiB are bytes: vLLM before 0.9 printed them
+
 QUIET_LEVELS = frozenset({"DEBUG", "INFO", "WARNING"})
-BYTES_FROM = 1e6
-"""A figure said to be in GiB above this is in bytes: vLLM before 0.9 printed it so."""
 
 
 class Rank(IntEnum):
@@ -77,7 +78,7 @@ def rules(
     )
 
 
-_N = r"-?[\d.]+"
+_N = r"-?\d+(?:\.\d+)?"
 _FREE = rf"\((?P<free_gib>{_N})/(?P<total_gib>{_N}) ?Gi?B\)"
 _BUDGET = rf"\((?P<utilization>{_N}),? (?P<requested_gib>{_N}) ?Gi?B\)"
 
@@ -88,13 +89,14 @@ REFUSALS = (
         (
             "less than requested memory for kv",
             rf"Available memory on node (?P<node>\S+) {_FREE} on kv cache allocation is less than"
-            rf" requested memory for kv \((?P<kv_cache_gib>{_N})(?:/(?P<requested_gib>{_N}))?"
+            rf" requested memory for kv \((?P<left_gib>{_N})(?:/(?P<budget_gib>{_N}))?"
             r" ?GiB\)",
         ),
         (
             "externally held weights",
             rf"Externally held weights on device (?P<device>\S+) \((?P<external_gib>{_N})/"
-            rf"(?P<total_gib>{_N}) GiB\) exceed the desired GPU memory utilization {_BUDGET}",
+            rf"(?P<total_gib>{_N}) GiB\) exceed the desired GPU memory utilization"
+            rf" \((?P<utilization>{_N}),? (?P<budget_gib>{_N}) ?GiB\)",
         ),
         rank=Rank.DECISIVE,
     ),
@@ -102,8 +104,8 @@ REFUSALS = (
         "kv_cache_too_small",
         (
             "max seq len",
-            r"max seq len \((?P<max_model_len>\d+)\)[,.]? *\(?(?P<needed_gib>[\d.]+) ?Gi?B"
-            r" KV cache is needed.{0,80}?KV cache memory \((?P<available_gib>[\d.]+) ?Gi?B\)"
+            r"max seq len \((?P<max_model_len>\d+)\)[,.]? *\(?(?P<needed_gib>\d+(?:\.\d+)?) ?Gi?B"
+            r" KV cache is needed.{0,80}?KV cache memory \((?P<available_gib>\d+(?:\.\d+)?) ?Gi?B\)"
             r"(?:.{0,80}?estimated maximum model length is (?P<estimated_max_model_len>\d+))?",
         ),
         (
@@ -149,8 +151,8 @@ SIZES = (
         "kv_cache_too_small",
         (
             "kv cache is needed",
-            r"(?P<needed_gib>[\d.]+) ?Gi?B KV cache is needed.{0,60}?larger than the available KV"
-            r" cache memory \((?P<available_gib>[\d.]+) ?Gi?B\)",
+            rf"(?P<needed_gib>{_N}) ?Gi?B KV cache is needed.{{0,60}}?larger than the available KV"
+            rf" cache memory \((?P<available_gib>{_N}) ?Gi?B\)",
         ),
         ("larger than the available kv", r"larger than the available KV cache memory"),
         ("tokens that can be stored in", r"larger than the maximum number of tokens that can be"),
@@ -182,10 +184,10 @@ _OOM = (
     r"|cudaMalloc.{0,30}out of memory"
 )
 OUT_OF_DEVICE_MEMORY = re.compile(
-    rf"(?:{_OOM})(?:.{{0,80}}?Tried to allocate (?P<tried>[\d.]+ ?[KMG]i?B))?"
-    r"(?:.{0,80}?total capacity of (?P<total>[\d.]+ ?[KMG]i?B)"
-    r" of which (?P<free>[\d.]+ ?[KMG]i?B) is free)?"
-    r"(?:.{0,240}?this process has (?P<own>[\d.]+ ?[KMG]i?B) memory in use)?",
+    rf"(?:{_OOM})(?:.{{0,80}}?Tried to allocate (?P<tried>\d+(?:\.\d+)? ?[KMG]i?B))?"
+    r"(?:.{0,80}?total capacity of (?P<total>\d+(?:\.\d+)? ?[KMG]i?B)"
+    r" of which (?P<free>\d+(?:\.\d+)? ?[KMG]i?B) is free)?"
+    r"(?:.{0,240}?this process has (?P<own>\d+(?:\.\d+)? ?[KMG]i?B) memory in use)?",
     re.IGNORECASE | re.DOTALL,
 )
 """An allocation that a device refused; its phase tells the cause (`diagnosis_oom`)."""
@@ -210,8 +212,8 @@ HOST = (
         ("running low on memory", r"(?:killed|due to).{0,60}node running low on memory"),
         (
             "memory on the node",
-            r"Memory on the node .{0,400}?was (?P<used_gib>[\d.]+) ?G(?:i)?B ?/"
-            r" ?(?P<total_gib>[\d.]+) ?G(?:i)?B.{0,80}exceeds the memory usage threshold",
+            r"Memory on the node .{0,400}?was (?P<used_gib>\d+(?:\.\d+)?) ?G(?:i)?B ?/"
+            r" ?(?P<total_gib>\d+(?:\.\d+)?) ?G(?:i)?B.{0,80}exceeds the memory usage threshold",
         ),
         (
             "allocate memory",
@@ -264,13 +266,16 @@ class RuleBook:
 
 
 def figures_of(match: re.Match[str]) -> Iterator[tuple[str, float | int | str]]:
-    """The named groups of a match, as numbers where they are numbers."""
+    """The named groups of a match: sizes in bytes, times in seconds, else as they are printed."""
     for name, text in match.groupdict().items():
         if text is None:
             continue
-        if name.endswith("_gib"):
-            value = float(text.rstrip("."))
-            yield name, value / (1 << 30) if value > BYTES_FROM else value
+        stem, _, unit = name.rpartition("_")
+        if scale := _BYTES_OF.get(unit):
+            value = float(text)
+            yield f"{stem}_bytes", round(value if value > _BYTES_FROM else value * scale)
+        elif unit == "ms":
+            yield f"{stem}_s", float(text) / 1_000
         elif re.fullmatch(r"-?\d+", text):
             yield name, int(text)
         elif re.fullmatch(r"-?\d+\.\d*", text):

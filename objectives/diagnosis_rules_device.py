@@ -53,8 +53,8 @@ GPU = (
         ),
         (
             "capability",
-            r"(?:Minimum|Min|Required) capability:? (?P<needed_capability>[\d.]+)"
-            r"(?:.{0,40}?Current capability:? (?P<capability>\d[\d.]*\d))?",
+            r"(?:Minimum|Min|Required) capability:? (?P<needed_capability>\d+(?:\.\d+)?)"
+            r"(?:.{0,40}?Current capability:? (?P<capability>\d+(?:\.\d+)?))?",
         ),
         (
             "capability",

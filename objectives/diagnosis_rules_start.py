@@ -53,7 +53,7 @@ DISTRIBUTED = (
         ("failed to connect", r"socket has failed to connect to any network address"),
         ("unique ip address", r"Every node should have a unique IP address"),
         ("current node has no", r"Current node has no \w+ available"),
-        ("barrier", r"Barrier(?: departure)? timed out after (?P<waited_s>[\d.]+) seconds"),
+        ("barrier", r"Barrier(?: departure)? timed out after (?P<waited_s>\d+(?:\.\d+)?) seconds"),
         ("shared memory segment", r"Error while creating shared memory segment /dev/shm/nccl"),
     ),
     *rules(
@@ -237,7 +237,7 @@ ARGUMENTS = (
         (
             "max_model_len",
             r"max_model_len \((?P<max_model_len>\d+)\) is greater than the derived max_model_len"
-            r"(?: \([^=)]*=(?P<derived_max_model_len>[\d.]+))?",
+            r"(?: \([^=)]*=(?P<derived_max_model_len>\d+(?:\.\d+)?))?",
         ),
         (
             "max_num_batched_tokens",

@@ -72,12 +72,14 @@ class Run:
         exception: The last exception before a death.
         asked: The first line that says that somebody ended the server.
         stopped: The first line of a stop, by whatever reason, before anything had failed.
+        closed: Whether it stopped in good order, whatever came before.
+        refused: Whether requests were answered with 500 after the engine was gone.
         health: The line that shows best that the server worked.
         preemption: The first line that tells of a preempted request.
         stalled: The first stall since the last progress, and
         stalls: how many there were.
         running: Requests in progress by the last statistics.
-        available_gib: The KV cache memory as logged.
+        available_bytes: The KV cache memory as logged.
         eager: Whether it captures no graphs.
         is_quoted: Whether the log stands in a document between fences. There progress contradicts
             nothing: a failure is told first, and then what helped.
@@ -92,12 +94,14 @@ class Run:
     exception: Spot | None = None
     asked: Spot | None = None
     stopped: Spot | None = None
+    closed: bool = False
+    refused: bool = False
     health: Spot | None = None
     preemption: Spot | None = None
     stalled: Spot | None = None
     stalls: int = 0
     running: int = 0
-    available_gib: float | None = None
+    available_bytes: int | None = None
     eager: bool = False
     is_quoted: bool = False
 

@@ -115,12 +115,18 @@ def _died(run: Run, ended: Ended | None) -> Verdict | None:
         return Verdict(cause="engine_dead_other", spot=run.root or run.exception or run.death)
     if not run.serving and run.exception is not None and run.death is None and not ordered:
         return Verdict(cause="engine_dead_other", spot=run.exception)
-    stops = ordered or run.stopped is not None
-    if run.loss is not None and not stops and (run.unexpected or not run.serving):
+    if run.loss is not None and not (ordered or _lost_in_order(run)):
         return Verdict(cause="engine_dead_other", spot=run.loss)
     if _hangs(run) and run.stalled is not None:
         return Verdict(cause="timeout_hang", spot=run.stalled, figures={"stalls": run.stalls})
     return _died_silently(run, ended)
+
+
+def _lost_in_order(run: Run) -> bool:
+    """Whether an engine that is gone went with a server that stopped as servers do."""
+    if run.stopped is not None:
+        return True
+    return run.serving and run.closed and not run.unexpected and not run.refused
 
 
 def _died_on_order(run: Run, *, was_asked: bool) -> bool:

@@ -32,7 +32,7 @@ _ENDS = re.compile(
     re.DOTALL,
 )
 _MODEL_LENGTH = re.compile(r"max seq len \((?P<max_model_len>\d+)\)")
-_NEGATIVE_KV = "kv_cache_gib"
+_LEFT = "left_bytes"
 
 
 @dataclass(kw_only=True, slots=True)
@@ -98,7 +98,9 @@ def _judged(
     It subtracts what the process already holds from its share of the node. Nothing or less left
     for the KV cache is the GPU's "no blocks"; more than the node has left is a full node.
     """
-    wanted = figures.get(_NEGATIVE_KV)
-    if isinstance(wanted, float) and wanted > 0:
-        return "gpu_memory_insufficient_at_start", figures
-    return cause, figures
+    left_bytes = figures.pop(_LEFT, None)
+    if not isinstance(left_bytes, int):
+        return cause, figures
+    if left_bytes > 0:
+        return "gpu_memory_insufficient_at_start", {**figures, "needed_bytes": left_bytes}
+    return cause, {**figures, "available_bytes": left_bytes}

@@ -16,6 +16,8 @@ SERVED_NAME = "llm"
 """What requests call the model, whatever its path."""
 
 _SECRETS = frozenset({"VLLM_API_KEY", "WHISPER_API_KEY"}) | PRIVATE_VARIABLES
+_PLUMBING = ("PATH", "PYTHONSAFEPATH", "PYTHONUNBUFFERED", "VLLM_CACHE_ROOT")
+_PLUMBING_ENDS = ("_CACHE_DIR",)
 
 
 def new_key() -> str:
@@ -76,7 +78,7 @@ def whisper_kind(candidate: Candidate, bench: Bench) -> DeviceKind:
 
 
 def shown(launch: Launch, inherited: Mapping[str, str]) -> dict[str, object]:
-    """A launch as it may be stored: without keys, and only what the environment adds.
+    """A launch as it may be stored: without keys, and only what makes a difference.
 
     Args:
         launch: What was started.
@@ -85,6 +87,9 @@ def shown(launch: Launch, inherited: Mapping[str, str]) -> dict[str, object]:
     env = {
         name: value
         for name, value in launch.env.items()
-        if name not in _SECRETS and inherited.get(name) != value
+        if name not in _SECRETS
+        and name not in _PLUMBING
+        and not name.endswith(_PLUMBING_ENDS)
+        and inherited.get(name) != value
     }
     return {"argv": list(launch.argv), "env": env}

@@ -14,7 +14,7 @@ from typing import Any
 from objectives import model_config as keys
 from objectives.model_blocks import Experts, Latent, experts_of, latent_of
 from objectives.model_config import AttentionLayers, Config, UnsupportedShapeError
-from objectives.quantization import Quantization, quantization_of
+from objectives.quantization import Quantization, cache_bits, quantization_of
 from objectives.weight_files import weight_bytes
 
 __all__ = ["ModelShape", "UnsupportedShapeError", "kv_bits", "weight_bytes"]
@@ -73,6 +73,7 @@ class ModelShape:
         tied_embeddings: The output head is the embedding.
         dtype_bytes: Of an unquantised weight as the engine loads it.
         quantization: None for weights in the model's own type.
+        cache_bits: Of a key or value, where the checkpoint brings scales for a narrower cache.
         attention: Full and sliding-window layers.
         latent: MLA; None for ordinary heads.
         experts: None for a dense model.
@@ -92,6 +93,7 @@ class ModelShape:
     tied_embeddings: bool = False
     dtype_bytes: int = 2
     quantization: Quantization | None = None
+    cache_bits: int | None = None
     attention: AttentionLayers
     latent: Latent | None = None
     experts: Experts | None = None
@@ -137,6 +139,7 @@ class ModelShape:
             ),
             dtype_bytes=4 if dtype in ("float32", "float") else 2,
             quantization=quantization_of(config, quantization),
+            cache_bits=cache_bits(config),
             attention=keys.attention_layers(config, layers),
             latent=latent,
             experts=experts_of(config, layers),
@@ -227,6 +230,8 @@ class ModelShape:
             UnsupportedShapeError: for a packed type whose scales this does not count.
         """
         bits = kv_bits(kv_dtype, self.dtype_bytes)
+        if kv_dtype == "auto" and self.cache_bits is not None:
+            bits = self.cache_bits
         if self.latent is not None:
             return (self.latent.kv_rank + self.latent.rope_dim) * bits // 8
         return 2 * max(1, self.kv_heads // tp) * self.head_dim * bits // 8

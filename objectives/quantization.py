@@ -53,6 +53,21 @@ def quantization_of(config: Mapping[str, Any], option: str | None = None) -> Qua
     return _named(option.lower(), {})
 
 
+def cache_bits(config: Mapping[str, Any]) -> int | None:
+    """Bits of a key or value that a checkpoint brings scales for; None for the model's own type.
+
+    An engine that is asked for an "auto" cache then keeps it in that type.
+    """
+    stated = config.get("quantization_config") or config.get("compression_config")
+    if not isinstance(stated, Mapping):
+        return None
+    scheme = stated.get("kv_cache_scheme")
+    if isinstance(scheme, Mapping) and scheme.get("num_bits"):
+        return int(scheme["num_bits"])
+    algorithm = str(stated.get("kv_cache_quant_algo") or scheme or "")
+    return 8 if algorithm.upper() == "FP8" else None
+
+
 def _from_config(stated: Mapping[str, Any]) -> Quantization:
     method = str(stated.get("quant_method") or stated.get("quant_algo") or "").lower()
     if method == "compressed-tensors" or "config_groups" in stated:

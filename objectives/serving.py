@@ -34,6 +34,9 @@ CALIBRATION_ATTR = "calibration"
 Keep = Callable[[Trial, Sequence[Path]], None]
 """Keeps files with a trial that still runs."""
 
+Seal = Callable[[Trial, Mapping[str, Scalar], Sequence[float] | None], Mapping[str, object]]
+"""Last attributes of a trial, from its point and the values it will return, if any."""
+
 Attributes = Callable[[Trial, Mapping[str, Scalar]], Mapping[str, object]]
 """More attributes for a trial, from its point: lineage, worker."""
 
@@ -46,6 +49,7 @@ class ServingObjective:
         bench: What stays the same from trial to trial.
         keep: Keeps a trial's files.
         attributes: What else stands on every trial from its begin.
+        seal: What stands on every trial last, over all that was written before.
         told: Called with every phase and step, for people.
         wait_s: Seconds to wait for a device that another study holds.
         fitness: The legacy's weighted number of a trial's figures; None where it has none.
@@ -55,6 +59,7 @@ class ServingObjective:
     bench: Bench
     keep: Keep
     attributes: Attributes = lambda trial, params: {}
+    seal: Seal = lambda trial, params, values: {}
     told: Callable[[str], None] = lambda text: None
     wait_s: float = 0.0
     fitness: Callable[[Mapping[str, float]], float | None] = lambda figures: None
@@ -108,16 +113,17 @@ class ServingObjective:
             figures = walk.run()
         except InfeasibleError as error:
             excess = {**walk.seen.excess, **error.excess}
-            values = verdict.infeasible(order, walk.seen.excess, excess, error.cause)
-            self._write(trial, walk, values, _infeasible(error))
+            constraints = verdict.infeasible(order, walk.seen.excess, excess, error.cause)
+            self._write(trial, walk, constraints, _infeasible(error))
             raise optuna.TrialPruned(f"{error.cause}: {error.evidence}") from error
         except BaseException as error:
-            values = {name: walk.seen.excess.get(name, 0.0) for name in order}
-            self._write(trial, walk, values, {"error": _fault(error)})
+            constraints = {name: walk.seen.excess.get(name, 0.0) for name in order}
+            self._write(trial, walk, constraints, {"error": _fault(error)})
             raise
-        values = verdict.feasible(order, walk.seen.excess, {})
-        self._write(trial, walk, values, {"fitness": self.fitness(figures)})
-        return tuple(walk.seen.values[objective.name] for objective in self.bench.objectives)
+        constraints = verdict.feasible(order, walk.seen.excess, {})
+        values = tuple(walk.seen.values[objective.name] for objective in self.bench.objectives)
+        self._write(trial, walk, constraints, {"fitness": self.fitness(figures)}, values)
+        return values
 
     def _write(
         self,
@@ -125,6 +131,7 @@ class ServingObjective:
         walk: Walk,
         constraints: Mapping[str, float],
         outcome: Mapping[str, object],
+        values: Sequence[float] | None = None,
     ) -> None:
         """Everything that is known of the trial, once, before it ends."""
         seen = walk.seen
@@ -137,6 +144,7 @@ class ServingObjective:
             trial.study.set_user_attr(CALIBRATION_ATTR, seen.calibration.to_document())
         self._put(trial, attrs)
         self._put(trial, {"phases_s": walk.watch.seconds()})
+        self._put(trial, self.seal(trial, walk.params, values))
 
     @staticmethod
     def _put(trial: Trial, attrs: Mapping[str, object]) -> None:

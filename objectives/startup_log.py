@@ -17,9 +17,10 @@ from objectives.log_lines import read_line
 GIB = 1 << 30
 
 _DERIVED_WITHIN = 0.01  # a block size is a power of two: a concurrency's two decimals do for it
+_LONGEST = 8_192  # characters of a line that are looked at
 _LONGEST_BLOCK = 1 << 12
 
-_N = r"-?[\d.]+"
+_N = r"-?\d+(?:\.\d+)?"
 _G = r" ?Gi?B"
 
 
@@ -200,9 +201,10 @@ def read_startup(lines: Iterable[str]) -> StartupFacts:
         lines: The log, with whatever prefixes; read once.
     """
     found: dict[str, object] = {}
-    for line in lines:
+    for raw in lines:
+        line = raw[:_LONGEST]
         if "\x1b" in line and "ersion" in line:  # the banner is painted in the middle of a line
-            line = read_line(line).text  # noqa: PLW2901
+            line = read_line(line).text
         if starts_run(line) and (is_banner(line) or "kv_cache_tokens" in found):
             found = {}
         for wording in _WORDINGS:

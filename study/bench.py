@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,7 +169,9 @@ def model_shape(config: StudyConfig, folder: Path | None) -> tuple[ModelShape | 
         known = LLM_SHAPES.get(document.vllm.model or "")
         found = (known or _dummy(config)).config()
     if found is None:
-        found = hub_folder(document.vllm.model or "")
+        name = document.vllm.model or ""
+        local = Path(name).expanduser()
+        found = local if (local / "config.json").is_file() else hub_folder(name)
     if found is None:
         return None, f"{document.vllm.model} is not on this machine yet, its config.json is unknown"
     try:
@@ -364,15 +367,31 @@ def outlook_for(config: StudyConfig, device: Device, shape: ModelShape) -> Outlo
     )
 
 
-def forecaster(bench: Bench) -> Callable[[Mapping[str, Scalar]], Forecast]:
-    """What arithmetic says of a point of the space, with the device as it is when it is asked."""
+FRESH_S = 1.0
+"""So old may a reading of device and calibration be when many points are forecast at once."""
+
+
+def forecaster(
+    bench: Bench, learned: Callable[[], Calibration]
+) -> Callable[[Mapping[str, Scalar]], Forecast]:
+    """What arithmetic says of a point of the space, with the device as it is when it is asked.
+
+    Args:
+        bench: What the study's trials share.
+        learned: Gives what the starts so far taught.
+    """
+    read_at_s = -FRESH_S
+    state, known = bench.device.read(), Calibration()
 
     def predict(params: Mapping[str, Scalar]) -> Forecast:
+        nonlocal read_at_s, state, known
+        if time.monotonic() - read_at_s >= FRESH_S:
+            state, known, read_at_s = bench.device.read(), learned(), time.monotonic()
         over = bench.space.excess(params)
         if over > 0:
             return Forecast(feasible=False, certain=True, excess={"bounds": over})
         candidate = Candidate.lay(bench.space, params, vllm=bench.vllm, whisper=bench.whisper)
-        prospect = look(candidate, bench, bench.device.read(), Calibration())
+        prospect = look(candidate, bench, state, known)
         if prospect.prediction is None:
             return Forecast()
         return Forecast(

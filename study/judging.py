@@ -13,7 +13,7 @@ from objectives.space import Scalar
 from storage.artifacts import ArtifactStore, keep
 from storage.trials import WORKER_ATTR, this_worker
 from study.config import StudyConfig
-from study.lineage import lineage_for
+from study.lineage import ATTR, lineage_for
 from study.progress import Holding, Progress
 from study.timeline import pictures
 from study.tournament import legacy_fitness
@@ -49,15 +49,18 @@ def serving_objective(
 
     def attributes(trial: Trial, params: Mapping[str, Scalar]) -> Mapping[str, object]:
         progress.began(trial.number, params)
-        return {
-            WORKER_ATTR: this_worker(),
-            "lineage": lineage_for(trial.study, trial, params),
-        }
+        return {WORKER_ATTR: this_worker(), ATTR: lineage_for(trial.study, trial, params)}
+
+    def seal(
+        trial: Trial, params: Mapping[str, Scalar], values: Sequence[float] | None
+    ) -> Mapping[str, object]:
+        return {ATTR: lineage_for(trial.study, trial, params, values=values, final=True)}
 
     return StudyObjective(
         bench=bench,
         keep=keep_files,
         attributes=attributes,
+        seal=seal,
         told=progress.step,
         wait_s=DEVICE_WAIT_S,
         fitness=fitness,

@@ -16,19 +16,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import optuna
+from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from objectives.errors import BenchError, EngineError, UsageError
 from objectives.server import end_leftovers
-from objectives.space import Scalar
+from objectives.serving import calibration_of
 from storage import artifacts, trials
 from storage.trials import StorageError
 from study.config import StudyConfig, read_config
 from study.document import document, read_study
+from study.forecast import Predict, doomed_points
+from study.points import is_launched
 from study.progress import Lines, Progress, Quiet, setting
+from study.samplers import make_sampler
 from study.stopping import Stopping
 from study.text_report import text_report
 
@@ -182,6 +185,7 @@ class Search:
     study: optuna.Study
     objective: Callable[[optuna.Trial], tuple[float, ...]]
     attrs: Mapping[str, object]
+    predict: Predict | None = None
 
 
 def _live(config: StudyConfig, args: argparse.Namespace, progress: Progress) -> Search:
@@ -192,13 +196,21 @@ def _live(config: StudyConfig, args: argparse.Namespace, progress: Progress) -> 
     for pid in end_leftovers():
         progress.note(f"ended process {pid}, left behind by a study that was killed")
     bench = make_bench(config, build_engines=args.build_engines, say=progress.note)
-    study = _open(config, predict=forecaster(bench))
+    study = _open(config)
+    predict = forecaster(bench, lambda: calibration_of(study))
+    study.sampler = _sampler(config, predict)
     store = artifacts.open_artifacts(
         artifacts.artifact_place(config.storage_url, config.document.artifacts)
     )
     objective = serving_objective(config, bench, store, progress)
     progress.watch(objective.holding, lambda: _front_rows(study, config))
-    return Search(config=config, study=study, objective=objective, attrs=study_attrs(config, bench))
+    return Search(
+        config=config,
+        study=study,
+        objective=objective,
+        attrs=study_attrs(config, bench),
+        predict=predict,
+    )
 
 
 def _front_rows(study: optuna.Study, config: StudyConfig) -> list[tuple[int, str, str]]:
@@ -212,31 +224,38 @@ def _front_rows(study: optuna.Study, config: StudyConfig) -> list[tuple[int, str
 
 def _replay(config: StudyConfig, args: argparse.Namespace, progress: Progress) -> Search:
     """A study that draws from a recorded table."""
-    from study.replay import replay_search  # noqa: PLC0415
+    from study.bench import replay_attrs  # noqa: PLC0415
+    from study.replay import replay_objective, replay_study, table_constraints  # noqa: PLC0415
+    from study.tables import read_table  # noqa: PLC0415
 
-    return replay_search(config, args.replay, progress, opened=_open)
+    table = read_table(args.replay)
+    if args.study_name is None:
+        config = replay_study(config, args.replay)
+    objective = replay_objective(config, table, progress.began)
+    study = _open(config)
+    study.sampler = _sampler(config, table.predictor())
+    attrs = {**replay_attrs(config, args.replay), "constraints": table_constraints(table)}
+    progress.note(f"replay of {args.replay}: nothing is launched or measured")
+    return Search(config=config, study=study, objective=objective, attrs=attrs)
 
 
-def _open(
-    config: StudyConfig, *, predict: Callable[[Mapping[str, Scalar]], Any] | None
-) -> optuna.Study:
-    from study.samplers import make_sampler  # noqa: PLC0415
-
-    document_ = config.document
-    sampler = make_sampler(
-        document_.sampler.name,
+def _sampler(config: StudyConfig, predict: Predict | None) -> BaseSampler:
+    wanted = config.document
+    return make_sampler(
+        wanted.sampler.name,
         space=config.space,
-        seed=document_.seed,
+        seed=wanted.seed,
         predict=predict,
         objectives=list(config.directions),
-        budget=document_.budget.trials,
-        **document_.sampler.options,
+        budget=wanted.budget.trials,
+        repeats=wanted.budget.repeats,
+        **wanted.sampler.options,
     )
+
+
+def _open(config: StudyConfig) -> optuna.Study:
     study = trials.open_study(
-        config.storage_url,
-        config.name,
-        directions=list(config.directions.values()),
-        sampler=sampler,
+        config.storage_url, config.name, directions=list(config.directions.values())
     )
     study.set_metric_names(list(config.directions))
     return study
@@ -274,9 +293,30 @@ def _search(search: Search, args: argparse.Namespace, progress: Progress) -> int
             search.objective, n_trials=None, callbacks=[told, stopping], catch=(BenchError,)
         )
         reason = stopping.reason(study) or faults.stop
+    if not faults.stop:
+        _record_doomed(search, told)
     if reason:
         progress.note(reason)
     return _conclude(search, args, failed=bool(faults.stop))
+
+
+SMALL_SPACE = 200
+"""In a space of at most so many points, those that are never launched are recorded, too."""
+
+
+def _record_doomed(search: Search, told: Callable[[optuna.Study, FrozenTrial], None]) -> None:
+    """Points that are certain not to work: recorded with their cause, once the rest is known."""
+    space, study = search.config.space, search.study
+    if search.predict is None or (space.size or SMALL_SPACE + 1) > SMALL_SPACE:
+        return
+    known = {space.canonical(trial.params) for trial in study.get_trials(deepcopy=False)}
+    doomed = [p for p in doomed_points(space, search.predict) if space.canonical(p) not in known]
+    for point in doomed:
+        study.enqueue_trial(point)
+    if doomed:
+        study.optimize(
+            search.objective, n_trials=len(doomed), callbacks=[told], catch=(BenchError,)
+        )
 
 
 @dataclass
@@ -303,20 +343,12 @@ class _Faults:
 
 
 def _anything_worked(study: optuna.Study) -> bool:
-    return any(
-        trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
-        and not trial.user_attrs.get("infeasible", {}).get("predicted")
-        for trial in study.get_trials(deepcopy=False)
-    )
+    return any(map(is_launched, study.get_trials(deepcopy=False)))
 
 
 def _launches(study: optuna.Study) -> int:
     """Trials that used a slot of the budget: those that launched something."""
-    return sum(
-        trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
-        and not trial.user_attrs.get("infeasible", {}).get("predicted")
-        for trial in study.get_trials(deepcopy=False)
-    )
+    return sum(map(is_launched, study.get_trials(deepcopy=False)))
 
 
 def _check_same(study: optuna.Study, attrs: Mapping[str, object], config: StudyConfig) -> None:

@@ -1,0 +1,141 @@
+"""Say why a vLLM or Whisper server died: the cause, the line that tells it, and what to change."""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import os
+import sys
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from objectives.diagnosis import Diagnosis, Ended, diagnose
+from objectives.errors import UsageError
+from objectives.log_lines import lines_of
+
+PROG = "python -m study.diagnose"
+_GZIP_MAGIC = b"\x1f\x8b"
+_EPILOG = f"""\
+examples:
+  {PROG} vllm.log
+  docker logs judge 2>&1 | {PROG} -
+  {PROG} --json --returncode -9 vllm.log.gz
+
+exit status: 0 a cause is named ("ok" is one), 1 it is unknown, 2 LOG cannot be read
+"""
+_SIZES = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"), (1, "bytes"))
+
+
+def render(diagnosis: Diagnosis) -> str:
+    """A diagnosis as a person reads it: a paragraph of labelled lines."""
+    rows = [("cause", diagnosis.cause)]
+    if diagnosis.line:
+        rows.append((f"line {diagnosis.line:,}", diagnosis.evidence.strip()))
+    elif diagnosis.evidence:
+        rows.append(("told by", diagnosis.evidence))
+    if diagnosis.figures:
+        rows.append(("figures", ", ".join(_figure(*pair) for pair in diagnosis.figures.items())))
+    rows.append(("remedy", diagnosis.remedy))
+    width = max(len(label) for label, _ in rows)
+    return "\n".join(f"{label:<{width}}  {text}" for label, text in rows)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit 0: a cause is named; 1: unknown; 2: LOG cannot be read; 130: interrupted."""
+    args = _parser().parse_args(argv)
+    ended = None
+    if args.returncode is not None or args.asked:
+        ended = Ended(returncode=args.returncode, was_asked=args.asked)
+    try:
+        with _opened(args.log) as stream:
+            found = diagnose(lines_of(stream), ended=ended)
+    except UsageError as error:
+        print(f"{PROG}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    document = json.dumps(found.document(), ensure_ascii=False, indent=1)
+    _print(document if args.json else render(found))
+    return 1 if found.cause == "unknown" else 0
+
+
+def _print(text: str) -> None:
+    """Print, also to a reader who leaves after the first line."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115  # for the interpreter's end
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=PROG,
+        description=__doc__,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("log", metavar="LOG", help="a log file, also gzipped; - reads a pipe")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument(
+        "--returncode",
+        type=int,
+        metavar="N",
+        help="how the server ended: its exit status, or -N for signal N (128+N means the same)",
+    )
+    parser.add_argument(
+        "--asked", action="store_true", help="the server was asked to end; that is no failure"
+    )
+    return parser
+
+
+@contextmanager
+def _opened(log: str) -> Iterator[BinaryIO]:
+    """The bytes of a log, unpacked where they are gzipped.
+
+    Raises:
+        UsageError: It cannot be opened, or read to its end.
+    """
+    try:
+        if log == "-":
+            yield _unpacked(sys.stdin.buffer)
+            return
+        with Path(log).open("rb") as file:
+            yield _unpacked(file)
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UsageError(f"{log} cannot be read: {reason}") from error
+
+
+def _unpacked(stream: BinaryIO) -> BinaryIO:
+    peek = getattr(stream, "peek", None)
+    if peek is None or not peek(len(_GZIP_MAGIC)).startswith(_GZIP_MAGIC):
+        return stream
+    return cast("BinaryIO", gzip.GzipFile(fileobj=stream))
+
+
+def _figure(name: str, value: float | int | str) -> str:
+    if name.endswith("_bytes") and isinstance(value, int):
+        return f"{_words(name, '_bytes')} {_size(value)}"
+    if name.endswith("_s") and not isinstance(value, str):
+        return f"{_words(name, '_s')} {value:g} s"
+    return f"{_words(name)} {value:g}" if isinstance(value, float) else f"{_words(name)} {value}"
+
+
+def _words(name: str, unit: str = "") -> str:
+    return name.removesuffix(unit).replace("_", " ")
+
+
+def _size(value: int) -> str:
+    """Bytes in the largest unit of which there is one, to two decimals."""
+    for scale, unit in _SIZES:
+        if abs(value) >= scale:
+            return f"{value / scale:.2f}".rstrip("0").rstrip(".") + f" {unit}"
+    return "0 bytes"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,175 @@
+"""Drawing values and points: at random, evenly, or near others.
+
+A position between 0 and 1 stands for a value of a distribution: random positions draw at random,
+a low-discrepancy sequence draws evenly.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+
+from objectives.space import Parameter, Scalar, SearchSpace
+
+NEAR = 0.1
+"""Standard deviation of a small step, as a share of a range."""
+
+
+def value_at(distribution: BaseDistribution, position: float) -> Scalar:
+    """The value at a position in [0, 1): every choice and every step has the same share."""
+    if isinstance(distribution, CategoricalDistribution):
+        choices = cast(Sequence[Scalar], distribution.choices)
+        return choices[min(int(position * len(choices)), len(choices) - 1)]
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    if distribution.log:
+        low, high = math.log(distribution.low), math.log(distribution.high)
+        return _inside(distribution, math.exp(low + position * (high - low)))
+    if distribution.step is not None:
+        steps = round((distribution.high - distribution.low) / distribution.step)
+        index = min(int(position * (steps + 1)), steps)
+        return _inside(distribution, distribution.low + index * distribution.step)
+    return _inside(
+        distribution, distribution.low + position * (distribution.high - distribution.low)
+    )
+
+
+def _inside(distribution: IntDistribution | FloatDistribution, value: float) -> Scalar:
+    value = min(max(value, distribution.low), distribution.high)
+    return round(value) if isinstance(distribution, IntDistribution) else float(value)
+
+
+def position_of(distribution: IntDistribution | FloatDistribution, value: float) -> float:
+    """Where a number lies in its range: 0 at the low end, 1 at the high end."""
+    low, high = float(distribution.low), float(distribution.high)
+    if distribution.log:
+        low, high, value = math.log(low), math.log(high), math.log(value)
+    return 0.0 if high <= low else (value - low) / (high - low)
+
+
+def nearby(distribution: BaseDistribution, value: Scalar, rng: np.random.Generator) -> Scalar:
+    """Another value, mostly close to this one; of categories, any other."""
+    if isinstance(distribution, CategoricalDistribution):
+        others = [c for c in cast(Sequence[Scalar], distribution.choices) if c != value]
+        return others[rng.integers(len(others))] if others else value
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    if distribution.single():
+        return value
+    here = position_of(distribution, float(value))
+    step = NEAR if distribution.step is None else _step_share(distribution)
+    for _ in range(8):
+        there = here + rng.normal() * max(step, NEAR)
+        moved = value_at(distribution, min(max(there, 0.0), 1.0 - 1e-12))
+        if moved != value:
+            return moved
+    return value_at(distribution, rng.random())
+
+
+def _step_share(distribution: IntDistribution | FloatDistribution) -> float:
+    assert distribution.step is not None
+    return distribution.step / (distribution.high - distribution.low)
+
+
+def point_at(
+    space: SearchSpace, positions: Sequence[float] | NDArray[np.float64]
+) -> dict[str, Scalar]:
+    """The point at a position of the unit cube; parameters that do not exist there are left out.
+
+    Args:
+        space: What may vary.
+        positions: One number in [0, 1) a parameter, in the space's order.
+    """
+    params: dict[str, Scalar] = {}
+    for parameter, position in zip(space, positions, strict=True):
+        if space.is_active(parameter.name, params):
+            params[parameter.name] = _spelt(parameter, float(position))
+    return params
+
+
+def _spelt(parameter: Parameter, position: float) -> Scalar:
+    if parameter.choices:
+        choices = parameter.choices
+        return choices[min(int(position * len(choices)), len(choices) - 1)]
+    return parameter.nearest(value_at(parameter.distribution, position))
+
+
+def random_point(space: SearchSpace, rng: np.random.Generator) -> dict[str, Scalar]:
+    """A point, each parameter drawn uniformly (a logarithmic one on its scale)."""
+    return point_at(space, rng.random(len(space.parameters)))
+
+
+def neighbour(
+    space: SearchSpace, params: Mapping[str, Scalar], rng: np.random.Generator
+) -> dict[str, Scalar]:
+    """A point that differs from `params` in one parameter, sometimes in more."""
+    active = [p.name for p in space if p.name in params]
+    changed = {active[rng.integers(len(active))]}
+    changed |= {name for name in active if rng.random() < 0.5 / len(active)}
+    moved: dict[str, Scalar] = {}
+    for parameter in space:
+        name = parameter.name
+        if not space.is_active(name, moved):
+            continue
+        if name not in params:
+            moved[name] = _spelt(parameter, rng.random())
+        elif name in changed:
+            moved[name] = _moved(parameter, params[name], rng)
+        else:
+            moved[name] = params[name]
+    return moved
+
+
+def _moved(parameter: Parameter, value: Scalar, rng: np.random.Generator) -> Scalar:
+    if not parameter.choices or not is_ordered(parameter):
+        return parameter.nearest(nearby(parameter.distribution, value, rng))
+    index = parameter.choices.index(parameter.nearest(value))
+    steps = [i for i in (index - 1, index + 1) if 0 <= i < len(parameter.choices)]
+    return parameter.choices[steps[rng.integers(len(steps))]] if steps else value
+
+
+def is_ordered(parameter: Parameter) -> bool:
+    """Whether the choices are numbers, so that their order means something."""
+    return all(isinstance(c, int | float) and not isinstance(c, bool) for c in parameter.choices)
+
+
+def halton(index: int, dimensions: int, shift: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A point of the Halton sequence, shifted around the unit cube.
+
+    Args:
+        index: Which, from 0.
+        dimensions: How many numbers.
+        shift: (dimensions,) what to add, modulo 1.
+
+    Source: J. H. Halton (1960); the random shift is Cranley and Patterson's (1976).
+    """
+    point = [_radical_inverse(index + 1, base) for base in _primes(dimensions)]
+    shifted: NDArray[np.float64] = (np.array(point) + shift) % 1.0
+    return shifted
+
+
+def _radical_inverse(index: int, base: int) -> float:
+    result, share = 0.0, 1.0 / base
+    while index:
+        index, digit = divmod(index, base)
+        result += digit * share
+        share /= base
+    return result
+
+
+def _primes(count: int) -> list[int]:
+    found: list[int] = []
+    candidate = 2
+    while len(found) < count:
+        if all(candidate % prime for prime in found):
+            found.append(candidate)
+        candidate += 1
+    return found

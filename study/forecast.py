@@ -1,0 +1,85 @@
+"""What arithmetic knows of a candidate before anything is launched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from objectives.errors import BenchError
+from objectives.space import Scalar, SearchSpace
+
+MEMO_TRIALS = 20
+"""A forecast is made anew after so many finished trials: every start teaches the arithmetic."""
+
+
+class SpaceExhaustedError(BenchError):
+    """Every point is measured, being measured, or known not to work: there is nothing to ask."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """What is known of a candidate before its launch.
+
+    Attributes:
+        feasible: Whether it will work; None if nobody knows.
+        certain: Whether `feasible` is beyond the prediction's margin. A candidate that is
+            certainly infeasible is never launched; an uncertain one is launched late.
+        excess: Constraint name to predicted excess, > 0 violated.
+        cost_s: Seconds that its trial is expected to take; None if nobody knows.
+        figures: Objective name to the value that arithmetic expects, in the objective's unit;
+            a model then only has to learn how far reality is off.
+    """
+
+    feasible: bool | None = None
+    certain: bool = False
+    excess: Mapping[str, float] = field(default_factory=dict)
+    cost_s: float | None = None
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def doomed(self) -> bool:
+        """Whether it certainly will not work."""
+        return self.feasible is False and self.certain
+
+
+UNKNOWN = Forecast()
+"""Where nothing predicts."""
+
+Predict = Callable[[Mapping[str, Scalar]], Forecast]
+"""From a point of the space to what is known of it; may be slow, must not launch anything."""
+
+
+class Forecasts:
+    """Forecasts, remembered for a while."""
+
+    def __init__(self, space: SearchSpace, predict: Predict | None) -> None:
+        self._space = space
+        self._predict = predict
+        self._known: dict[object, Forecast] = {}
+        self._era = 0
+
+    @property
+    def any(self) -> bool:
+        """Whether anything predicts at all."""
+        return self._predict is not None
+
+    def begin(self, finished: int) -> None:
+        """Forget what is old, `finished` trials into the study."""
+        era = finished // MEMO_TRIALS
+        if era != self._era:
+            self._known.clear()
+            self._era = era
+
+    def of(self, params: Mapping[str, Scalar], *, fresh: bool = False) -> Forecast:
+        """The forecast for a point; `fresh` asks again."""
+        if self._predict is None:
+            return UNKNOWN
+        key = self._space.canonical(params)
+        if fresh or key not in self._known:
+            self._known[key] = self._predict(params)
+        return self._known[key]
+
+
+def doomed_points(space: SearchSpace, predict: Predict) -> list[dict[str, Scalar]]:
+    """The points of a finite space that certainly will not work; empty for an infinite one."""
+    return [point for point in space.points() or [] if predict(point).doomed]

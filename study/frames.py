@@ -1,0 +1,140 @@
+"""A study as pandas frames, ready to use: for the notebook, and for questions nobody foresaw."""
+
+from __future__ import annotations
+
+import warnings
+from statistics import median
+
+import optuna
+import pandas as pd
+from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+from optuna.trial import FrozenTrial, TrialState
+
+from study.document import Findings
+
+GOOD_TRIALS = 5
+"""An importance is about reaching the best tenth of the trials, and at least so many."""
+
+
+def trials_frame(findings: Findings) -> pd.DataFrame:
+    """A row a trial: setting, outcome, objectives as measured, constraints, phases in seconds.
+
+    Returns:
+        Indexed by trial number; what was not measured is missing.
+    """
+    rows = [
+        {
+            "trial": trial.number,
+            "state": trial.state,
+            **trial.params,
+            **{name: trial.figure(name) for name in findings.directions},
+            "fitness": trial.fitness,
+            "front": trial.number in findings.front,
+            "feasible": trial.feasible,
+            "cause": trial.cause,
+            "generation": trial.generation,
+            "doubts": "; ".join(trial.doubts),
+            **{f"constraint:{name}": excess for name, excess in trial.constraints.items()},
+            **{f"{name}_s": took for name, took in trial.phases_s.items()},
+            "duration_s": trial.duration_s,
+        }
+        for trial in findings.trials
+    ]
+    return pd.DataFrame(rows).set_index("trial") if rows else pd.DataFrame()
+
+
+def phases_frame(findings: Findings) -> pd.DataFrame:
+    """Seconds by phase, a row a trial that has any; a phase that was not reached is missing."""
+    rows = {trial.number: dict(trial.phases_s) for trial in findings.trials if trial.phases_s}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("trial")
+
+
+def kv_cache_frame(findings: Findings) -> pd.DataFrame:
+    """KV cache as predicted before the launch and as vLLM logged it, bytes and percent off."""
+    rows = []
+    for trial in findings.trials:
+        predicted, logged = trial.kv_cache_bytes
+        if predicted is not None and logged:
+            rows.append(
+                {
+                    "trial": trial.number,
+                    "predicted_bytes": predicted,
+                    "logged_bytes": logged,
+                    "off_percent": 100 * (predicted - logged) / logged,
+                }
+            )
+    columns = ["trial", "predicted_bytes", "logged_bytes", "off_percent"]
+    return pd.DataFrame(rows, columns=columns).set_index("trial")
+
+
+def noise_frame(findings: Findings) -> pd.DataFrame:
+    """Settings that were measured several times: median and range of each objective."""
+    rows = []
+    for setting in findings.settings:
+        if len(setting.trials) < 2:
+            continue
+        for name in findings.directions:
+            found = [value for t in setting.trials if (value := t.figure(name)) is not None]
+            if found:
+                rows.append(
+                    {
+                        "setting": setting.point,
+                        "objective": name,
+                        "measurements": len(found),
+                        "median": median(found),
+                        "least": min(found),
+                        "most": max(found),
+                    }
+                )
+    columns = ["setting", "objective", "measurements", "median", "least", "most"]
+    return pd.DataFrame(rows, columns=columns).set_index(["setting", "objective"])
+
+
+def generations_frame(findings: Findings) -> pd.DataFrame:
+    """What the tournament did: trials, infeasible ones, best and median fitness by generation."""
+    frame = pd.DataFrame(
+        [
+            {
+                "generation": trial.generation,
+                "fitness": 0.0 if trial.feasible is False else trial.fitness,
+                "infeasible": trial.feasible is False,
+            }
+            for trial in findings.trials
+            if trial.generation is not None and trial.feasible is not None
+        ],
+        columns=["generation", "fitness", "infeasible"],
+    )
+    return frame.groupby("generation").agg(
+        trials=("fitness", "size"),
+        infeasible=("infeasible", "sum"),
+        best=("fitness", "max"),
+        median=("fitness", "median"),
+    )
+
+
+def importances_frame(study: optuna.Study, findings: Findings) -> pd.DataFrame:
+    """How much each parameter decides whether a trial is among the best tenth, by objective.
+
+    Optuna's measure asks what makes a value small, so a maximised objective goes in negated.
+
+    Returns:
+        Parameters by objectives, each column adding up to 1; empty with fewer than
+        `GOOD_TRIALS` measurements.
+    """
+    measured = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+    if measured < GOOD_TRIALS:
+        return pd.DataFrame()
+    evaluator = PedAnovaImportanceEvaluator(
+        target_quantile=min(0.5, max(0.1, GOOD_TRIALS / measured))
+    )
+    columns = {}
+    for index, (name, direction) in enumerate(findings.directions.items()):
+        sign = 1.0 if direction == "minimize" else -1.0
+
+        def loss(trial: FrozenTrial, index: int = index, sign: float = sign) -> float:
+            return float(sign * trial.values[index])
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # its advice to negate what is to be maximised
+            columns[name] = get_param_importances(study, evaluator=evaluator, target=loss)
+    return pd.DataFrame(columns).fillna(0.0)

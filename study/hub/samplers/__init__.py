@@ -1,0 +1,1 @@
+"""OptunaHub's category `samplers`."""

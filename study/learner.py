@@ -1,0 +1,156 @@
+"""What a study teaches: beliefs about objectives and feasibility at points not yet measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import optuna
+from numpy.typing import NDArray
+
+from objectives.space import Scalar
+from study.acquisition import Belief, below
+from study.encoding import Encoding
+from study.gaussian import Gaussian, Prior
+from study.hypervolume import Floats, nondominated
+from study.observations import Observations
+from study.question import Question
+
+MODEL_LIMIT = 160
+"""Points that a model rests on: those nearest to the front, and some of all others."""
+
+Indices = NDArray[np.intp]
+
+
+@dataclass
+class _Fitted:
+    """A model, and on how many points its hyperparameters rest."""
+
+    model: Gaussian
+    points: int = 0
+
+
+class Learner:
+    """One study's observations, and the models that rest on them.
+
+    Attributes:
+        seen: What was measured.
+    """
+
+    def __init__(self, encoding: Encoding, study: optuna.Study, prior: Prior) -> None:
+        self.seen = Observations(encoding, study)
+        self._encoding = encoding
+        self._prior = prior
+        self._models: dict[str, _Fitted] = {}
+
+    def odds(
+        self, question: Question, candidates: Sequence[Mapping[str, Scalar]], rows: Floats
+    ) -> Floats:
+        """Probability that each candidate is feasible, as launches and arithmetic tell.
+
+        Args:
+            question: Whose forecasts say what arithmetic knows.
+            candidates: The points.
+            rows: Their coordinates.
+        """
+        odds = np.ones(len(candidates))
+        if question.forecasts.any:
+            doubtful = [question.forecasts.of(point).feasible is False for point in candidates]
+            odds[doubtful] = 0.5
+        for name in self.seen.violated:
+            excess, known = self.seen.excess(name)
+            chosen = known[spread(known.size, MODEL_LIMIT)]
+            mean, deviation = self._learned(f"constraint {name}", rows, chosen, excess[chosen])
+            odds *= below(-mean / np.maximum(deviation, 1e-9))
+        return odds
+
+    def beliefs(
+        self, question: Question, points: Sequence[Mapping[str, Scalar]], rows: Floats
+    ) -> list[Belief]:
+        """What is believed of each objective at some points.
+
+        Args:
+            question: Whose forecasts say what arithmetic expects.
+            points: The points.
+            rows: Their coordinates.
+        """
+        chosen = self._chosen()
+        return [
+            self._belief(question, column, chosen, points, rows)
+            for column in range(len(self.seen.names))
+        ]
+
+    def _chosen(self) -> Indices:
+        """Which feasible points the models rest on: all, or those nearest to the front."""
+        feasible = np.flatnonzero(self.seen.feasible)
+        if len(feasible) <= MODEL_LIMIT:
+            return feasible
+        values = self.seen.values[feasible]
+        scaled = (values - values.min(axis=0)) / np.maximum(np.ptp(values, axis=0), 1e-300)
+        front = scaled[nondominated(scaled)]
+        front = front[spread(len(front), MODEL_LIMIT)]
+        behind = np.min([np.max(scaled - best, axis=1) for best in front], axis=0)
+        near = feasible[np.argsort(behind, kind="stable")[: MODEL_LIMIT * 3 // 4]]
+        rest = np.setdiff1d(feasible, near)
+        return np.concatenate([near, rest[spread(rest.size, MODEL_LIMIT // 4)]])
+
+    def _belief(
+        self,
+        question: Question,
+        column: int,
+        chosen: Indices,
+        points: Sequence[Mapping[str, Scalar]],
+        rows: Floats,
+    ) -> Belief:
+        """Where arithmetic expects a value, the model learns only how far reality is off."""
+        values, name = self.seen.values[chosen, column], self.seen.names[column]
+        sign = 1 if (values > 0).all() else -1 if (values < 0).all() else 0
+        learned = np.log(np.abs(values)) if sign else values
+        measured = _expected(question, [self.seen.points[i] for i in chosen], name, sign)
+        expected = None if measured is None else _expected(question, points, name, sign)
+        if measured is None or expected is None or np.std(learned - measured) > np.std(learned):
+            mean, deviation = self._learned(name, rows, chosen, learned)
+        else:
+            off, deviation = self._learned(f"off {name}", rows, chosen, learned - measured)
+            mean = expected + off
+        return Belief(mean=mean, deviation=deviation, sign=sign)
+
+    def _learned(
+        self, name: str, rows: Floats, chosen: Indices, values: Floats
+    ) -> tuple[Floats, Floats]:
+        """Mean and deviation at `rows`, from the values of the chosen points."""
+        fitted = self._models.setdefault(name, _Fitted(model=Gaussian(self._prior)))
+        total = len(self.seen.points)
+        steps = 0
+        if total >= fitted.points * 1.1:  # hyperparameters change slowly
+            steps = 60 if fitted.points < 10 else 20
+            fitted.points = total
+        known = self.seen.rows[chosen]
+        squares = self._encoding.squares(known, known)
+        fitted.model.fit(squares, values, self.seen.counts[chosen], steps=steps)
+        return fitted.model.predict(self._encoding.squares(rows, known))
+
+
+def _expected(
+    question: Question, points: Sequence[Mapping[str, Scalar]], name: str, sign: int
+) -> Floats | None:
+    """What arithmetic expects of an objective at some points, as the model learns it.
+
+    Returns:
+        None if it does not expect anything everywhere.
+    """
+    figures = [question.forecasts.of(point).figures.get(name) for point in points]
+    if any(figure is None or (sign and figure <= 0) for figure in figures):
+        return None
+    expected = np.array(figures, dtype=np.float64)
+    if sign:
+        return np.log(expected)
+    return -expected if question.maximises(name) else expected
+
+
+def spread(count: int, limit: int) -> Indices:
+    """Indices of at most `limit` out of `count`, evenly, the first and the last among them."""
+    if count <= limit:
+        return np.arange(count)
+    return np.unique(np.linspace(0, count - 1, limit).round().astype(np.intp))

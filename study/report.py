@@ -1,0 +1,182 @@
+"""The feasible front of a study and what speaks for it: text, JSON, rows, a page, pictures.
+
+Exit codes: 0 there is a front, 1 nothing is feasible, 2 bad usage.
+
+The pictures can be had as functions, too; each writes one file, PNG, SVG or PDF by its suffix, and
+without a study takes the bundled one of this machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import optuna
+from matplotlib.figure import Figure
+
+from objectives.errors import UsageError
+from storage.trials import StorageError, masked, open_storage, open_study
+from study.config import read_config
+from study.document import Findings, document, read_study
+from study.html import html_report
+from study.infeasible_map import map_figure
+from study.legacy_record import legacy_lines
+from study.plots import STYLE, fitness_figure, front_figure, memory_figure, save, title
+from study.tables import table_frame
+from study.text_report import text_report
+from study.timeline import trial_timeline
+
+FORMATS = ("text", "json", "csv", "jsonl", "html")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command."""
+    args = _parser().parse_args(argv)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        study, url = _opened(args)
+        findings = read_study(study, url)
+        _put(rendered(study, findings, "json" if args.json else args.format), args.output)
+    except (UsageError, StorageError) as error:
+        print(f"study.report: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0 if findings.front else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m study.report",
+        description="The feasible front of a study, the infeasible and why, the picks.",
+        epilog="example: python -m study.report my-box.yaml --format html --output front.html",
+    )
+    parser.add_argument(
+        "config", type=Path, nargs="?", help="YAML; default: the bundled study for this machine"
+    )
+    parser.add_argument("--experiment", metavar="NAME", help="which block of a file with several")
+    parser.add_argument("--storage", metavar="URL", help="default: the configuration's")
+    parser.add_argument(
+        "--study-name",
+        metavar="NAME",
+        help="default: the storage's only one, or the configuration's",
+    )
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        default="text",
+        help="csv: the recorded table; jsonl: the legacy evaluation record, a line a trial",
+    )
+    parser.add_argument("--json", action="store_true", help="the same as --format json")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="default: standard output")
+    return parser
+
+
+def _opened(args: argparse.Namespace) -> tuple[optuna.Study, str]:
+    """The study that was asked for, and where it is kept."""
+    if args.storage and args.config is None:
+        return open_study(args.storage, args.study_name or _only_study(args.storage)), args.storage
+    config = read_config(args.config, experiment=args.experiment)
+    url = args.storage or config.storage_url
+    return open_study(url, args.study_name or config.name), url
+
+
+def _only_study(url: str) -> str:
+    """The name of the only study there.
+
+    Raises:
+        UsageError: There is none, or more than one.
+    """
+    names = optuna.get_all_study_names(open_storage(url, create=False))
+    if len(names) != 1:
+        found = ", ".join(names) or "no study"
+        raise UsageError(f"--study-name: missing; {masked(url)} holds {found}")
+    return names[0]
+
+
+def rendered(study: optuna.Study, findings: Findings, form: str) -> str:
+    """The report in one of `FORMATS`, ending in a newline."""
+    if form == "json":
+        return json.dumps(document(findings), allow_nan=False) + "\n"
+    if form == "csv":
+        return str(table_frame(study).to_csv(index=False))
+    if form == "jsonl":
+        return legacy_lines(findings)
+    return html_report(findings) if form == "html" else text_report(findings)
+
+
+def _put(text: str, output: Path | None) -> None:
+    """Write the report to a file, or to standard output.
+
+    Raises:
+        UsageError: The file cannot be written.
+    """
+    if output is None:
+        sys.stdout.write(text)
+        return
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"--output: {output}: cannot be written: {error.strerror}") from error
+    print(f"study.report: wrote {output}", file=sys.stderr)
+
+
+def plot_fitness_evolution(save_path: str | Path, study: optuna.Study | None = None) -> Path:
+    """Legacy fitness against generation, for a promotion's review."""
+    return _plotted(fitness_figure, save_path, study)
+
+
+def plot_front(save_path: str | Path, study: optuna.Study | None = None) -> Path:
+    """Every feasible setting, the front with its intervals, and what runs today."""
+    return _plotted(front_figure, save_path, study)
+
+
+def plot_memory(save_path: str | Path, study: optuna.Study | None = None) -> Path:
+    """Each tenant's peak memory, stacked, against the whole device."""
+    return _plotted(memory_figure, save_path, study)
+
+
+def plot_infeasible(save_path: str | Path, study: optuna.Study | None = None) -> Path:
+    """Where settings work and where they do not, and why."""
+    return _plotted(map_figure, save_path, study)
+
+
+def plot_timeline(save_path: str | Path, study: optuna.Study | None = None, *, trial: int) -> Path:
+    """One trial's phases, and the memory meanwhile.
+
+    Raises:
+        UsageError: The study has no such trial.
+    """
+    findings = _read(study)
+    try:
+        return save(trial_timeline(findings[trial]), save_path)
+    except KeyError as error:
+        raise UsageError(f"{findings.study}: has no trial {trial}") from error
+
+
+def _plotted(
+    draw: Callable[[Findings], Figure], save_path: str | Path, study: optuna.Study | None
+) -> Path:
+    """A picture that says itself where it comes from."""
+    findings = _read(study)
+    figure = draw(findings)
+    with mpl.rc_context(STYLE):
+        figure.suptitle(title(findings), fontsize=9, x=0.01, ha="left")
+    return save(figure, save_path)
+
+
+def _read(study: optuna.Study | None) -> Findings:
+    """Findings of a study that is open, or of the bundled one of this machine."""
+    if study is not None:
+        return read_study(study, "")
+    config = read_config(None)
+    return read_study(open_study(config.storage_url, config.name), config.storage_url)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
