@@ -19,6 +19,7 @@ from objectives.errors import (
     RefusedToStartError,
     ServerDiedError,
 )
+from objectives.log_lines import lines_of
 from objectives.verdict import CONSTRAINT_OF, memory_excess_gib
 from objectives.xid import XidWatch, device_faults
 
@@ -103,5 +104,5 @@ def _lines(log: Path | None) -> Iterator[str]:
     """A log, line by line; none of it in memory twice."""
     if log is None or not log.exists():
         return
-    with log.open("r", encoding="utf-8", errors="replace") as lines:
-        yield from lines
+    with log.open("rb") as stream:
+        yield from lines_of(stream)

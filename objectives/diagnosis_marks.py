@@ -82,12 +82,32 @@ _STOPPING = (
     "stopping server",
 )
 
-_SECONDARY = re.compile(
-    r"Engine ?Dead ?Error|root cause|Engine (?:core init|process failed)|Worker failed with error"
-    r"|background process|stack ?trace|RayTaskError|ActorDiedError|ActorUnavailable|WorkerCrashed"
-    r"|^(?:KeyboardInterrupt|SystemExit|EOFError|BrokenPipeError|ConnectionResetError)\b"
-    r"|CancelledError|loop has errored|Executor failed|cancelled$|Connection (?:closed|reset)",
-    re.IGNORECASE,
+_SECONDARY = (
+    "engine dead error",
+    "enginedeaderror",
+    "root cause",
+    "engine core init",
+    "engine process failed",
+    "worker failed with error",
+    "background process",
+    "stack trace",
+    "stacktrace",
+    "raytaskerror",
+    "actordiederror",
+    "actorunavailable",
+    "workercrashed",
+    "cancellederror",
+    "loop has errored",
+    "executor failed",
+    "connection closed",
+    "connection reset",
+)
+_SECONDARY_TYPES = (
+    "keyboardinterrupt",
+    "systemexit",
+    "eoferror",
+    "brokenpipeerror",
+    "connectionreseterror",
 )
 
 _STAGES = (
@@ -144,9 +164,11 @@ def is_stopping(lowered: str) -> bool:
     return lowered.startswith(_STOPPING) or "shutting down fastapi" in lowered
 
 
-def is_secondary(text: str) -> bool:
-    """Whether an exception only reports another one."""
-    return _SECONDARY.search(text) is not None
+def is_secondary(lowered: str) -> bool:
+    """Whether an exception (its line in lower case) only reports another one."""
+    return lowered.startswith(_SECONDARY_TYPES) or (
+        lowered.endswith("cancelled") or any(part in lowered for part in _SECONDARY)
+    )
 
 
 def is_stall(lowered: str) -> bool:

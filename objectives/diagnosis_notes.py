@@ -258,7 +258,7 @@ class Notes:
 
     def _note_exception(self, read: Read, kind: str, traceback: Traceback, *, known: bool) -> None:
         run = self.run
-        if is_secondary(read.line.text):
+        if is_secondary(read.lowered):
             return
         if run.death is None:
             run.exception = read.spot

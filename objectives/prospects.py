@@ -179,7 +179,8 @@ class Prospect:
             model=outlook.model,
             device=outlook.device_uuid,
             device_kind=outlook.device_kind,
-            total_bytes=self._total_seen(started) or self.total_bytes,
+            total_bytes=(self._total_seen(started) if self.moved(started) else None)
+            or self.total_bytes,
         )
 
     def learn_whisper(self, known: Calibration, peak_bytes: int) -> Calibration:

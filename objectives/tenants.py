@@ -19,6 +19,7 @@ from objectives.errors import (
 )
 from objectives.exchange import Target
 from objectives.launching import SERVED_NAME, new_key, vllm_launch, whisper_kind, whisper_launch
+from objectives.log_lines import lines_of
 from objectives.neighbours import Present, present
 from objectives.ports import Port
 from objectives.server import Launch, Server, serve
@@ -232,8 +233,8 @@ class Tenants:
 
     def _prove_vllm(self) -> None:
         """VLLM's log says which device holds its KV cache."""
-        with self._servers["vllm"].log.open("r", encoding="utf-8", errors="replace") as lines:
-            self.started = read_startup(lines)
+        with self._servers["vllm"].log.open("rb") as stream:
+            self.started = read_startup(lines_of(stream))
         found, asked = self.started.device_kind, self.bench.device.kind
         if found is not None and found != asked:
             raise WrongDeviceError(

@@ -16,13 +16,8 @@ import pynvml
 from objectives import nvml
 from objectives.cuda_device import CudaDevice
 from objectives.device_state import Device
+from objectives.diagnosis_verdict import APPLICATION_XIDS
 from objectives.errors import BenchError
-
-APPLICATION_XIDS = frozenset({13, 31, 43, 45, 68, 109})
-"""Faults of the program that ran: the device is sound.
-
-Source: NVIDIA's k8s-device-plugin, the XIDs it ignores when it judges a device's health.
-"""
 
 
 def device_faults(xids: Iterable[int]) -> tuple[int, ...]:

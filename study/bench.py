@@ -92,7 +92,7 @@ def make_bench(config: StudyConfig, *, build_engines: bool, say: Callable[[str],
         llm_is_local=llm.local,
         shape=shape,
         shape_missing=missing,
-        llm_weights_bytes=_weights(config, llm.model, local=llm.local),
+        llm_weights_bytes=_weights(config, llm.model, shape, local=llm.local),
         whisper_paths={name: found.model for name, found in whispers.items()},
         whisper_is_dummy=document.whisper.weights == "dummy",
         neighbours=[_neighbour(section) for section in document.neighbours],
@@ -189,12 +189,16 @@ def hub_folder(name: str) -> Path | None:
     return found[-1].parent if found else None
 
 
-def _weights(config: StudyConfig, model: str, *, local: bool) -> int | None:
-    """Bytes of the model's weight files, where there are any."""
-    if config.document.vllm.weights == "dummy":
+def _weights(
+    config: StudyConfig, model: str, shape: ModelShape | None, *, local: bool
+) -> int | None:
+    """Bytes of the model's weight files as the engine loads them, where there are any."""
+    if config.document.vllm.weights == "dummy" or shape is None:
         return None
     folder = Path(model) if local else hub_folder(model)
-    return None if folder is None else weight_bytes(folder)
+    if folder is None:
+        return None
+    return weight_bytes(folder, dtype_bytes=shape.dtype_bytes, tied=shape.tied_embeddings)
 
 
 def load_profile(config: StudyConfig, vocabulary: int | None) -> LoadProfile:
@@ -360,7 +364,7 @@ def outlook_for(config: StudyConfig, device: Device, shape: ModelShape) -> Outlo
         device_kind=device.kind,
         device_uuid=device.uuid,
         vllm_version=version or LATEST_VLLM,
-        weights_bytes=_weights(config, model, local=Path(model).exists()),
+        weights_bytes=_weights(config, model, shape, local=Path(model).exists()),
         neighbours=[_neighbour(section) for section in config.document.neighbours],
         whisper_first=order.index("whisper") < order.index("vllm"),
         headroom_bytes=round(config.document.headroom_gib * GIB),

@@ -52,16 +52,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         url, artifacts = _places(args)
-        server = make(url, artifacts=artifacts, port=args.port)
+        with make(url, artifacts=artifacts, port=args.port) as server:
+            said = f"{masked(url)} at {address(server)} (Ctrl-C ends it)"
+            print(said, file=sys.stderr, flush=True)
+            server.serve_forever()
     except (UsageError, StorageError) as error:
         print(f"study.dashboard: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    with server:
-        print(f"{masked(url)} at {address(server)} (Ctrl-C ends it)", file=sys.stderr, flush=True)
-        try:
-            server.serve_forever()
-        except KeyboardInterrupt:
-            return INTERRUPTED
+    except KeyboardInterrupt:
+        return INTERRUPTED
     return 0
 
 

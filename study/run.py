@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any, cast
 
 import optuna
 from optuna.samplers import BaseSampler
@@ -29,6 +30,8 @@ from storage.trials import StorageError
 from study.config import StudyConfig, read_config
 from study.document import document, read_study
 from study.forecast import Predict, doomed_points
+from study.metrics_file import write_metrics
+from study.notes import annotate, with_notes
 from study.points import is_launched
 from study.progress import Lines, Progress, Quiet, setting
 from study.samplers import make_sampler
@@ -207,7 +210,7 @@ def _live(config: StudyConfig, args: argparse.Namespace, progress: Progress) -> 
     return Search(
         config=config,
         study=study,
-        objective=objective,
+        objective=with_notes(objective),
         attrs=study_attrs(config, bench),
         predict=predict,
     )
@@ -249,7 +252,7 @@ def _sampler(config: StudyConfig, predict: Predict | None) -> BaseSampler:
         objectives=list(config.directions),
         budget=wanted.budget.trials,
         repeats=wanted.budget.repeats,
-        **wanted.sampler.options,
+        **cast("dict[str, Any]", wanted.sampler.options),
     )
 
 
@@ -281,10 +284,10 @@ def _search(search: Search, args: argparse.Namespace, progress: Progress) -> int
     faults = _Faults()
 
     def told(study: optuna.Study, trial: FrozenTrial) -> None:
-        frozen = study.trials[trial.number] if trial.state != TrialState.COMPLETE else trial
-        faults.see(study, frozen, progress)
-        progress.ended(frozen, names, stopping.left(study))
-        _metrics(args.metrics, study, config)
+        faults.see(study, trial, progress)
+        progress.ended(trial, names, stopping.left(study))
+        if args.metrics is not None:
+            write_metrics(read_study(study, config.storage_url), args.metrics)
         if faults.stop:
             study.stop()
 
@@ -384,15 +387,9 @@ def _queue(search: Search, progress: Progress) -> None:
         study.enqueue_trial(baseline, user_attrs={"baseline": True})
 
 
-def _metrics(path: Path | None, study: optuna.Study, config: StudyConfig) -> None:
-    if path is not None:
-        from study.metrics_file import write_metrics  # noqa: PLC0415
-
-        write_metrics(read_study(study, config.storage_url), path)
-
-
 def _conclude(search: Search, args: argparse.Namespace, *, failed: bool) -> int:
     findings = read_study(search.study, search.config.storage_url)
+    annotate(search.study, findings)
     if args.json:
         print(json.dumps(document(findings), allow_nan=False))
     else:

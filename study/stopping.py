@@ -16,8 +16,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from objectives.space import SearchSpace, point_key
 from study.hypervolume import Floats, hypervolume
-from study.points import History, is_feasible, is_launched
 from study.point_sampler import PointSampler
+from study.points import History, is_feasible, is_launched
 from study.tournament import TournamentSampler
 
 MARGIN = 0.1

@@ -120,7 +120,7 @@ def test_a_legacy_block_may_say_what_ours_says(write):
 
 
 def test_a_file_with_several_experiments_needs_a_name(write):
-    two = yaml.safe_load(LEGACY) + [{"name": "other", "search_space": {}}]
+    two = [*yaml.safe_load(LEGACY), {"name": "other", "search_space": {}}]
     path = write({"experiments": two})
     assert "--experiment: spica_gpu_allocation, other" in refusal(path)
     assert read_config(path, experiment="spica_gpu_allocation").space.size == 15

@@ -1,0 +1,306 @@
+"""The documentation says what the program does."""
+
+import argparse
+import ast
+import importlib
+import json
+import re
+
+import pytest
+
+from objectives.diagnosis import CAUSES, MEMORY_CAUSES
+from objectives.diagnosis_remedies import remedy_of
+from objectives.memory_words import REMEDIES as PREDICTED
+from objectives.quantiles import samples_needed
+from objectives.verdict import CONSTRAINT_OF, CONSTRAINTS
+from study.config import bundled, main, read_config
+from study.document import read_study
+from study.engine_recipes import RECIPES
+from study.legacy_record import record
+from study.picks import SCENARIOS
+from study.schema import OBJECTIVES
+from study.tournament import legacy_fitness
+from tests.docs.pages import PAGES, ROOT, anchors, blocks, coded, commands, links, table
+from tests.fakes.fake_nvml import FakeGpu, FakeNvml
+from tests.objectives.published_shapes import QWEN2_5_7B_AWQ
+from tests.study import studies
+
+DOCS = ROOT / "docs"
+CAUSES_PAGE = "constraints-and-causes.md"
+CONFIGURATIONS = [block for block in blocks("yaml") if "search_space:" in block.text]
+LEGACY = [block for block in CONFIGURATIONS if block.page == "from-the-legacy.md"]
+QUICK = {"config", "fit", "diagnose", "report"}
+"""Commands that are really run; of `run` only what launches nothing."""
+
+
+def printed(capsys, *arguments):
+    assert main(arguments) == 0
+    return capsys.readouterr().out
+
+
+def test_the_configuration_page_is_what_the_program_prints(capsys):
+    page = (DOCS / "configuration.md").read_text()
+    again = "python -m study.config --reference > docs/configuration.md"
+    assert page == printed(capsys, "--reference"), f"make it again: {again}"
+
+
+def test_the_json_schema_is_what_the_program_prints(capsys):
+    file = (DOCS / "configuration.schema.json").read_text()
+    again = "python -m study.config --schema > docs/configuration.schema.json"
+    assert json.loads(file) == json.loads(printed(capsys, "--schema")), f"make it again: {again}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_between_files_lead_somewhere(page):
+    for target in links(page):
+        name, _, anchor = target.partition("#")
+        other = (page.parent / name).resolve() if name else page
+        assert other.exists(), f"{page.name}: {target}"
+        assert not anchor or anchor in anchors(other), f"{page.name}: {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_page_names_a_folder_of_somebodys_machine(page):
+    assert re.findall(r"/(?:work|root|farm|home)/\S*|/tmp/bash_jobs\S*", page.read_text()) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_lines_fit_into_100_columns_but_for_rows_of_tables(page):
+    lines = enumerate(page.read_text().splitlines(), 1)
+    wide = [number for number, line in lines if len(line) > 100 and not line.startswith("|")]
+    assert wide == []
+
+
+def test_every_page_is_reached_from_another_one():
+    reached = {target.partition("#")[0] for page in PAGES for target in links(page)}
+    names = {path.rsplit("/", maxsplit=1)[-1] for path in reached}
+    # Two pages are where readers come in; the README links to them.
+    entries = {"README.md", "gpu-box.md"}
+    assert {page.name for page in PAGES} - names <= entries
+
+
+# --- configurations
+
+
+@pytest.fixture
+def box(tmp_path, monkeypatch):
+    """A folder with all that the pages' commands name, on a machine with a 12 GB card."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GPU_ALLOCATION_STUDY_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("GPU_ALLOCATION_STUDY_ENGINE", raising=False)
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    folder = "hub/hub/models--Qwen--Qwen2.5-7B-Instruct-AWQ/snapshots/main"
+    for place in (tmp_path / folder, tmp_path / "Qwen2.5-7B-Instruct-AWQ"):
+        place.mkdir(parents=True)
+        (place / "config.json").write_text(json.dumps(QWEN2_5_7B_AWQ))
+    mine = next(block for block in CONFIGURATIONS if block.page == "gpu-box.md")
+    (tmp_path / "my-box.yaml").write_text(mine.text)
+    (tmp_path / "dream.yaml").write_text(LEGACY[0].text)
+    (tmp_path / "vllm.log").write_text(f"INFO starting\n{studies.NO_BLOCKS}\n")
+    (tmp_path / "studies").mkdir()
+    with FakeNvml(FakeGpu()).installed():
+        yield tmp_path
+
+
+@pytest.fixture
+def measured(box):
+    """The studies of the pages' configurations, measured."""
+    for name in ("my-box", "spica_gpu_allocation"):
+        studies.whole_study(f"sqlite:///studies/{name}.db", name=name)
+
+
+@pytest.mark.parametrize("block", CONFIGURATIONS, ids=lambda block: block.page)
+def test_every_configuration_is_accepted(block, box):
+    path = box / "block.yaml"
+    path.write_text(block.text)
+    config = read_config(path)
+    assert config.space.size is not None
+    assert config.baseline is not None
+
+
+def test_the_legacy_block_becomes_what_the_page_says(box):
+    budget = read_config(box / "dream.yaml").document.budget
+    said = {
+        coded(row[1])[0]: row[2]
+        for row in table("from-the-legacy.md", "## Budgets")
+        if "budget." in row[1]
+    }
+    found = {name: getattr(budget, name.removeprefix("budget.")) for name in said}
+    assert {name: float(words.split()[0]) for name, words in said.items()} == found
+
+
+def test_the_bundled_study_holds_what_the_pages_say():
+    neighbour = bundled("cuda").document.neighbours[0]
+    assert neighbour.kind == "hold"
+    assert f"holds {neighbour.gib:g} GiB" in (DOCS / "from-the-legacy.md").read_text()
+
+
+# --- commands
+
+
+class ParsedError(Exception):
+    """The arguments were understood; nothing was done."""
+
+
+def command(module):
+    return importlib.import_module(f"study.{module}").main
+
+
+@pytest.mark.parametrize("line", commands(), ids=str)
+def test_every_command_line_is_understood(line, monkeypatch):
+    parse = argparse.ArgumentParser.parse_args
+
+    def parse_and_stop(self, args=None, namespace=None):
+        parse(self, args, namespace)
+        raise ParsedError
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
+    with pytest.raises(ParsedError):
+        command(line.module)(list(line.arguments))
+
+
+CHEAP = [line for line in commands() if line.module in QUICK or "--dry-run" in line.arguments]
+
+
+@pytest.mark.parametrize("line", CHEAP, ids=str)
+@pytest.mark.usefixtures("measured")
+def test_commands_that_launch_nothing_do_what_they_should(line, capsys):
+    assert command(line.module)(list(line.arguments)) == 0
+    said = capsys.readouterr()
+    assert said.out or "wrote" in said.err
+
+
+def test_the_prediction_of_the_page_is_the_cache_that_production_logged(box, capsys):
+    line = next(line for line in CHEAP if "--weights-gib" in line.arguments)
+    command("fit")([*line.arguments, "--json"])
+    candidates = json.loads(capsys.readouterr().out)["candidates"]
+    assert [each["kv_cache_tokens"] for each in candidates][2] == 6_976
+
+
+def test_blocks_of_help_are_what_the_commands_print(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    for block in blocks():
+        asked = re.match(r"usage: python -m study\.(\w+)", block.text)
+        if asked:
+            with pytest.raises(SystemExit):
+                command(asked[1])(["--help"])
+            assert capsys.readouterr().out == block.text, f"{block.page}: --help of {asked[1]}"
+
+
+# --- constraints and causes
+
+
+def test_every_constraint_is_there_in_order():
+    named = [coded(row[0])[0] for row in table(CAUSES_PAGE, "## Constraints")]
+    assert tuple(named) == CONSTRAINTS
+
+
+def test_every_cause_of_a_log_has_the_programs_own_remedy_and_constraint():
+    rows = table(CAUSES_PAGE, "## Read from a server's log")
+    assert tuple(coded(row[0])[0] for row in rows) == CAUSES
+    for cause, constraint, means, remedy in rows:
+        name = coded(cause)[0]
+        assert remedy == remedy_of(name, {}), name
+        assert means, name
+        assert coded(constraint) == ([CONSTRAINT_OF[name]] if name in MEMORY_CAUSES else []), name
+
+
+def test_every_cause_known_before_a_launch_has_the_programs_own_remedy():
+    rows = table(CAUSES_PAGE, "## Known before the launch")
+    remedies = {coded(row[0])[0]: row[3] for row in rows}
+    assert remedies.pop("out_of_bounds") in sentences()
+    assert remedies == PREDICTED
+    assert all(coded(row[1]) == [CONSTRAINT_OF[coded(row[0])[0]]] for row in rows)
+
+
+def test_every_cause_seen_during_a_trial_has_the_programs_own_remedy():
+    rows = table(CAUSES_PAGE, "## Seen during the trial")
+    known = sentences()
+    for cause, constraint, _, remedy in rows:
+        assert remedy in known, cause
+        if coded(cause)[0] in CONSTRAINT_OF:
+            assert coded(constraint) == [CONSTRAINT_OF[coded(cause)[0]]]
+
+
+def test_no_cause_that_the_program_can_give_is_missing():
+    text = (DOCS / CAUSES_PAGE).read_text()
+    given = {*CAUSES, *CONSTRAINT_OF, *PREDICTED, *raised_causes()}
+    assert sorted(name for name in given if f"| `{name}` |" not in text) == []
+
+
+def objectives_trees():
+    return [ast.parse(path.read_text()) for path in (ROOT / "objectives").glob("*.py")]
+
+
+def sentences():
+    """Every text that stands in the program."""
+    return {
+        node.value
+        for tree in objectives_trees()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+
+
+def raised_causes():
+    """The first word of every infeasibility, and every `cause=` that a trial can be given."""
+    found = set()
+    for tree in objectives_trees():
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Call):
+                continue
+            named = [each.value for each in node.keywords if each.arg == "cause"]
+            if isinstance(node.func, ast.Name) and node.func.id.endswith("Error"):
+                first = node.args[:1] if any(k.arg == "remedy" for k in node.keywords) else []
+                found |= {
+                    each.value
+                    for each in [*named, *first]
+                    if isinstance(each, ast.Constant) and isinstance(each.value, str)
+                }
+    assert {"slo_missed", "device_fault"} <= found
+    return found | {"bench", "bug", "interrupted"}
+
+
+# --- figures
+
+
+def test_the_columns_of_the_front_are_the_objectives():
+    rows = table("reading-the-front.md", "## The columns")
+    assert {coded(row[0])[0] for row in rows} == {*OBJECTIVES, "fitness"}
+
+
+def test_the_picks_are_the_programs():
+    rows = table("reading-the-front.md", "## The picks")
+    assert tuple(coded(row[0])[0] for row in rows) == SCENARIOS
+
+
+def test_the_legacy_fitness_of_the_page_is_computed():
+    rows = table("from-the-legacy.md", "## The legacy fitness")
+    assert len(rows) == 3
+    for *figures, written, computed in rows:
+        speech, llm, capacity, oom, used = (None if f == "-" else float(f) for f in figures)
+        fitness = legacy_fitness(
+            stt_latency_ms=speech,
+            llm_latency_ms=llm,
+            concurrent_capacity=capacity,
+            oom_events=oom,
+            gpu_utilization=used,
+        )
+        assert f"{fitness:.3f}" == computed
+        assert (written == computed) == (written != "0.782")
+
+
+def test_the_legacy_record_has_the_keys_that_the_page_lists():
+    findings = read_study(studies.whole_study(), "")
+    rows = table("from-the-legacy.md", "## The legacy record")
+    listed = [key for row in rows for key in coded(row[0])]
+    assert sorted(listed) == sorted(record(findings, findings[0]))
+
+
+def test_numbers_of_the_first_page_are_the_programs():
+    text = (DOCS / "gpu-box.md").read_text()
+    assert f"engine (about {RECIPES['cuda'].size_bytes / 1e9:.0f} GB)" in text
+    assert f"interval from {samples_needed(0.95)} requests on" in text
+    for said in ("is held by", "no engine for", "the bench broke", "cpu_fallback"):
+        assert said in text
