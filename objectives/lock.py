@@ -28,6 +28,9 @@ from objectives.errors import DeviceBusyError, UsageError
 LOCK_FOLDER = Path("/tmp/gpu-allocation-study-locks")
 """Not `tempfile.gettempdir()`: users with a folder of their own would not see each other."""
 
+FOLDER_VARIABLE = "GPU_ALLOCATION_STUDY_LOCKS"
+"""Names another folder, for containers that share a device but not their temporary files."""
+
 _ASK_AGAIN_S = 0.1
 _RECORD_BYTES = 4096
 
@@ -42,7 +45,7 @@ def hold_device(
 
     Args:
         device: What to hold.
-        folder: Where the locks are; `LOCK_FOLDER` by default.
+        folder: Where the locks are; by default what `FOLDER_VARIABLE` names, or `LOCK_FOLDER`.
         wait_s: Seconds to wait for another holder to let go.
         study: Who holds it, for the message that others get.
 
@@ -73,7 +76,7 @@ def lock_path(uuid: str, folder: Path | None = None) -> Path:
     Raises:
         UsageError: The folder cannot be made.
     """
-    place = LOCK_FOLDER if folder is None else folder
+    place = folder or Path(os.environ.get(FOLDER_VARIABLE) or LOCK_FOLDER)
     try:
         place.mkdir(parents=True)
         place.chmod(0o1777)

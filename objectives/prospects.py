@@ -28,6 +28,9 @@ LATEST_VLLM = "0.32.0"
 _TOTAL_MARGIN = {"cuda": 0.01, "cpu": 0.005}
 """A driver's and CUDA's idea of the whole differ; a CPU's node may grow while a server starts."""
 
+_PRINTED_GIB = 0.01
+"""The last digit of a size in a log."""
+
 _MOVED = 0.005
 """A device total that moved by more than this share is worth saying."""
 
@@ -157,7 +160,7 @@ class Prospect:
         footprint = self.prediction.footprint
         if footprint.weights.source != "calibrated" or self.settings is None:
             return None
-        margin = self.prediction.margins["kv_cache_gib"] + 2 * _TOTAL_MARGIN["cpu"]
+        margin = self.prediction.margins["kv_cache_gib"] + _PRINTED_GIB
         off_gib = (started.available_kv_bytes - footprint.available_bytes) / GIB
         if abs(off_gib) <= margin:
             return None

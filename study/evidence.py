@@ -7,7 +7,11 @@ from typing import Any
 
 from study.document import Findings
 from study.phrases import flat, gib, number, seconds
-from study.records import TrialRecord
+from study.picks import balanced
+from study.records import Setting, TrialRecord
+
+ROWS = 16
+"""Longer lists are cut where a person reads; the JSON document and the table have everything."""
 
 PHASES = ("predict", "start", "warmup", "measure", "stop", "other")
 QUANTILES = ("p50", "p95", "p99")
@@ -22,9 +26,20 @@ TIMES = {
 ENGINE_PARTS = ("vllm", "whisper", "torch", "cuda", "python")
 
 
+def foremost(findings: Findings) -> list[Setting]:
+    """The front by trial number; of a long one the picks and the most balanced."""
+    settings = findings.front_settings
+    if len(settings) <= ROWS:
+        return list(settings)
+    chosen = [each for each in settings if each.trial.number in findings.picks.values()]
+    rest = [each for each in balanced(settings, findings.directions) if each not in chosen]
+    return sorted([*chosen, *rest][:ROWS], key=lambda setting: setting.trial.number)
+
+
 def percentile_rows(findings: Findings) -> list[list[str]]:
     """Trial, what, p50, p95, p99 (ms), requests and failed ones: of the front and the baseline."""
-    numbers = dict.fromkeys((*_some(findings.baseline), *findings.front))
+    front = [setting.trial.number for setting in foremost(findings)]
+    numbers = dict.fromkeys((*_some(findings.baseline), *front))
     return [row for number_ in numbers for row in _percentiles(findings[number_])]
 
 
@@ -66,9 +81,9 @@ def kv_cache_rows(findings: Findings) -> list[list[str]]:
 
 
 def phase_rows(findings: Findings) -> list[list[str]]:
-    """Phase, and the time that all trials together spent in it."""
+    """Phase, and the time that all trials together spent in it; what nobody reached is left out."""
     totals = {name: sum(t.phases_s.get(name, 0.0) for t in findings.trials) for name in PHASES}
-    return [[name, seconds(total)] for name, total in totals.items()]
+    return [[name, seconds(total)] for name, total in totals.items() if total]
 
 
 def conditions(findings: Findings) -> dict[str, str]:
@@ -76,8 +91,9 @@ def conditions(findings: Findings) -> dict[str, str]:
     stored = findings.attrs
     device = findings.device
     said = {
-        "device": f"{device.get('name', 'not recorded')}, {gib(device.get('total_bytes'))} GiB, "
-        f"{device.get('uuid', 'no identifier')}",
+        "device": f"{device['name']}, {gib(device.get('total_bytes'))} GiB, {device.get('uuid')}"
+        if device.get("name")
+        else "",
         "weights": findings.weights,
         "engines": engines(stored.get("engines") or {}),
         "load": "; ".join(flat(stored.get("load") or {})),

@@ -13,7 +13,7 @@ from importlib import resources
 from string import Template
 
 from study.document import Findings
-from study.evidence import conditions, kv_cache_rows, percentile_rows, phase_rows
+from study.evidence import conditions, foremost, kv_cache_rows, percentile_rows, phase_rows
 from study.infeasible_map import letters, map_figure
 from study.inline_svg import variables
 from study.page import figure, section, table
@@ -33,7 +33,7 @@ from study.phrases import (
 )
 from study.picks import SCENARIOS
 from study.plots import fitness_figure, front_figure, memory_figure, memory_trials, pairs
-from study.records import TrialRecord
+from study.records import Setting, TrialRecord
 from study.verdict import change_in_words, next_steps, verdict
 
 MEASURED = (
@@ -82,7 +82,8 @@ def _under(findings: Findings) -> str:
     )
     total = f" with {gib(device['total_bytes'])} GiB" if device.get("total_bytes") else ""
     name = device.get("name", "not recorded")
-    return f"{kind}: {name}{total}; {findings.weights} weights{day}; trials: {states or 'none'}"
+    weights = "replay" if findings.weights == "replay" else f"{findings.weights} weights"
+    return f"{kind}: {name}{total}; {weights}{day}; trials: {states or 'none'}"
 
 
 def _front(findings: Findings) -> str:
@@ -97,23 +98,6 @@ def _front(findings: Findings) -> str:
         )
         for index, (x, y) in enumerate(pairs(findings))
     )
-    rows = [
-        [
-            f"{setting.trial.number}{'*' if doubts_of([setting]) else ''}",
-            *(choice(setting.trial.params.get(name)) for name in findings.parameters),
-            *(figure_with_interval(setting, name) for name in findings.directions),
-            number(setting.figure("fitness")),
-            str(len(setting.trials)),
-        ]
-        for setting in findings.front_settings
-    ]
-    heads = [
-        "trial",
-        *findings.parameters,
-        *map(label, findings.directions),
-        "legacy fitness",
-        "measured",
-    ]
     doubts = "".join(
         f"<li>{escape(doubt)} (trials {', '.join(map(str, numbers))})</li>"
         for doubt, numbers in doubts_of(findings.front_settings).items()
@@ -123,15 +107,39 @@ def _front(findings: Findings) -> str:
         "<p>A setting is on the front if no other setting that works is at least as good in every "
         "objective and better in one. Choose among these.</p>",
         f'<div class="panels">{panels}</div>',
-        table(
-            heads,
-            rows,
-            caption="Medians; in parentheses, where the true value may lie.",
-            tight=True,
-        ),
+        _front_table(findings),
         f"<h3>* Doubts</h3><ul>{doubts}</ul>" if doubts else "",
         _percentiles(findings),
     )
+
+
+def _front_table(findings: Findings) -> str:
+    """The front's figures; of a long one the foremost, and all of it to unfold."""
+    heads = [
+        "trial",
+        *findings.parameters,
+        *map(label, findings.directions),
+        "legacy fitness",
+        "measured",
+    ]
+    caption = "Medians; in parentheses, where the true value may lie."
+    first = foremost(findings)
+    shown = table(heads, [_row(findings, each) for each in first], caption=caption, tight=True)
+    if len(first) == len(findings.front):
+        return shown
+    rows = [_row(findings, each) for each in findings.front_settings]
+    unfolded = table(heads, rows, tight=True)
+    return f"{shown}<details><summary>All {len(rows)} of the front</summary>{unfolded}</details>"
+
+
+def _row(findings: Findings, setting: Setting) -> list[str]:
+    return [
+        f"{setting.trial.number}{'*' if doubts_of([setting]) else ''}",
+        *(choice(setting.trial.params.get(name)) for name in findings.parameters),
+        *(figure_with_interval(setting, name) for name in findings.directions),
+        number(setting.figure("fitness")),
+        str(len(setting.trials)),
+    ]
 
 
 def _percentiles(findings: Findings) -> str:
@@ -283,11 +291,12 @@ def _how(findings: Findings) -> str:
         f"<dt>{escape(name)}</dt><dd>{escape(words)}</dd>"
         for name, words in conditions(findings).items()
     )
+    spent = phase_rows(findings)
     return section(
         "How it was measured",
         f"<p>{escape(REPLAYED if findings.weights == 'replay' else MEASURED)}</p>",
         f"<dl>{listed}</dl>",
-        table(["phase", "all trials"], phase_rows(findings), caption="Where the time went."),
+        table(["phase", "all trials"], spent, caption="Where the time went.") if spent else "",
     )
 
 

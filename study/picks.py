@@ -74,6 +74,23 @@ def undominated(settings: Sequence[Setting], directions: Mapping[str, str]) -> l
     return [setting for setting, kept in zip(settings, keep, strict=True) if kept]
 
 
+def balanced(settings: Sequence[Setting], directions: Mapping[str, str]) -> list[Setting]:
+    """The settings, most balanced first.
+
+    Each objective runs from 0, the best of these settings, to 1, the worst; the smallest sum is
+    the most balanced. It weighs all objectives alike, as the legacy fitness does not.
+    """
+    rows = [losses(setting, directions) for setting in settings]
+    best = [min(column) for column in zip(*rows, strict=True)]
+    width = [max(column) - min(column) or 1.0 for column in zip(*rows, strict=True)]
+    scores = [
+        sum((value - low) / span for value, low, span in zip(row, best, width, strict=True))
+        for row in rows
+    ]
+    order = sorted(range(len(scores)), key=lambda index: (scores[index], index))
+    return [settings[index] for index in order]
+
+
 def losses(setting: Setting, directions: Mapping[str, str]) -> tuple[float, ...]:
     """The objectives' medians, all to be minimised."""
     return tuple(

@@ -46,6 +46,9 @@ STYLE: dict[Any, Any] = {
     "savefig.dpi": 160,
 }
 WIDTH_IN = 5.4
+LABELS = 16
+"""A longer front carries the numbers of its picks only."""
+
 BARS = 14
 """More settings than this are not drawn as bars: those of the front come first."""
 
@@ -110,10 +113,13 @@ def _front_panel(axes: Axes, findings: Findings, x: str, y: str) -> None:
     _marks(axes, on_front, x, y, role=FRONT, marker="s", size=42, name="front")
     if today is not None:
         _marks(axes, [today], x, y, role=BASELINE, marker="D", size=110, name="runs today")
+    named = set(findings.front)
+    if len(named) > LABELS:
+        named &= {number for number in findings.picks.values() if number is not None}
     for setting in on_front:
-        _intervals(axes, setting, x, y, role=FRONT)
+        _intervals(axes, setting, x, y, role=FRONT, named=setting.trial.number in named)
     if today is not None and today.trial.number not in findings.front:
-        _intervals(axes, today, x, y, role=BASELINE)
+        _intervals(axes, today, x, y, role=BASELINE, named=True)
     if findings.settings:
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, handletextpad=0.2)
 
@@ -147,7 +153,7 @@ def _marks(
     )
 
 
-def _intervals(axes: Axes, setting: Setting, x: str, y: str, *, role: Role) -> None:
+def _intervals(axes: Axes, setting: Setting, x: str, y: str, *, role: Role, named: bool) -> None:
     """Where the true values may lie, and the trial's number."""
     place = _place(setting, x, y)
     if place is None:
@@ -155,6 +161,8 @@ def _intervals(axes: Axes, setting: Setting, x: str, y: str, *, role: Role) -> N
     wide, tall = spread(setting, x), spread(setting, y)
     axes.plot(wide, (place[1], place[1]), color=role.light, linewidth=1.1, zorder=2)
     axes.plot((place[0], place[0]), tall, color=role.light, linewidth=1.1, zorder=2)
+    if not named:
+        return
     axes.annotate(
         f"{setting.trial.number}{'*' if setting.doubted else ''}",
         place,

@@ -11,31 +11,28 @@ import json
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, cast
+from typing import Any
 
 import optuna
 from optuna.samplers import BaseSampler
-from optuna.trial import FrozenTrial, TrialState
 
-from objectives.errors import BenchError, EngineError, UsageError
+from objectives.errors import EngineError, UsageError
 from objectives.server import end_leftovers
 from objectives.serving import calibration_of
 from storage import artifacts, trials
 from storage.trials import StorageError
 from study.config import StudyConfig, read_config
 from study.document import document, read_study
-from study.forecast import Predict, doomed_points
+from study.forecast import Predict
 from study.metrics_file import write_metrics
 from study.notes import annotate, with_notes
-from study.points import is_launched
 from study.progress import Lines, Progress, Quiet, setting
 from study.samplers import make_sampler
-from study.stopping import Stopping
+from study.search import Limits, Search, run_search
 from study.text_report import text_report
 
 INTERRUPTED = 130
@@ -143,8 +140,12 @@ def _run(args: argparse.Namespace) -> int:
         if args.dry_run:
             return _dry_run(config, as_json=args.json)
         if args.replay is not None:
-            return _search(_replay(config, args, progress), args, progress)
-        return _search(_live(config, args, progress), args, progress)
+            search = _replay(config, args, progress)
+        else:
+            search = _live(config, args, progress)
+        limits = Limits(trials=args.trials, timeout_s=args.timeout)
+        healthy = run_search(search, limits, progress, ended=_metrics_writer(args, search))
+        return _conclude(search, args, healthy=healthy)
     finally:
         progress.close()
 
@@ -178,17 +179,6 @@ def _dry_run(config: StudyConfig, *, as_json: bool) -> int:
     rows = predict_all(config)
     print(render_candidates(rows, as_json=as_json))
     return 0 if any(row.fits for row in rows) else 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Search:
-    """A study that is open, and how its trials are judged."""
-
-    config: StudyConfig
-    study: optuna.Study
-    objective: Callable[[optuna.Trial], tuple[float, ...]]
-    attrs: Mapping[str, object]
-    predict: Predict | None = None
 
 
 def _live(config: StudyConfig, args: argparse.Namespace, progress: Progress) -> Search:
@@ -244,6 +234,9 @@ def _replay(config: StudyConfig, args: argparse.Namespace, progress: Progress) -
 
 def _sampler(config: StudyConfig, predict: Predict | None) -> BaseSampler:
     wanted = config.document
+    options: dict[str, Any] = dict(wanted.sampler.options)
+    if wanted.sampler.name == "tournament":
+        options.setdefault("population_size", wanted.budget.candidates)
     return make_sampler(
         wanted.sampler.name,
         space=config.space,
@@ -252,7 +245,7 @@ def _sampler(config: StudyConfig, predict: Predict | None) -> BaseSampler:
         objectives=list(config.directions),
         budget=wanted.budget.trials,
         repeats=wanted.budget.repeats,
-        **cast("dict[str, Any]", wanted.sampler.options),
+        **options,
     )
 
 
@@ -264,137 +257,24 @@ def _open(config: StudyConfig) -> optuna.Study:
     return study
 
 
-def _search(search: Search, args: argparse.Namespace, progress: Progress) -> int:
-    """Ask, judge, tell, until there is a reason to stop."""
-    config, study = search.config, search.study
-    _check_same(study, search.attrs, config)
-    trials.put_attrs(study, search.attrs)
-    _queue(search, progress)
-    names = list(config.directions)
-    budget = config.document.budget
-    stopping = Stopping(
-        space=config.space,
-        trials=_launches(study) + args.trials if args.trials else budget.trials,
-        timeout_s=args.timeout or budget.timeout_s,
-        generations=budget.generations if config.document.sampler.name == "tournament" else None,
-        patience=budget.patience,
-        tolerance=budget.tolerance,
-    )
-    reason = stopping.reason(study)
-    faults = _Faults()
+def _metrics_writer(args: argparse.Namespace, search: Search) -> Callable[[optuna.Study], None]:
+    """What keeps the metrics file up to date, if one was asked for."""
 
-    def told(study: optuna.Study, trial: FrozenTrial) -> None:
-        faults.see(study, trial, progress)
-        progress.ended(trial, names, stopping.left(study))
+    def write(study: optuna.Study) -> None:
         if args.metrics is not None:
-            write_metrics(read_study(study, config.storage_url), args.metrics)
-        if faults.stop:
-            study.stop()
+            write_metrics(read_study(study, search.config.storage_url), args.metrics)
 
-    if reason is None:
-        study.optimize(
-            search.objective, n_trials=None, callbacks=[told, stopping], catch=(BenchError,)
-        )
-        reason = stopping.reason(study) or faults.stop
-    if not faults.stop:
-        _record_doomed(search, told)
-    if reason:
-        progress.note(reason)
-    return _conclude(search, args, failed=bool(faults.stop))
+    return write
 
 
-SMALL_SPACE = 200
-"""In a space of at most so many points, those that are never launched are recorded, too."""
-
-
-def _record_doomed(search: Search, told: Callable[[optuna.Study, FrozenTrial], None]) -> None:
-    """Points that are certain not to work: recorded with their cause, once the rest is known."""
-    space, study = search.config.space, search.study
-    if search.predict is None or (space.size or SMALL_SPACE + 1) > SMALL_SPACE:
-        return
-    known = {space.canonical(trial.params) for trial in study.get_trials(deepcopy=False)}
-    doomed = [p for p in doomed_points(space, search.predict) if space.canonical(p) not in known]
-    for point in doomed:
-        study.enqueue_trial(point)
-    if doomed:
-        study.optimize(
-            search.objective, n_trials=len(doomed), callbacks=[told], catch=(BenchError,)
-        )
-
-
-@dataclass
-class _Faults:
-    """What to do about trials that failed: try again, or stop the bench."""
-
-    stop: str | None = None
-
-    def see(self, study: optuna.Study, trial: FrozenTrial, progress: Progress) -> None:
-        """Look at a trial that just ended."""
-        if trial.state != TrialState.FAIL:
-            return
-        error = trial.user_attrs.get("error", {})
-        if error.get("type") == "OrphanError":
-            self.stop = f"the bench stops: {error.get('message')}"
-        elif error.get("cause") == "device_fault":
-            self.stop = f"the device is at fault, the bench stops: {error.get('message')}"
-        elif trials.enqueue_again(study, trial):
-            progress.note(f"trial {trial.number} will be tried again")
-        else:
-            progress.note(f"trial {trial.number} failed too often and is left alone")
-            if not _anything_worked(study):
-                self.stop = "nothing works on this bench; see the last trial's log"
-
-
-def _anything_worked(study: optuna.Study) -> bool:
-    return any(map(is_launched, study.get_trials(deepcopy=False)))
-
-
-def _launches(study: optuna.Study) -> int:
-    """Trials that used a slot of the budget: those that launched something."""
-    return sum(map(is_launched, study.get_trials(deepcopy=False)))
-
-
-def _check_same(study: optuna.Study, attrs: Mapping[str, object], config: StudyConfig) -> None:
-    """Refuse to mix trials that were measured under different conditions."""
-    known = study.user_attrs
-    for key, what in (
-        ("load", "load"),
-        ("weights", "weights"),
-        ("device", "device"),
-        ("replay", "table"),
-        ("objectives", "objectives"),
-        ("constraints", "constraints"),
-    ):
-        old, new = known.get(key), attrs.get(key)
-        if key == "device" and isinstance(old, dict) and isinstance(new, dict):
-            old, new = old.get("uuid"), new.get("uuid")
-        if study.trials and key in known and json.dumps(old) != json.dumps(new):
-            raise UsageError(
-                f"study {config.name!r} was measured with another {what}; "
-                "give this one another --study-name"
-            )
-
-
-def _queue(search: Search, progress: Progress) -> None:
-    """The baseline first; what a killed run left behind next."""
-    study, baseline = search.study, search.config.baseline
-    for number in trials.sweep(study):
-        progress.note(f"trial {number} was cut off; its point is measured again")
-    for trial in trials.unfinished_business(study):
-        if trials.enqueue_again(study, trial):
-            progress.note(f"trial {trial.number} was interrupted; its point is measured again")
-    if baseline is not None and not study.get_trials(deepcopy=False):
-        study.enqueue_trial(baseline, user_attrs={"baseline": True})
-
-
-def _conclude(search: Search, args: argparse.Namespace, *, failed: bool) -> int:
+def _conclude(search: Search, args: argparse.Namespace, *, healthy: bool) -> int:
     findings = read_study(search.study, search.config.storage_url)
     annotate(search.study, findings)
     if args.json:
         print(json.dumps(document(findings), allow_nan=False))
     else:
         print(text_report(findings))
-    return 0 if findings.front and not failed else 1
+    return 0 if findings.front and healthy else 1
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 
 from study.document import Findings
-from study.evidence import kv_cache_rows
+from study.evidence import ROWS, foremost, kv_cache_rows
 from study.phrases import (
     DEVICE_WORDS,
     STATE_WORDS,
@@ -32,8 +32,6 @@ from study.records import Setting, TrialRecord
 from study.verdict import next_steps, verdict
 
 WIDTH = 80
-ROWS = 16
-"""Longer lists are cut; the JSON document and the table have everything."""
 
 
 def text_report(findings: Findings) -> str:
@@ -72,7 +70,7 @@ def _head(findings: Findings) -> str:
 
 
 def _front(findings: Findings) -> str:
-    settings = findings.front_settings
+    settings = foremost(findings)
     if not settings:
         return ""
     table = _front_table(findings, settings)
@@ -82,8 +80,11 @@ def _front(findings: Findings) -> str:
         _wrap(f"* {doubt} ({_trials(numbers)})", indent="  ")
         for doubt, numbers in doubts_of(settings).items()
     ]
-    note = "Medians of replicates; in parentheses, where the true value may lie."
-    return "\n".join([_title("Front"), *table, "", note, *doubts])
+    notes = ["Medians of replicates; in parentheses, where the true value may lie."]
+    left_out = len(findings.front) - len(settings)
+    if left_out:
+        notes.append(f"{left_out} more are on the front; --format html, csv or json has them all.")
+    return "\n".join([_title("Front"), *table, "", *notes, *doubts])
 
 
 def _trials(numbers: Sequence[int]) -> str:
@@ -116,9 +117,13 @@ def _front_cards(findings: Findings, settings: Sequence[Setting]) -> list[str]:
     lines = []
     for setting in settings:
         name = f"trial {setting.trial.number}{_mark(setting)}"
+        figures = [
+            f"{label(objective)} {figure_with_interval(setting, objective)}"
+            for objective in (*findings.directions, "fitness")
+            if setting.figure(objective) is not None
+        ]
         lines.append(_wrap(f"{name}: {point(setting.trial.params)}"))
-        for name in (*findings.directions, "fitness"):
-            lines.append(f"    {label(name):<24} {figure_with_interval(setting, name)}")
+        lines.append(_wrap(", ".join(figures), indent="    "))
     return lines
 
 
@@ -168,11 +173,13 @@ def _picks(findings: Findings) -> str:
             lines.append(f"{scenario:<9} none: what decides it was not measured")
             continue
         today = ", what runs today" if chosen == findings.baseline else ""
-        lines.append(f"{scenario:<9} trial {chosen}{today}: {point(findings[chosen].params)}")
+        words = f"trial {chosen}{today}: {point(findings[chosen].params)}"
+        lines.append(_wrap(words, indent=f"{scenario:<10}"))
     for chosen in sorted({pick for pick in findings.picks.values() if pick is not None}):
-        lines += ["", f"Trial {chosen}, to run:"]
-        for line in command_lines(findings[chosen]).values():
-            lines += continued(line)
+        commands = command_lines(findings[chosen]).values()
+        if commands:
+            lines += ["", f"Trial {chosen}, to run:"]
+            lines += [line for command in commands for line in continued(command)]
     return "\n".join(lines)
 
 
@@ -194,7 +201,7 @@ def _next(findings: Findings) -> str:
         if step.command:
             lines += continued(step.command)
     spent = sum(trial.duration_s or 0.0 for trial in findings.trials)
-    lines += ["", f"Measured for {seconds(spent)} in all; kept in {findings.storage}"]
+    lines += ["", f"The trials took {seconds(spent)} in all; kept in {findings.storage}"]
     return "\n".join(lines)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from study.document import Findings
 from study.phrases import Change, causes, changes, label, number, point
-from study.picks import SCENARIOS
+from study.picks import balanced
 from study.records import Setting
 
 
@@ -36,17 +36,14 @@ def _settings(count: int) -> str:
 
 
 def best(findings: Findings) -> Setting:
-    """The setting to name first: the fitness pick, else the first other pick, else the front's.
+    """The setting to name first: the fitness pick, or the most balanced of the front without one.
 
     Raises:
         IndexError: Nothing is feasible.
     """
-    for scenario in reversed(SCENARIOS):
-        number = findings.picks[scenario]
-        setting = None if number is None else findings.setting(number)
-        if setting is not None:
-            return setting
-    return findings.front_settings[0]
+    fittest = findings.picks["fitness"]
+    setting = None if fittest is None else findings.setting(fittest)
+    return setting or balanced(findings.front_settings, findings.directions)[0]
 
 
 def _headline(findings: Findings, setting: Setting) -> str:

@@ -74,18 +74,21 @@ def commands() -> list[Command]:
     return list(dict.fromkeys(found))
 
 
+def prose(page: Path) -> str:
+    """A page without its fenced blocks."""
+    return _FENCE.sub("", page.read_text())
+
+
 def links(page: Path) -> Iterator[str]:
     """Where a page's links lead, those into the web left out."""
-    text = _FENCE.sub("", page.read_text())
-    for match in _LINK.finditer(text):
+    for match in _LINK.finditer(prose(page)):
         if "://" not in match["target"]:
             yield match["target"]
 
 
 def anchors(page: Path) -> set[str]:
     """The anchors of a page's headings, as code hosts make them."""
-    text = _FENCE.sub("", page.read_text())
-    heads = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    heads = re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
 
 

@@ -1,9 +1,18 @@
 """What a study's figures rest on."""
 
+import optuna
 import pytest
 
 from study.document import read_study
-from study.evidence import conditions, engines, kv_cache_rows, percentile_rows, phase_rows
+from study.evidence import (
+    ROWS,
+    conditions,
+    engines,
+    foremost,
+    kv_cache_rows,
+    percentile_rows,
+    phase_rows,
+)
 from tests.study import studies
 
 
@@ -46,3 +55,24 @@ def test_a_continuous_parameter_is_told_by_its_ends():
 def test_what_was_not_stored_is_left_out():
     assert engines({}) == ""
     assert "load generator" not in conditions(read_study(studies.empty_study(), ""))
+
+
+def test_of_a_long_front_the_picks_and_the_most_balanced_are_shown():
+    study = optuna.create_study(
+        directions=["minimize", "minimize"], sampler=optuna.samplers.BruteForceSampler()
+    )
+    study.set_metric_names(["stt_latency_ms", "llm_latency_ms"])
+    study.optimize(lambda trial: curve(trial.suggest_int("place", 1, 30)), n_trials=30)
+    findings = read_study(study, "")
+    shown = foremost(findings)
+    assert len(findings.front) == 30
+    assert len(shown) == ROWS
+    assert findings.picks["latency"] in {setting.trial.number for setting in shown}
+    balanced = {setting.trial.params["place"] for setting in shown}
+    assert balanced >= {4, 5, 6}
+    assert 30 not in balanced
+
+
+def curve(place):
+    """Less of one is more of the other, and the middle is the best bargain."""
+    return (float(place), 30.0 / place)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from study.picks import choose, undominated, whisper_size
+from study.picks import balanced, choose, undominated, whisper_size
 from study.records import Setting, TrialRecord
 
 WAYS = {
@@ -80,3 +80,9 @@ def test_equal_settings_stay_on_the_front_together():
 
 def test_a_language_is_no_part_of_a_checkpoints_size():
     assert whisper_size(setting(0, 1, 1, 1, size="base.en")) == "base"
+
+
+def test_the_most_balanced_is_far_from_no_best():
+    extremes = [setting(0, 10, 900, 9), setting(1, 400, 100, 9)]
+    middle = setting(2, 60, 200, 9)
+    assert balanced([*extremes, middle], WAYS)[0] is middle

@@ -51,6 +51,7 @@ def box(tmp_path, monkeypatch):
     """A machine whose engines are fakes; gives command lines for a configuration."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GPU_ALLOCATION_STUDY_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("GPU_ALLOCATION_STUDY_LOCKS", str(tmp_path / "locks"))
     device = open_device("cpu")
     model = tmp_path / "model"
     model.mkdir()

@@ -3,6 +3,7 @@
 import shlex
 import subprocess
 
+import optuna
 import pytest
 
 from study.document import read_study
@@ -110,3 +111,13 @@ def test_a_continued_command_is_the_same_command():
     words = subprocess.run(read, capture_output=True, text=True, check=True).stdout.splitlines()
     assert words == shlex.split(command)
     assert not any(line.endswith("--option-3 \\") for line in lines)
+
+
+def test_a_long_front_is_cut_and_says_so():
+    study = optuna.create_study(
+        directions=["minimize", "minimize"], sampler=optuna.samplers.BruteForceSampler()
+    )
+    study.optimize(
+        lambda trial: (trial.suggest_int("x", 0, 29), 29 - trial.params["x"]), n_trials=30
+    )
+    assert "14 more are on the front; --format html, csv or json has them all." in report(study)

@@ -1,5 +1,7 @@
 """What a study found, in one sentence, and what to do next."""
 
+import optuna
+
 from study.document import read_study
 from study.verdict import next_steps, verdict
 from tests.study import studies
@@ -65,3 +67,16 @@ def test_where_nothing_works_the_next_step_is_to_predict():
     study = studies.empty_study()
     studies.refused(study, 0.60, "small")
     assert any("study.fit" in step.command for step in next_steps(read_study(study, "")))
+
+
+def test_without_a_fitness_the_most_balanced_of_the_front_is_named():
+    study = optuna.create_study(directions=["minimize", "minimize"])
+    for value in (0.0, 1.0, 10.0):
+        study.add_trial(
+            optuna.trial.create_trial(
+                params={"x": value},
+                distributions={"x": optuna.distributions.FloatDistribution(0, 10)},
+                values=[value, 10.0 if value == 0 else 1.0 / value],
+            )
+        )
+    assert said(study).endswith("the best compromise is x=1 (trial 1).")
