@@ -40,7 +40,6 @@ def conclude(bench: Bench, seen: Seen, check_budget: Callable[[], None]) -> dict
         seen.driven,
         quantile=bench.quantile,
         capacity=seen.capacity,
-        foreign_busy_share=None if telemetry is None else telemetry.foreign_busy_share,
         device_doubts=() if telemetry is None else telemetry.doubts(),
     )
     seen.doubts += seen.measurement.doubts

@@ -229,6 +229,7 @@ def _replay(config: StudyConfig, args: argparse.Namespace, progress: Progress) -
     study.sampler = _sampler(config, table.predictor())
     attrs = {**replay_attrs(config, args.replay), "constraints": table_constraints(table)}
     progress.note(f"replay of {args.replay}: nothing is launched or measured")
+    progress.watch(lambda: None, lambda: _front_rows(study, config))
     return Search(config=config, study=study, objective=objective, attrs=attrs)
 
 

@@ -91,7 +91,23 @@ class Stopping:
         points = self._points_left(study)
         if points is not None:
             parts.append(f"{points} points")
+        expected_s = self._expected_s(trials, points)
+        if expected_s:
+            parts.append(f"about {max(1, round(expected_s / 60))} min")
         return f"left: {', '.join(parts)}" if parts else ""
+
+    def _expected_s(self, trials: Sequence[FrozenTrial], points: int | None) -> float | None:
+        """Seconds until the budget or the space is used up, at the pace so far."""
+        took = [t.duration.total_seconds() for t in trials if is_launched(t) and t.duration]
+        ends = [] if points is None else [float(points)]
+        if self._trials is not None:
+            ends.append(max(0.0, self._trials - launches(trials)))
+        if not took or not ends:
+            return None
+        expected_s = median(took) * min(ends)
+        if self._timeout_s is None:
+            return expected_s
+        return min(expected_s, max(0.0, self._timeout_s - self._elapsed_s()))
 
     def _elapsed_s(self) -> float:
         return time.monotonic() - self._began_s

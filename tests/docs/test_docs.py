@@ -11,6 +11,7 @@ import pytest
 
 from objectives.diagnosis import CAUSES, MEMORY_CAUSES
 from objectives.diagnosis_remedies import remedy_of
+from objectives.lock import FOLDER_VARIABLE
 from objectives.memory_words import REMEDIES as PREDICTED
 from objectives.quantiles import samples_needed
 from objectives.verdict import CONSTRAINT_OF, CONSTRAINTS
@@ -74,9 +75,7 @@ def test_prose_fits_into_100_columns(page):
 def test_every_page_is_reached_from_another_one():
     reached = {target.partition("#")[0] for page in PAGES for target in links(page)}
     names = {path.rsplit("/", maxsplit=1)[-1] for path in reached}
-    # Two pages are where readers come in; the README links to them.
-    entries = {"README.md", "gpu-box.md"}
-    assert {page.name for page in PAGES} - names <= entries
+    assert {page.name for page in PAGES} - names <= {"README.md"}
 
 
 # --- configurations
@@ -312,5 +311,6 @@ def test_numbers_of_the_first_page_are_the_programs():
     text = (DOCS / "gpu-box.md").read_text()
     assert f"engine (about {RECIPES['cuda'].size_bytes / 1e9:.0f} GB)" in text
     assert f"interval from {samples_needed(0.95)} requests on" in text
+    assert f"`{FOLDER_VARIABLE}`" in text
     for said in ("is held by", "no engine for", "the bench broke", "cpu_fallback"):
         assert said in text
