@@ -36,7 +36,7 @@ class InfeasibleError(ServingError):
     """The candidate cannot work here.
 
     Attributes:
-        cause: One word of `objectives.diagnosis.CAUSES`, or of `objectives.serving.OWN_CAUSES`.
+        cause: One word of `objectives.diagnosis.CAUSES`, or a key of `verdict.CONSTRAINT_OF`.
         evidence: The line that says so: of a log, of a device reading, of the arithmetic.
         remedy: What to change, in one sentence.
         excess: Constraint name to its excess, > 0; only those that this error knows better

@@ -26,6 +26,8 @@ from study.document import Findings, document, read_study
 from study.html import html_report
 from study.infeasible_map import map_figure
 from study.legacy_record import legacy_lines
+from study.lineage import ATTR, chain, verify_lineage
+from study.phrases import point
 from study.plots import STYLE, fitness_figure, front_figure, memory_figure, save, title
 from study.tables import table_frame
 from study.text_report import text_report
@@ -41,12 +43,44 @@ def main(argv: Sequence[str] | None = None) -> int:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         study, url = _opened(args)
+        if args.lineage is not None:
+            return _lineage(study, args.lineage)
         findings = read_study(study, url)
         _put(rendered(study, findings, "json" if args.json else args.format), args.output)
     except (UsageError, StorageError) as error:
         print(f"study.report: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     return 0 if findings.front else 1
+
+
+def _lineage(study: optuna.Study, number: int) -> int:
+    """Print a trial's parents, and whether any record of the study was changed since.
+
+    Returns:
+        0, or 1 if one was.
+
+    Raises:
+        UsageError: There is no such trial.
+    """
+    try:
+        trials = chain(study, number)
+    except KeyError:
+        raise UsageError(
+            f"--lineage: found {number}, allowed: 0 to {len(study.trials) - 1}"
+        ) from None
+    for trial in trials:
+        record = trial.user_attrs.get(ATTR, {})
+        changes = ", ".join(
+            f"{name} {old} -> {new}" for name, (old, new) in record.get("mutations", {}).items()
+        )
+        generation = record.get("generation", "?")
+        print(f"{record.get('id', trial.number)}  generation {generation}  {point(trial.params)}")
+        print(f"    {changes or 'root'}  sha256 {record.get('sha256', 'none')[:16]}")
+    problems = verify_lineage(study)
+    for problem in problems:
+        print(problem)
+    print("every record is whole" if not problems else f"{len(problems)} records do not fit")
+    return 1 if problems else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,6 +104,9 @@ def _parser() -> argparse.ArgumentParser:
         choices=FORMATS,
         default="text",
         help="csv: the recorded table; jsonl: the legacy evaluation record, a line a trial",
+    )
+    parser.add_argument(
+        "--lineage", type=int, metavar="N", help="trial N and its parents, to the root"
     )
     parser.add_argument("--json", action="store_true", help="the same as --format json")
     parser.add_argument("--output", type=Path, metavar="FILE", help="default: standard output")

@@ -88,7 +88,7 @@ class WhisperSection(Section):
 
     model: str = Field("small", description="tiny ... large-v3, turbo, or a checkpoint's path.")
     weights: Literal["real", "dummy"] = Field("real", description="dummy: random weights.")
-    device: str = Field("same", description="same (as the study's), cpu, or cuda:N.")
+    device: Literal["same", "cpu"] = Field("same", description="same (as the study's), or cpu.")
     args: dict[str, Value | None] = Field(
         default_factory=dict, description="Options of the worker: dtype, threads, beam-size, ..."
     )
@@ -163,7 +163,9 @@ class ParameterSection(Section):
         default_factory=dict, description="Exists only where these parameters have these values."
     )
 
-    @field_validator("when", mode="before")
+    @field_validator(
+        "when", mode="before", json_schema_input_type=dict[str, Value | tuple[Value, ...]]
+    )
     @classmethod
     def _single_values(cls, when: object) -> object:
         if not isinstance(when, dict):
@@ -222,6 +224,20 @@ def _as_sampler(value: object) -> object:
     return {"name": value} if isinstance(value, str) else value
 
 
+# A part or its short form. The second type is the JSON Schema's, so that editors know both.
+Varying = Annotated[
+    ParameterSection,
+    BeforeValidator(_as_parameter, json_schema_input_type=ParameterSection | tuple[Value, ...]),
+]
+Wanted = Annotated[
+    ObjectiveSection,
+    BeforeValidator(_as_objective, json_schema_input_type=ObjectiveSection | Direction),
+]
+Proposing = Annotated[
+    SamplerSection, BeforeValidator(_as_sampler, json_schema_input_type=SamplerSection | str)
+]
+
+
 class Document(Section):
     """A whole configuration."""
 
@@ -235,13 +251,13 @@ class Document(Section):
         ("neighbours", "whisper", "vllm"), description="Who starts after whom, one at a time."
     )
     load: LoadSection = Field(LoadSection(), description="What arrives at both servers.")
-    search_space: dict[str, Annotated[ParameterSection, BeforeValidator(_as_parameter)]] = Field(
+    search_space: dict[str, Varying] = Field(
         description="What may vary: a list of values, or a range."
     )
     baseline: dict[str, Value] | None = Field(
         None, description="Measured first: what runs today. Default: 0.50 + small."
     )
-    objectives: dict[str, Annotated[ObjectiveSection, BeforeValidator(_as_objective)]] = Field(
+    objectives: dict[str, Wanted] = Field(
         default_factory=lambda: {
             "stt_latency_ms": ObjectiveSection(direction="minimize"),
             "llm_latency_ms": ObjectiveSection(direction="minimize"),
@@ -258,9 +274,7 @@ class Document(Section):
         0.25, description="GiB of the device that must stay free at the worst moment."
     )
     budget: BudgetSection = Field(BudgetSection(), description="When to stop.")
-    sampler: Annotated[SamplerSection, BeforeValidator(_as_sampler)] = Field(
-        SamplerSection(), description="Who proposes."
-    )
+    sampler: Proposing = Field(SamplerSection(), description="Who proposes.")
     seed: Annotated[int, Field(ge=0)] = Field(0, description="Of the load and the sampler.")
     storage: str | None = Field(None, description="Optuna storage URL; default: SQLite.")
     artifacts: str | None = Field(

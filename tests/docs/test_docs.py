@@ -8,6 +8,7 @@ import re
 import shutil
 
 import pytest
+import yaml
 
 from objectives.diagnosis import CAUSES, MEMORY_CAUSES
 from objectives.diagnosis_remedies import remedy_of
@@ -50,6 +51,17 @@ def test_the_json_schema_is_what_the_program_prints(capsys):
     file = (DOCS / "configuration.schema.json").read_text()
     again = "python -m study.config --schema > docs/configuration.schema.json"
     assert json.loads(file) == json.loads(printed(capsys, "--schema")), f"make it again: {again}"
+
+
+BUNDLED = sorted((ROOT / "study" / "configs").glob("*.yaml"))
+OURS = [block.text for block in CONFIGURATIONS if block not in LEGACY]
+
+
+@pytest.mark.parametrize("text", [*(path.read_text() for path in BUNDLED), *OURS])
+def test_an_editor_with_the_json_schema_finds_nothing_wrong(text):
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = json.loads((DOCS / "configuration.schema.json").read_text())
+    jsonschema.validate(yaml.safe_load(text), schema)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -1,11 +1,13 @@
 """A study on a recorded table: any sampler, in seconds."""
 
 import json
+import sqlite3
 
 import optuna
 import pytest
 import yaml
 
+from study.report import main as report_main
 from study.run import main
 
 SPACE = {"vllm_memory_util": [0.40, 0.50, 0.60], "whisper_model_size": ["tiny", "small"]}
@@ -110,3 +112,29 @@ def test_a_table_that_is_not_there_is_one_line(box, capsys, tmp_path):
     (tmp_path / "table.csv").unlink()
     assert main(box) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_lineage_of_a_trial_goes_back_to_the_root(box, capsys, tmp_path):
+    run(box, capsys)
+    url = f"sqlite:///{tmp_path}/studies/box-replay-table.db"
+    assert report_main(["--storage", url, "--lineage", "3"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("box-replay-table/3 ")
+    assert lines[-1] == "every record is whole"
+    assert lines[-2].strip().startswith("root")
+
+
+def test_a_record_that_was_changed_is_detected(box, capsys, tmp_path):
+    run(box, capsys)
+    with sqlite3.connect(tmp_path / "studies" / "box-replay-table.db") as database:
+        database.execute("UPDATE trial_values SET value = 1 WHERE trial_id = 1 AND objective = 0")
+    url = f"sqlite:///{tmp_path}/studies/box-replay-table.db"
+    assert report_main(["--storage", url, "--lineage", "0"]) == 1
+    assert "was changed" in capsys.readouterr().out
+
+
+def test_the_lineage_of_no_trial_is_one_line(box, capsys, tmp_path):
+    run(box, capsys)
+    url = f"sqlite:///{tmp_path}/studies/box-replay-table.db"
+    assert report_main(["--storage", url, "--lineage", "99"]) == 2
+    assert "allowed: 0 to" in capsys.readouterr().err
