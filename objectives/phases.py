@@ -76,9 +76,16 @@ class Stopwatch:
         finally:
             self._add(name, begun)
 
-    def note(self, name: Phase, start_s: float, end_s: float) -> None:
-        """Count a stretch that somebody else timed, seconds from the trial's begin."""
-        self._spans.append(Span(phase=name, start_s=start_s, end_s=end_s))
+    def note(self, name: Phase, start_s: float, end_s: float, *, shown: str = "") -> None:
+        """Count a stretch that somebody else timed, seconds from the trial's begin.
+
+        Args:
+            name: The phase that it counts as.
+            start_s: Its begin.
+            end_s: Its end.
+            shown: What the timeline calls it; the phase's name by default.
+        """
+        self._spans.append(Span(phase=shown or name, start_s=start_s, end_s=end_s))
         self._seconds[name] = self._seconds.get(name, 0.0) + end_s - start_s
 
     def _add(self, name: str, begun: float) -> None:
@@ -96,6 +103,6 @@ class Stopwatch:
         """Every phase and step, in order of their begin, as JSON can hold it."""
         spans = sorted(self._spans, key=lambda span: (span.start_s, -span.end_s))
         return [
-            {"phase": s.phase, "start_s": round(s.start_s, 3), "end_s": round(s.end_s, 3)}
+            {"phase": s.phase, "start_s": round(s.start_s, 5), "end_s": round(s.end_s, 5)}
             for s in spans
         ]

@@ -27,7 +27,9 @@ class Seen:
         capacity: Requests that fit at once.
         driven: Every request.
         measurement: Their summary.
-        telemetry: The device while the load was on.
+        telemetry: The device while the load was on; all of it where there was none.
+        whole_telemetry: The device from the first server's start.
+        telemetry_began_s: When that began, seconds from the trial's begin.
         calibration: What this trial taught, with all that was known before.
         figures: Everything that can be an objective, in people's units.
         values: The objectives' values.
@@ -43,6 +45,8 @@ class Seen:
     driven: Driven | None = None
     measurement: Measurement | None = None
     telemetry: TelemetryRecord | None = None
+    whole_telemetry: TelemetryRecord | None = None
+    telemetry_began_s: float = 0.0
     calibration: Calibration | None = None
     figures: dict[str, float] = field(default_factory=dict)
     values: dict[str, float] = field(default_factory=dict)

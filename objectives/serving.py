@@ -203,7 +203,12 @@ def _record(seen: Seen, bench: Bench) -> dict[str, object]:
     if footprint:
         attrs["footprint"] = footprint
     if seen.telemetry is not None:
-        attrs["telemetry"] = seen.telemetry.document()
+        whole = seen.whole_telemetry or seen.telemetry
+        attrs["telemetry"] = {
+            **seen.telemetry.document(),
+            "samples": whole.document()["samples"],
+            "began_s": round(seen.telemetry_began_s, 3),
+        }
         attrs["tenants_bytes"] = seen.telemetry.tenants_bytes
     if seen.measurement is not None:
         attrs["measurement"] = seen.measurement.document()

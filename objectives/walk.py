@@ -77,6 +77,7 @@ class Walk:
             try:
                 self._serve(stack, candidate)
             finally:
+                self.telemetry = None
                 with self.watch.phase("stop"):
                     stack.close()
                     self._see_memory_back()
@@ -136,6 +137,8 @@ class Walk:
                 self._load(tenants, witness)
             finally:
                 self.seen.telemetry = self._recorded(self.telemetry)
+                self.seen.whole_telemetry = self.telemetry.record()
+                self.seen.telemetry_began_s = self.telemetry.began_s - self.watch.began_s
 
     def _recorded(self, telemetry: Telemetry) -> TelemetryRecord | None:
         """The window of the load where there was one, else all."""
@@ -188,6 +191,7 @@ class Walk:
                 "warmup" if span.name == "warmup" else "measure",
                 span.start_s - began_s,
                 span.end_s - began_s,
+                shown=span.name,
             )
         self._check_out_of_memory()
 

@@ -22,9 +22,6 @@ from study.records import TrialRecord
 Series = Mapping[str, Sequence[tuple[float, float]]]
 """Tenant to its memory over time: (seconds since the trial began, bytes)."""
 
-LOADED = ("warmup", "measure")
-"""The phases in which requests arrive; the memory is watched from the first of them on."""
-
 
 def timeline_figure(
     spans: Sequence[Mapping[str, Any]],
@@ -111,10 +108,9 @@ def trial_timeline(trial: TrialRecord) -> Figure:
 def _drawn(spans: Sequence[Mapping[str, Any]], attrs: Mapping[str, Any], *, caption: str) -> Figure:
     telemetry: Mapping[str, Any] = attrs.get("telemetry") or {}
     state: Mapping[str, Any] = attrs.get("device_state") or {}
-    loaded = [float(span["start_s"]) for span in spans if span["phase"] in LOADED]
     return timeline_figure(
         spans,
-        memory=memory_series(telemetry, began_s=min(loaded)) if loaded else None,
+        memory=memory_series(telemetry, began_s=float(telemetry.get("began_s", 0.0))),
         total_bytes=telemetry.get("total_bytes") or state.get("total_bytes"),
         caption=caption,
     )
