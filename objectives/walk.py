@@ -135,6 +135,7 @@ class Walk:
                     tenants.start(stack)
                     self._learn(tenants, stack)
                 self._load(tenants, witness)
+                self._learn_whisper(self.telemetry)
             finally:
                 self.seen.telemetry = self._recorded(self.telemetry)
                 self.seen.whole_telemetry = self.telemetry.record()
@@ -164,6 +165,13 @@ class Walk:
                 raise ProfilingRaceError(f"{again}, twice", cause="memory_profiling_race")
         if started is not None:
             self.seen.calibration = prospect.learn(self.calibration, started)
+
+    def _learn_whisper(self, telemetry: Telemetry) -> None:
+        """Keep the most that Whisper held, for the predictions to come."""
+        peak_bytes = telemetry.record().tenants_bytes.get("whisper")
+        if peak_bytes and self.seen.prospect is not None:
+            known = self.seen.calibration or self.calibration
+            self.seen.calibration = self.seen.prospect.learn_whisper(known, peak_bytes)
 
     def _load(self, tenants: Tenants, witness: Witness) -> None:
         """Both servers at once, under the same load as every other candidate."""

@@ -250,6 +250,14 @@ def test_one_start_teaches_the_next_prediction(bench):
     assert predicted["kv_cache_tokens"] == pytest.approx(logged["kv_cache_tokens"], rel=0.01)
 
 
+def test_whispers_peak_teaches_the_next_prediction(bench):
+    fakes = bench()
+    fakes.judge()
+    second = fakes.judge()
+    predicted = second.user_attrs["footprint"]["predicted"]
+    assert predicted["whisper_source"] == "calibrated"
+
+
 def test_after_one_start_what_the_log_proved_too_big_is_refused_without_a_launch(bench):
     fakes = bench(knobs={"FAKE_VLLM_NON_KV_BYTES": str(int(2.9 * GIB))})
     fakes.judge(vllm_memory_util=0.20)
