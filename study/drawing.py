@@ -21,8 +21,8 @@ from optuna.distributions import (
 
 from objectives.space import Parameter, Scalar, SearchSpace
 
-NEAR = 0.1
-"""Standard deviation of a small step, as a share of a range."""
+NEAR = (0.01, 0.3)
+"""The shortest and the longest step's standard deviation, as shares of a range."""
 
 
 def value_at(distribution: BaseDistribution, position: float) -> Scalar:
@@ -65,9 +65,10 @@ def nearby(distribution: BaseDistribution, value: Scalar, rng: np.random.Generat
     if distribution.single():
         return value
     here = position_of(distribution, float(value))
-    step = NEAR if distribution.step is None else _step_share(distribution)
+    shortest = NEAR[0] if distribution.step is None else _step_share(distribution)
     for _ in range(8):
-        there = here + rng.normal() * max(step, NEAR)
+        length = math.exp(rng.uniform(math.log(NEAR[0]), math.log(NEAR[1])))
+        there = here + rng.normal() * max(length, shortest)
         moved = value_at(distribution, min(max(there, 0.0), 1.0 - 1e-12))
         if moved != value:
             return moved

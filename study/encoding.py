@@ -34,6 +34,7 @@ class Encoding:
         self.space = space
         self.columns: list[slice] = []
         self._orders: dict[str, dict[Scalar, float]] = {}
+        self._distributions = space.distributions()
         start = 0
         for parameter in space:
             order = _order(parameter)
@@ -64,8 +65,8 @@ class Encoding:
     def _position(self, parameter: Parameter, value: Scalar) -> float:
         order = self._orders.get(parameter.name)
         if order is not None:
-            return order[parameter.nearest(value)]
-        distribution = parameter.distribution
+            return order[value] if value in order else order[parameter.nearest(value)]
+        distribution = self._distributions[parameter.name]
         assert isinstance(distribution, IntDistribution | FloatDistribution)
         return position_of(distribution, float(value))
 

@@ -57,6 +57,8 @@ class Forecasts:
         self._predict = predict
         self._known: dict[object, Forecast] = {}
         self._era = 0
+        bound = [p.name for p in space if str(p.binding) == "vllm.args.max-num-seqs"]
+        self._most = bound[0] if bound else ""
 
     @property
     def any(self) -> bool:
@@ -69,6 +71,17 @@ class Forecasts:
         if era != self._era:
             self._known.clear()
             self._era = era
+
+    def figure(self, objective: str, params: Mapping[str, Scalar]) -> float | None:
+        """The value that is expected of an objective; None where nobody expects one.
+
+        Without arithmetic, one thing is known all the same: vLLM runs as many requests at once
+        as it is told to, unless its cache is too small for them.
+        """
+        figure = self.of(params).figures.get(objective)
+        if figure is None and objective == "concurrent_capacity" and self._most in params:
+            return float(params[self._most])
+        return figure
 
     def of(self, params: Mapping[str, Scalar], *, fresh: bool = False) -> Forecast:
         """The forecast for a point; `fresh` asks again."""

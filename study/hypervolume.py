@@ -102,11 +102,12 @@ def _local_upper_bounds(front: Floats, reference: Floats) -> tuple[Floats, Float
         hit = np.all(point < bounds, axis=1)
         if not hit.any():
             continue
+        hit_bounds, hit_definers = bounds[hit], definers[hit]
         kept_bounds, kept_definers = [bounds[~hit]], [definers[~hit]]
         for j in range(m):
-            others = np.delete(definers[hit], j, axis=1)[:, :, j]
-            grows = np.all(point[j] >= others, axis=1) if m > 1 else np.ones(hit.sum(), bool)
-            new_bounds, new_definers = bounds[hit][grows], definers[hit][grows]
+            others = hit_definers[:, [k for k in range(m) if k != j], j]
+            grows = np.all(point[j] >= others, axis=1)
+            new_bounds, new_definers = hit_bounds[grows], hit_definers[grows]
             new_bounds[:, j] = point[j]
             new_definers[:, j] = point
             kept_bounds.append(new_bounds)

@@ -21,10 +21,12 @@ from study.encoding import Encoding
 from study.gaussian import Prior
 from study.hypervolume import Floats
 from study.learner import Learner
+from study.points import Key
 from study.question import Point, Question
 
 DRAWN = 200
-"""Candidates from an infinite space: so many at random, and as many around the front."""
+"""Of a space that is too large to look at every point, so many around the front; of an infinite
+one, as many at random."""
 
 REFERENCE = 1.1
 """The far corner lies a tenth of the measured range beyond the worst."""
@@ -39,13 +41,15 @@ class Settings:
         random_design: Whether they are drawn at random instead.
         boldness: What the model's deviations are multiplied by: less than 1 trusts it more.
         near_enough: Candidates worth this share of the best one's worth are as good as it.
+        informed: Whether the models start from what is known without measuring.
         prior: Of the models.
     """
 
     design: int = 3
     random_design: bool = False
-    boldness: float = 0.5
-    near_enough: float = 0.95
+    boldness: float = 1.0
+    near_enough: float = 0.995
+    informed: bool = True
     prior: Prior = field(default_factory=Prior)
 
 
@@ -61,7 +65,9 @@ class ModelChooser(NoAncestry):
     def choose(self, question: Question) -> Mapping[str, Scalar]:
         """The point from which most is expected."""
         learner = self._learner(question)
-        candidates = question.candidates() or self._drawn(question, learner)
+        candidates = list(question.candidates()) or question.drawn(DRAWN)
+        if not question.sees_all:
+            candidates += self._around_the_front(question, learner)
         if len(candidates) == 1:
             return candidates[0]
         pending = [dict(key) for key in question.history.claimed]
@@ -80,19 +86,22 @@ class ModelChooser(NoAncestry):
     def _learner(self, question: Question) -> Learner:
         study = question.study
         if study not in self._learners:
-            self._learners[study] = Learner(self._encoding, study, self._settings.prior)
+            self._learners[study] = Learner(
+                self._encoding, study, self._settings.prior, informed=self._settings.informed
+            )
         self._learners[study].seen.update(question.history)
         return self._learners[study]
 
-    def _drawn(self, question: Question, learner: Learner) -> list[Point]:
-        """Candidates from an infinite space: anywhere, and around the front."""
-        points, front = question.drawn(DRAWN), learner.seen.front
+    def _around_the_front(self, question: Question, learner: Learner) -> list[Point]:
+        """Neighbours of the best points, for spaces that are too large to look at every point."""
+        points: dict[Key, Point] = {}
+        front = learner.seen.front
         for _ in range(DRAWN if len(front) else 0):
             best = learner.seen.points[front[question.rng.integers(len(front))]]
             point = question.with_fixed(neighbour(self._space, best, question.rng))
             if question.allows(point):
-                points.append(point)
-        return points
+                points[self._space.canonical(point)] = point
+        return list(points.values())
 
     def _farthest(self, question: Question, rows: Floats, tried: Floats, odds: Floats) -> int:
         """The candidate that is likely feasible and farthest from all that was tried."""

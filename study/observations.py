@@ -46,11 +46,23 @@ class Observations:
     def update(self, history: History) -> None:
         """Take in what was finished since the last time."""
         for trial in history.finished[self._read :]:
-            self._take(trial)
-            self._front = None
+            known = len(self.points)
+            at = self._take(trial)
+            if at < known:
+                self._front = None  # a replicate moves its point's mean
+            elif self._front is not None and self.feasible[at]:
+                self._front = self._with(self._front, at)
         self._read = len(history.finished)
 
-    def _take(self, trial: FrozenTrial) -> None:
+    def _with(self, front: NDArray[np.intp], at: int) -> NDArray[np.intp]:
+        """The front after one more point was measured."""
+        rows, new = self.values[front], self.values[at]
+        if (np.all(rows <= new, axis=1) & np.any(rows < new, axis=1)).any():
+            return front
+        beaten = np.all(rows >= new, axis=1) & np.any(rows > new, axis=1)
+        return np.append(front[~beaten], at)
+
+    def _take(self, trial: FrozenTrial) -> int:
         at = self._place(self._encoding.space.spelt(trial.params))
         for name, excess in trial.constraints.items():
             self._excess.setdefault(name, {})[at] = excess
@@ -61,6 +73,7 @@ class Observations:
             self._measured[at] += 1
         else:
             self._refused[at] = True
+        return at
 
     def _place(self, params: dict[str, Scalar]) -> int:
         key = self._encoding.space.canonical(params)

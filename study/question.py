@@ -15,7 +15,7 @@ from study.drawing import random_point
 from study.forecast import Forecast, Forecasts
 from study.points import History, Key
 
-LOOK_LIMIT = 1_500
+LOOK_LIMIT = 600
 """Of a large finite space, so many points are looked at for one proposal."""
 
 DRAWS = 400
@@ -53,6 +53,11 @@ class Question:
     def __post_init__(self) -> None:
         """Look up once what is being measured now."""
         self._claimed = self.history.claimed
+
+    @property
+    def sees_all(self) -> bool:
+        """Whether `candidates` lists every point that is worth proposing."""
+        return self.remaining is not None and len(self.remaining) <= LOOK_LIMIT
 
     def candidates(self) -> list[Point]:
         """Points that are worth proposing; at most `LOOK_LIMIT` of a large space, at random.

@@ -54,13 +54,16 @@ Make = Callable[..., Chooser]
 
 
 def _auto(
-    space: SearchSpace, seed: int | None, *, boldness: float = 0.5, design: int = 3
+    space: SearchSpace, seed: int | None, *, boldness: float = 1.0, design: int = 3
 ) -> Chooser:
     return ModelChooser(space, Settings(boldness=boldness, design=design))
 
 
 def _gp(space: SearchSpace, seed: int | None, *, n_startup_trials: int = 10) -> Chooser:
-    settings = Settings(design=n_startup_trials, random_design=True, boldness=1.0, near_enough=1.0)
+    """The same model as a textbook has it: a random start, and nothing known beforehand."""
+    settings = Settings(
+        design=n_startup_trials, random_design=True, near_enough=1.0, informed=False
+    )
     return ModelChooser(space, settings)
 
 
