@@ -8,6 +8,7 @@ dashboard knows no passwords and can delete studies. To look from elsewhere, for
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -52,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         url, artifacts = _places(args)
+        for number in (signal.SIGINT, signal.SIGTERM):  # a background job ignores the first
+            signal.signal(number, signal.default_int_handler)
         with make(url, artifacts=artifacts, port=args.port) as server:
             said = f"{masked(url)} at {address(server)} (Ctrl-C ends it)"
             print(said, file=sys.stderr, flush=True)

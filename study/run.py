@@ -121,9 +121,8 @@ def _terminations_as_interrupts() -> Iterator[None]:
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = {
-        number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)
-    }
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # a background job ignores the first
+    before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield
     finally:
