@@ -64,20 +64,30 @@ def nearby(distribution: BaseDistribution, value: Scalar, rng: np.random.Generat
     assert isinstance(distribution, IntDistribution | FloatDistribution)
     if distribution.single():
         return value
+    length = math.exp(rng.uniform(math.log(NEAR[0]), math.log(NEAR[1])))
+    if distribution.step is not None and not distribution.log:
+        return _stepped(distribution, float(value), length * rng.normal())
     here = position_of(distribution, float(value))
-    shortest = NEAR[0] if distribution.step is None else _step_share(distribution)
     for _ in range(8):
-        length = math.exp(rng.uniform(math.log(NEAR[0]), math.log(NEAR[1])))
-        there = here + rng.normal() * max(length, shortest)
-        moved = value_at(distribution, min(max(there, 0.0), 1.0 - 1e-12))
+        there = min(max(here + length * rng.normal(), 0.0), 1.0 - 1e-12)
+        moved = value_at(distribution, there)
         if moved != value:
             return moved
-    return value_at(distribution, rng.random())
+    up = float(value) < distribution.high
+    return _inside(distribution, float(value) + (1 if up else -1))
 
 
-def _step_share(distribution: IntDistribution | FloatDistribution) -> float:
+def _stepped(
+    distribution: IntDistribution | FloatDistribution, value: float, share: float
+) -> Scalar:
+    """The value at least one step away, about `share` of the range, inside of it."""
     assert distribution.step is not None
-    return distribution.step / (distribution.high - distribution.low)
+    last = round((distribution.high - distribution.low) / distribution.step)
+    index = round((value - distribution.low) / distribution.step)
+    jump = max(1, round(abs(share) * last))
+    up, down = min(index + jump, last), max(index - jump, 0)
+    there = up if (share > 0 and up != index) or down == index else down
+    return _inside(distribution, distribution.low + there * distribution.step)
 
 
 def point_at(

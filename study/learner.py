@@ -20,6 +20,9 @@ from study.question import Question
 MODEL_LIMIT = 128
 """Points that a model rests on: those nearest to the front, and some of all others."""
 
+DOUBTFUL = 0.2
+"""Probability that a candidate works of which arithmetic, unsure, says that it does not."""
+
 Indices = NDArray[np.intp]
 
 
@@ -77,7 +80,7 @@ class Learner:
         odds = np.ones(len(candidates))
         if question.forecasts.any:
             doubtful = [question.forecasts.of(point).feasible is False for point in candidates]
-            odds[doubtful] = 0.5
+            odds[doubtful] = DOUBTFUL
         for name in self.seen.violated:
             excess, known = self.seen.excess(name)
             chosen = known[spread(known.size, MODEL_LIMIT)]

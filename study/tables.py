@@ -209,7 +209,7 @@ def _spelt(value: Scalar) -> Scalar:
 
 def _duration_s(trial: FrozenTrial) -> float | None:
     """What the trial took; on a replay, what its row took."""
-    stored = trial.user_attrs.get("duration_s")
+    stored = trial.user_attrs.get("recorded_duration_s")
     if isinstance(stored, int | float):
         return float(stored)
     return None if trial.duration is None else round(trial.duration.total_seconds(), 3)
