@@ -137,7 +137,8 @@ class TestVerification:
         record = {**lineage(study, 0), "sha256": "0" * 64}
         tamper(
             tmp_path,
-            "UPDATE trial_user_attributes SET value_json = ? WHERE key = 'lineage' AND trial_id = 1",
+            "UPDATE trial_user_attributes SET value_json = ? "
+            "WHERE key = 'lineage' AND trial_id = 1",
             json.dumps(record),
         )
         assert len(verify_lineage(reopened(tmp_path))) == 2

@@ -99,7 +99,7 @@ class TestTheTableAsASpace:
         assert str(space["vllm_memory_util"].binding) == "vllm.args.gpu-memory-utilization"
 
     def test_a_study_that_asks_for_more_is_refused(self):
-        with pytest.raises(UsageError, match="no row for vllm_memory_util=0.4, whisper"):
+        with pytest.raises(UsageError, match=r"no row for vllm_memory_util=0\.4, whisper"):
             THREE.check(SPACE, OBJECTIVES)
 
     def test_a_study_with_another_parameter_is_refused(self):

@@ -138,7 +138,7 @@ def test_an_unknown_name_is_refused_with_those_that_are_known():
 
 
 def test_an_unknown_option_is_refused():
-    with pytest.raises(UsageError, match="sampler tpe: .*population"):
+    with pytest.raises(UsageError, match=r"sampler tpe: .*population"):
         make_sampler("tpe", space=SPACE, population=3)
 
 
