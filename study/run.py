@@ -188,9 +188,11 @@ def _live(config: StudyConfig, args: argparse.Namespace, progress: Progress) -> 
     for pid in end_leftovers():
         progress.note(f"ended process {pid}, left behind by a study that was killed")
     bench = make_bench(config, build_engines=args.build_engines, say=progress.note)
-    study = _open(config)
-    predict = forecaster(bench, lambda: calibration_of(study))
-    study.sampler = _sampler(config, predict)
+    opened: list[optuna.Study] = []
+    predict = forecaster(bench, lambda: calibration_of(opened[0]))
+    sampler = _sampler(config, predict)  # refused before anything is written
+    study = _open(config, sampler)
+    opened.append(study)
     store = artifacts.open_artifacts(
         artifacts.artifact_place(config.storage_url, config.document.artifacts)
     )
@@ -224,8 +226,7 @@ def _replay(config: StudyConfig, args: argparse.Namespace, progress: Progress) -
     if args.study_name is None:
         config = replay_study(config, args.replay)
     objective = replay_objective(config, table, progress.began)
-    study = _open(config)
-    study.sampler = _sampler(config, table.predictor())
+    study = _open(config, _sampler(config, table.predictor()))
     attrs = {**replay_attrs(config, args.replay), "constraints": table_constraints(table)}
     progress.note(f"replay of {args.replay}: nothing is launched or measured")
     progress.watch(lambda: None, lambda: _front_rows(study, config))
@@ -249,9 +250,12 @@ def _sampler(config: StudyConfig, predict: Predict | None) -> BaseSampler:
     )
 
 
-def _open(config: StudyConfig) -> optuna.Study:
+def _open(config: StudyConfig, sampler: BaseSampler) -> optuna.Study:
     study = trials.open_study(
-        config.storage_url, config.name, directions=list(config.directions.values())
+        config.storage_url,
+        config.name,
+        directions=list(config.directions.values()),
+        sampler=sampler,
     )
     study.set_metric_names(list(config.directions))
     return study

@@ -170,6 +170,24 @@ def test_a_bad_option_is_one_line(box, capsys, options, said):
     assert said in lines[0]
 
 
+def test_a_refused_sampler_leaves_nothing_behind(box, capsys, tmp_path):
+    assert main(box(sampler={"name": "tpe", "options": {"nonsense": 1}})) == 2
+    assert "sampler tpe" in capsys.readouterr().err
+    assert not (tmp_path / "studies").exists()
+
+
+def test_an_unknown_model_folder_leaves_nothing_behind(box, capsys, tmp_path):
+    assert main(box(vllm={"model": "./nowhere"})) == 2
+    assert "nowhere" in capsys.readouterr().err
+    assert not (tmp_path / "studies").exists()
+
+
+def test_a_missing_engine_leaves_nothing_behind(box, capsys, tmp_path):
+    assert main(box(engines={"vllm": "/no/such/python", "whisper": "auto"})) == 2
+    assert "/no/such/python" in capsys.readouterr().err
+    assert not (tmp_path / "studies").exists()
+
+
 def test_a_missing_file_is_one_line(capsys):
     assert main(["missing.yaml"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
