@@ -50,7 +50,7 @@ class Settings:
     boldness: float = 1.0
     near_enough: float = 0.995
     informed: bool = True
-    prior: Prior = field(default_factory=Prior)
+    prior: Prior = field(default_factory=lambda: Prior(length=3.0, length_spread=0.7))
 
 
 class ModelChooser(NoAncestry):

@@ -18,6 +18,7 @@ from objectives.space import SearchSpace
 from study.choosers import GridChooser, HaltonChooser, RandomChooser, SamplerChooser
 from study.evolution import POPULATION, Mirror, make_nsga
 from study.forecast import Forecast, Predict, SpaceExhaustedError, doomed_points
+from study.gaussian import Prior
 from study.model_chooser import ModelChooser, Settings
 from study.point_sampler import PointSampler
 from study.question import Chooser
@@ -62,7 +63,11 @@ def _auto(
 def _gp(space: SearchSpace, seed: int | None, *, n_startup_trials: int = 10) -> Chooser:
     """The same model as a textbook has it: a random start, and nothing known beforehand."""
     settings = Settings(
-        design=n_startup_trials, random_design=True, near_enough=1.0, informed=False
+        design=n_startup_trials,
+        random_design=True,
+        near_enough=1.0,
+        informed=False,
+        prior=Prior(),
     )
     return ModelChooser(space, settings)
 
