@@ -69,6 +69,7 @@ class FakeBench:
         model.mkdir(parents=True)
         (model / "config.json").write_text(json.dumps(MODEL))
         device = open_device("cpu")
+        device.settle(8 * GIB)  # a node that grows as it is touched may be tiny at first
         knobs = {
             "FAKE_VLLM_DEVICE_TOTAL_BYTES": str(device.total_bytes),
             "FAKE_VLLM_DEVICE_FREE_BYTES": str(device.read().free_bytes),

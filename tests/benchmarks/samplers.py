@@ -58,6 +58,7 @@ class Job:
     seed: int
     budget: int
     margin: float | None
+    until_front: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +132,7 @@ def run(job: Job) -> Outcome:
     found: list[np.ndarray] = []
     infeasible = repeats = launched = 0
     to_enough = to_front = None
-    while launched < job.budget and (to_enough is None or to_front is None):
+    while launched < job.budget and (to_enough is None or (job.until_front and to_front is None)):
         trial = study.ask()
         try:
             params = space.suggest(trial)

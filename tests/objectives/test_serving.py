@@ -10,6 +10,7 @@ import pytest
 from optuna.trial import TrialState
 
 from objectives.bench import Objective
+from objectives.device import open_device
 from objectives.errors import BenchError, DeviceBusyError
 from objectives.lock import hold_device
 from objectives.neighbours import Hold, Running
@@ -259,7 +260,8 @@ def test_whispers_peak_teaches_the_next_prediction(bench):
 
 
 def test_after_one_start_what_the_log_proved_too_big_is_refused_without_a_launch(bench):
-    fakes = bench(knobs={"FAKE_VLLM_NON_KV_BYTES": str(int(2.9 * GIB))})
+    held = int(0.17 * open_device("cpu").total_bytes)
+    fakes = bench(knobs={"FAKE_VLLM_NON_KV_BYTES": str(held)})
     fakes.judge(vllm_memory_util=0.20)
     trial = fakes.judge(vllm_memory_util=0.05)
     said, _ = infeasible(trial, "kv_cache_no_blocks")
