@@ -36,7 +36,7 @@ class InfeasibleError(ServingError):
     """The candidate cannot work here.
 
     Attributes:
-        cause: One word of `objectives.diagnosis.CAUSES`, or a key of `verdict.CONSTRAINT_OF`.
+        cause: One word of `objectives.causes.CAUSES`.
         evidence: The line that says so: of a log, of a device reading, of the arithmetic.
         remedy: What to change, in one sentence.
         excess: Constraint name to its excess, > 0; only those that this error knows better
@@ -96,7 +96,7 @@ class BenchError(ServingError):
     """The bench broke; the candidate is not to blame.
 
     Attributes:
-        cause: One word of `objectives.diagnosis.CAUSES` where a log told it, else "bench".
+        cause: One word of `objectives.causes.CAUSES` where a log told it, else "bench".
     """
 
     def __init__(self, message: str, *, cause: str = "bench") -> None:

@@ -17,16 +17,12 @@ from typing import Any
 import optuna
 from optuna import Trial
 
-from objectives import verdict
-from objectives.bench import Bench
-from objectives.calibration import Calibration
+from objectives.constraints import satisfied, violated
+from objectives.device import hold_device
 from objectives.errors import BenchError, InfeasibleError
-from objectives.launching import shown
-from objectives.lock import hold_device
-from objectives.phases import Stopwatch
-from objectives.seen import Seen
+from objectives.memory import Calibration
 from objectives.space import Scalar, point_key
-from objectives.walk import Walk
+from objectives.trial import Bench, Seen, Stopwatch, Walk, shown
 
 CALIBRATION_ATTR = "calibration"
 """Study attribute: what every start taught, as `Calibration.to_document` gives it."""
@@ -113,14 +109,14 @@ class ServingObjective:
             figures = walk.run()
         except InfeasibleError as error:
             excess = {**walk.seen.excess, **error.excess}
-            constraints = verdict.infeasible(order, walk.seen.excess, excess, error.cause)
+            constraints = violated(order, walk.seen.excess, excess, error.cause)
             self._write(trial, walk, constraints, _infeasible(error))
             raise optuna.TrialPruned(f"{error.cause}: {error.evidence}") from error
         except BaseException as error:
             constraints = {name: walk.seen.excess.get(name, 0.0) for name in order}
             self._write(trial, walk, constraints, {"error": _fault(error)})
             raise
-        constraints = verdict.feasible(order, walk.seen.excess, {})
+        constraints = satisfied(order, walk.seen.excess, {})
         values = tuple(walk.seen.values[objective.name] for objective in self.bench.objectives)
         self._write(trial, walk, constraints, {"fitness": self.fitness(figures)}, values)
         return values

@@ -24,8 +24,8 @@ from objectives.errors import UsageError
 from storage.artifacts import artifact_place, open_artifacts
 from storage.trials import StorageError, masked, open_storage
 from study.config import read_config
-from study.document import read_study
-from study.notes import annotate
+from study.reports import annotate
+from study.results import read_study
 
 HOST = "127.0.0.1"
 INTERRUPTED = 130

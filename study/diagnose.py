@@ -15,7 +15,7 @@ from typing import BinaryIO, cast
 
 from objectives.diagnosis import Diagnosis, Ended, diagnose
 from objectives.errors import UsageError
-from objectives.log_lines import lines_of
+from objectives.vllm import lines_of
 
 PROG = "python -m study.diagnose"
 _GZIP_MAGIC = b"\x1f\x8b"

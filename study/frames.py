@@ -10,7 +10,7 @@ import pandas as pd
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
-from study.document import Findings
+from study.results import Findings
 
 GOOD_TRIALS = 5
 """An importance is about reaching the best tenth of the trials, and at least so many."""

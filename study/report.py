@@ -22,16 +22,22 @@ from matplotlib.figure import Figure
 from objectives.errors import UsageError
 from storage.trials import StorageError, masked, open_storage, open_study
 from study.config import read_config
-from study.document import Findings, document, read_study
-from study.html import html_report
-from study.infeasible_map import map_figure
-from study.legacy_record import legacy_lines
-from study.lineage import ATTR, chain, verify_lineage
-from study.phrases import point
-from study.plots import STYLE, fitness_figure, front_figure, memory_figure, save, title
-from study.tables import table_frame
-from study.text_report import text_report
-from study.timeline import trial_timeline
+from study.replay import table_frame
+from study.reports import (
+    STYLE,
+    fitness_figure,
+    front_figure,
+    html_report,
+    legacy_lines,
+    map_figure,
+    memory_figure,
+    save,
+    text_report,
+    title,
+    trial_timeline,
+)
+from study.results import Findings, document, point, read_study
+from study.search import ATTR, chain, verify_lineage
 
 FORMATS = ("text", "json", "csv", "jsonl", "html")
 

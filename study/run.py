@@ -21,19 +21,24 @@ import optuna
 from optuna.samplers import BaseSampler
 
 from objectives.errors import EngineError, UsageError
-from objectives.server import end_leftovers
+from objectives.servers import end_leftovers
 from objectives.serving import calibration_of
 from storage import artifacts, trials
 from storage.trials import StorageError
 from study.config import StudyConfig, read_config
-from study.document import document, read_study
-from study.forecast import Predict
-from study.metrics_file import write_metrics
-from study.notes import annotate, with_notes
-from study.progress import Lines, Progress, Quiet, setting
-from study.samplers import make_sampler
-from study.search import Limits, Search, run_search
-from study.text_report import text_report
+from study.fit import render_candidates
+from study.reports import annotate, text_report, with_notes
+from study.results import document, read_study
+from study.samplers import Predict, make_sampler
+from study.search import Limits, Lines, Progress, Quiet, Search, run_search, setting, write_metrics
+from study.setup import (
+    forecaster,
+    make_bench,
+    predict_all,
+    replay_attrs,
+    serving_objective,
+    study_attrs,
+)
 
 INTERRUPTED = 130
 
@@ -151,7 +156,7 @@ def _run(args: argparse.Namespace) -> int:
 
 def _progress(args: argparse.Namespace) -> Progress:
     if sys.stderr.isatty() and not args.json:
-        from study.live import Live  # noqa: PLC0415 - only where somebody watches
+        from study.search import Live  # noqa: PLC0415 - only where somebody watches
 
         return Live()
     return Lines()
@@ -172,9 +177,6 @@ def _config(args: argparse.Namespace) -> StudyConfig:
 
 
 def _dry_run(config: StudyConfig, *, as_json: bool) -> int:
-    from study.bench import predict_all  # noqa: PLC0415
-    from study.fit import render_candidates  # noqa: PLC0415
-
     rows = predict_all(config)
     print(render_candidates(rows, as_json=as_json))
     return 0 if any(row.fits for row in rows) else 1
@@ -182,9 +184,6 @@ def _dry_run(config: StudyConfig, *, as_json: bool) -> int:
 
 def _live(config: StudyConfig, args: argparse.Namespace, progress: Progress) -> Search:
     """A study whose trials launch real servers."""
-    from study.bench import forecaster, make_bench, study_attrs  # noqa: PLC0415
-    from study.judging import serving_objective  # noqa: PLC0415
-
     for pid in end_leftovers():
         progress.note(f"ended process {pid}, left behind by a study that was killed")
     bench = make_bench(config, build_engines=args.build_engines, say=progress.note)
@@ -218,9 +217,12 @@ def _front_rows(study: optuna.Study, config: StudyConfig) -> list[tuple[int, str
 
 def _replay(config: StudyConfig, args: argparse.Namespace, progress: Progress) -> Search:
     """A study that draws from a recorded table."""
-    from study.bench import replay_attrs  # noqa: PLC0415
-    from study.replay import replay_objective, replay_study, table_constraints  # noqa: PLC0415
-    from study.tables import read_table  # noqa: PLC0415
+    from study.replay import (  # noqa: PLC0415 - pandas, only for a table
+        read_table,
+        replay_objective,
+        replay_study,
+        table_constraints,
+    )
 
     table = read_table(args.replay)
     if args.study_name is None:

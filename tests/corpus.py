@@ -5,11 +5,20 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-_BESIDE_THE_REPOSITORY = Path(__file__).resolve().parents[2] / "shared" / "corpus"
+from tests.paths import ROOT
 
 
 def corpus_folder() -> Path | None:
     """The folder that `GAS_CORPUS` names, or the one beside the repository; None if absent."""
-    named = os.environ.get("GAS_CORPUS")
-    folder = Path(named) if named else _BESIDE_THE_REPOSITORY
+    return _folder("GAS_CORPUS", "corpus")
+
+
+def seeds_folder() -> Path | None:
+    """The same for the first users' documents: `GAS_SEEDS`."""
+    return _folder("GAS_SEEDS", "seeds")
+
+
+def _folder(variable: str, name: str) -> Path | None:
+    named = os.environ.get(variable)
+    folder = Path(named) if named else ROOT.parent / "shared" / name
     return folder if folder.is_dir() else None

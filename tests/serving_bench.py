@@ -6,13 +6,14 @@ from pathlib import Path
 
 import optuna
 
-from objectives.bench import Bench, Objective
-from objectives.device import open_device
-from objectives.engine import probe
-from objectives.load import LlmLoad, LoadProfile, SttLoad, plan
-from objectives.model_shape import ModelShape
+from objectives.candidate import ServerSettings
+from objectives.device.discovery import open_device
+from objectives.load.profile import LlmLoad, LoadProfile, SttLoad, plan
+from objectives.models.shape import ModelShape
+from objectives.servers.engine import probe
 from objectives.serving import ServingObjective
-from objectives.space import Binding, Parameter, SearchSpace, ServerSettings
+from objectives.space import Binding, Parameter, SearchSpace
+from objectives.trial.bench import Bench, Objective
 from tests.fakes.engine import write_engine
 
 GIB = 1 << 30

@@ -21,9 +21,16 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.objectives.failing_logs import LOADED, OOM, READY, SIZED, engine_died, traceback
+from tests.objectives.diagnosis.failing_logs import (
+    LOADED,
+    OOM,
+    READY,
+    SIZED,
+    engine_died,
+    traceback,
+)
+from tests.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 _DEATH = engine_died("run_busy_loop", "execute_model", error=OOM, serving=True)
 _API = "(APIServer pid=3) ERROR 03-01 10:05:00 [serving_chat.py:251] "
 
@@ -98,8 +105,8 @@ def measure(path: Path) -> tuple[str, float, float, float]:
     plain_s = time.process_time() - began
     code = (
         "import json, resource, sys, time\n"
-        "from objectives.diagnosis import diagnose\n"
-        "from objectives.log_lines import lines_of\n"
+        "from objectives.diagnosis.diagnosis import diagnose\n"
+        "from objectives.vllm.log_lines import lines_of\n"
         "began = time.process_time()\n"
         "with open(sys.argv[1], 'rb') as stream:\n"
         "    cause = diagnose(lines_of(stream)).cause\n"

@@ -22,21 +22,15 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from objectives.asking import http_ready
-from objectives.calibration import Calibration
 from objectives.device import Device, open_device
 from objectives.diagnosis import diagnose
-from objectives.engine import Engine, locate_interpreter, probe
 from objectives.errors import NotReadyError, ServerDiedError
-from objectives.memory import Prediction, predict_vllm
-from objectives.model_shape import ModelShape
-from objectives.ports import Port
-from objectives.server import Launch, serve
-from objectives.startup_log import StartupFacts, read_startup
-from objectives.vllm_settings import VllmSettings
-from study.dummy_models import DummyLlm
-from study.engine_build import build_engine
-from study.weights import default_cache, dummy_llm
+from objectives.memory import Calibration, Prediction, predict_vllm
+from objectives.models import ModelShape
+from objectives.servers import Engine, Launch, Port, http_ready, locate_interpreter, probe, serve
+from objectives.vllm import StartupFacts, VllmSettings, read_startup
+from study.engines import build_engine
+from study.setup import DummyLlm, default_cache, dummy_llm
 
 GIB = 1 << 30
 _COMMON = {"vocab": 2048, "max_position": 65536}

@@ -5,7 +5,7 @@ Run by hand, from the repository's root:
     python tests/benchmarks/load_client.py --rates 5 20 80 --seconds 10
 
 The server is a process of its own on the same machine. Every rate is driven by the client of
-`objectives.drive` and by a bare one: sockets and nothing else, the least that sending so many
+`objectives.load.client` and by a bare one: sockets and nothing else, the least that sending so many
 requests can cost in this language. Figures of one machine at one moment: read the ratios.
 """
 
@@ -24,11 +24,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from objectives.drive import Target, drive
-from objectives.exchange import call
-from objectives.load import LlmLoad, LoadProfile, Trace, plan
-from objectives.measurement import summarise
-from objectives.quantiles import quantile
+from objectives.load import LlmLoad, LoadProfile, Target, Trace, call, drive, plan
+from objectives.measurement import quantile, summarise
 
 TOKENS = 32
 _EVENT = b'data: {"id":"cmpl-1","choices":[{"index":0,"text":"x","finish_reason":null}]}\n\n'

@@ -14,12 +14,10 @@ import statistics
 import time
 from collections.abc import Iterator
 
-from objectives.calibration import Calibration
-from objectives.memory import ModelShape, Prediction, VllmSettings, predict_vllm
-from objectives.start_lessons import EngineKey, Start
-from objectives.vllm_rules import GIB
-from objectives.whisper_memory import OFFICIAL, whisper_bytes
-from tests.objectives.published_shapes import QWEN2_5_7B_AWQ
+from objectives.memory import Calibration, EngineKey, Prediction, Start, predict_vllm, whisper_bytes
+from objectives.models import WHISPER_NAMES, ModelShape
+from objectives.vllm import GIB, VllmSettings
+from tests.objectives.models.published_shapes import QWEN2_5_7B_AWQ
 
 TOTAL = round(11.63 * GIB)
 VERSION = "0.11.0"
@@ -49,7 +47,7 @@ def calibration(starts: int) -> Calibration:
 
 def candidates(count: int) -> Iterator[tuple[float, str]]:
     """Points of the seeds' space that have no block of cache."""
-    whispers = list(OFFICIAL)[:3]
+    whispers = list(WHISPER_NAMES)[:3]
     for at in range(count):
         yield 0.30 + 0.16 * at / count, whispers[at % 3]
 

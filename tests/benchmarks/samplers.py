@@ -34,12 +34,9 @@ from optuna.samplers import BaseSampler
 from optuna.trial import TrialState, create_trial
 
 from objectives.space import Binding, Parameter, Scalar, SearchSpace
-from study.drawing import random_point
-from study.forecast import SpaceExhaustedError
-from study.hypervolume import hypervolume, nondominated
-from study.recording import Table
-from study.samplers import NAMES, make_sampler
-from study.tables import read_table
+from study.replay import Table, read_table
+from study.results import hypervolume, nondominated
+from study.samplers import NAMES, SpaceExhaustedError, make_sampler, random_point
 
 LEGACY = ("stt_latency_ms", "llm_latency_ms", "concurrent_capacity")
 MAXIMISED = ("concurrent_capacity",)

@@ -10,22 +10,22 @@ import shutil
 import pytest
 import yaml
 
-from objectives.diagnosis import CAUSES, MEMORY_CAUSES
-from objectives.diagnosis_remedies import remedy_of
-from objectives.lock import FOLDER_VARIABLE
-from objectives.memory_words import REMEDIES as PREDICTED
-from objectives.quantiles import samples_needed
-from objectives.verdict import CONSTRAINT_OF, CONSTRAINTS
-from study.config import bundled, main, read_config
-from study.document import read_study
-from study.engine_recipes import RECIPES
-from study.legacy_record import record
-from study.picks import SCENARIOS
-from study.schema import OBJECTIVES
-from study.tournament import legacy_fitness
+from objectives.causes import CAUSES, CONSTRAINT_OF, MEMORY_CAUSES, remedy_of
+from objectives.constraints import CONSTRAINTS
+from objectives.device.lock import FOLDER_VARIABLE
+from objectives.measurement.quantiles import samples_needed
+from objectives.memory.explain import REMEDIES as PREDICTED
+from study.config.__main__ import main
+from study.config.files import bundled, read_config
+from study.config.schema import OBJECTIVES
+from study.engines.recipes import RECIPES
+from study.reports.legacy_record import record
+from study.results.findings import read_study
+from study.results.picks import SCENARIOS
+from study.samplers.legacy_fitness import legacy_fitness
 from tests.docs.pages import PAGES, ROOT, anchors, blocks, coded, commands, links, prose, table
 from tests.fakes.fake_nvml import FakeGpu, FakeNvml
-from tests.objectives.published_shapes import QWEN2_5_7B_AWQ
+from tests.objectives.models.published_shapes import QWEN2_5_7B_AWQ
 from tests.study import studies
 
 DOCS = ROOT / "docs"
@@ -166,7 +166,9 @@ class ParsedError(Exception):
 
 
 def command(module):
-    return importlib.import_module(f"study.{module}").main
+    package = importlib.import_module(f"study.{module}")
+    is_folder = hasattr(package, "__path__")
+    return (importlib.import_module(f"study.{module}.__main__") if is_folder else package).main
 
 
 @pytest.mark.parametrize("line", commands(), ids=str)
@@ -252,7 +254,7 @@ def test_no_cause_that_the_program_can_give_is_missing():
 
 
 def objectives_trees():
-    return [ast.parse(path.read_text()) for path in (ROOT / "objectives").glob("*.py")]
+    return [ast.parse(path.read_text()) for path in (ROOT / "objectives").rglob("*.py")]
 
 
 def sentences():

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from objectives.server import Launch, Port, ServerDiedError, http_json, http_ready, http_text, serve
+from objectives.errors import ServerDiedError
+from objectives.servers.http_get import http_json, http_ready, http_text
+from objectives.servers.ports import Port
+from objectives.servers.server import Launch, serve
 
 FAKES = Path(__file__).resolve().parent
 GIB = 1 << 30

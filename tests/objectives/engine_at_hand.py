@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from objectives.engine import Engine, probe
-from study.engine_build import build_engine
+from objectives.servers.engine import Engine, probe
+from study.engines.build import build_engine
 
 
 def real_engine() -> Engine:

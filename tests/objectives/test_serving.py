@@ -9,12 +9,12 @@ import psutil
 import pytest
 from optuna.trial import TrialState
 
-from objectives.bench import Objective
-from objectives.device import open_device
+from objectives.constraints import Limit, names
+from objectives.device.discovery import open_device
+from objectives.device.lock import hold_device
 from objectives.errors import BenchError, DeviceBusyError
-from objectives.lock import hold_device
-from objectives.neighbours import Hold, Running
-from objectives.verdict import Limit, names
+from objectives.servers.neighbours import Hold, Running
+from objectives.trial.bench import Objective
 from tests.serving_bench import GIB, FakeBench
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from objectives.space import Binding, Candidate, Parameter, SearchSpace, ServerSettings, point_key
+from objectives.candidate import Candidate, ServerSettings
+from objectives.space import Binding, Parameter, SearchSpace, point_key
 
 UTILISATION = Parameter(
     name="vllm_memory_util",

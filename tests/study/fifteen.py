@@ -9,8 +9,8 @@ import optuna
 from optuna.trial import TrialState
 
 from objectives.space import Binding, Parameter, Scalar, SearchSpace
-from study.forecast import Forecast, SpaceExhaustedError
-from study.samplers import make_sampler
+from study.samplers.by_name import make_sampler
+from study.samplers.forecast import Forecast, SpaceExhaustedError
 
 UTILISATIONS = (0.40, 0.45, 0.50, 0.55, 0.60)
 SIZES = ("tiny", "base", "small")

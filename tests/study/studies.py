@@ -193,7 +193,7 @@ def settings(util: float, size: str) -> dict[str, Any]:
             "env": {"CUDA_VISIBLE_DEVICES": "GPU-5f3a"},
         },
         "whisper": {
-            "argv": ["python", "-m", "objectives.whisper_worker", "--model", size],
+            "argv": ["python", "-m", "objectives.workers.whisper_worker", "--model", size],
             "env": {"CUDA_VISIBLE_DEVICES": "GPU-5f3a"},
         },
     }  # fmt: skip

@@ -15,7 +15,7 @@ from optuna.artifacts import FileSystemArtifactStore
 
 from objectives.errors import UsageError
 from study.dashboard import address, main, make
-from study.notes import with_notes
+from study.reports.dashboard_notes import with_notes
 from tests.study import studies
 from tests.study.browsers import browser, complaints
 

@@ -6,14 +6,20 @@ import gzip
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from study.diagnose import main
-from tests.objectives.failing_logs import LOADED, OOM, READY, START, TOO_SMALL, engine_died, failed
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.objectives.diagnosis.failing_logs import (
+    LOADED,
+    OOM,
+    READY,
+    START,
+    TOO_SMALL,
+    engine_died,
+    failed,
+)
+from tests.paths import ROOT
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import optuna
 import pandas as pd
 import pytest
 
-from study.document import read_study
 from study.frames import (
     generations_frame,
     importances_frame,
@@ -13,6 +12,7 @@ from study.frames import (
     phases_frame,
     trials_frame,
 )
+from study.results.findings import read_study
 from tests.study import studies
 
 

@@ -6,19 +6,18 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import optuna
 import psutil
 import pytest
 import yaml
 
-from objectives.device import open_device
+from objectives.device.discovery import open_device
 from study.run import main
 from tests.fakes.engine import write_engine
+from tests.paths import ROOT
 from tests.serving_bench import BYTES_PER_TOKEN, MODEL, NON_KV_BYTES
 
-ROOT = Path(__file__).resolve().parents[2]
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 CONFIG = {

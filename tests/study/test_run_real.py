@@ -6,16 +6,15 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import psutil
 import pytest
 import yaml
 
 from tests.objectives.engine_at_hand import real_engine
+from tests.paths import ROOT
 
 pytestmark = pytest.mark.engines
-ROOT = Path(__file__).resolve().parents[2]
 SMALL = {
     "device": "cpu",
     "vllm": {

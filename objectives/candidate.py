@@ -1,0 +1,87 @@
+"""One complete setting of both servers, and how it becomes a command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from objectives.space import Binding, Scalar, SearchSpace, point_key
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerSettings:
+    """What one server is started with, apart from its address.
+
+    Attributes:
+        model: A name or a path, as the server takes it.
+        device: `cuda:N`, a GPU's UUID, or `cpu`.
+        args: Options without leading dashes; True is a bare flag, None is left out.
+        env: Environment variables of this server alone.
+    """
+
+    model: str
+    device: str
+    args: Mapping[str, Scalar | None] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+
+    def options(self, *, negated: bool = False) -> tuple[str, ...]:
+        """The options as a command line has them, in a fixed order.
+
+        Args:
+            negated: The server knows `--no-OPTION`; if not, what is False is left out.
+        """
+        words: list[str] = []
+        for key, value in self.args.items():
+            if value is None or (value is False and not negated):
+                continue
+            words.append(f"--no-{key}" if value is False else f"--{key}")
+            if not isinstance(value, bool):
+                words.append(_text(value))
+        return tuple(words)
+
+    def with_value(self, binding: Binding, value: Scalar) -> ServerSettings:
+        """These settings with one parameter's value in its place."""
+        args, env, model, device = dict(self.args), dict(self.env), self.model, self.device
+        if binding.kind == "args":
+            args[binding.key] = value
+        elif binding.kind == "env":
+            env[binding.key] = _text(value)
+        elif binding.kind == "model":
+            model = str(value)
+        else:
+            device = str(value)
+        return ServerSettings(model=model, device=device, args=args, env=env)
+
+
+def _text(value: Scalar) -> str:
+    return f"{value:.12g}" if isinstance(value, float) else str(value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """One complete setting of both servers."""
+
+    params: Mapping[str, Scalar]
+    vllm: ServerSettings
+    whisper: ServerSettings
+
+    @classmethod
+    def lay(
+        cls,
+        space: SearchSpace,
+        params: Mapping[str, Scalar],
+        *,
+        vllm: ServerSettings,
+        whisper: ServerSettings,
+    ) -> Candidate:
+        """Lay a point of the space over the fixed settings of both servers."""
+        servers = {"vllm": vllm, "whisper": whisper}
+        for name, value in space.spelt(params).items():
+            binding = space[name].binding
+            servers[binding.server] = servers[binding.server].with_value(binding, value)
+        return cls(params=space.spelt(params), vllm=servers["vllm"], whisper=servers["whisper"])
+
+    @property
+    def point(self) -> str:
+        """The key that replicates of this setting share."""
+        return point_key(self.params)

@@ -1,0 +1,126 @@
+"""The constraints of a trial: arithmetic, no I/O.
+
+Every trial carries the same constraints in the same order, each graded in its own unit: GiB short,
+seconds over, a share of requests. What the prediction said is kept until the trial knows better:
+a measured trial worked, so none of its constraints stays above 0; a trial that ended infeasible
+has at least the constraint of its cause above 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from objectives.causes import CONSTRAINT_OF
+
+GIB = 1 << 30
+
+CONSTRAINTS = (
+    "bounds",
+    "start_memory_gib",
+    "kv_cache_gib",
+    "device_memory_gib",
+    "placement_gib",
+    "time_budget_s",
+    "failed_share",
+)
+"""What every trial carries; hard objectives of a service add one each."""
+
+
+FAILED_SHARE_ALLOWED = 0.05
+"""More failed requests than this share, and what was measured are the survivors' latencies."""
+
+LEAST_EXCESS = 1.0 / 1024
+"""What an excess is where only its sign is known: a MiB, a millisecond."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limit:
+    """A hard objective of the service: a value must not be above `most`, or below `least`."""
+
+    objective: str
+    most: float | None = None
+    least: float | None = None
+
+    @property
+    def constraint(self) -> str:
+        """The constraint's name."""
+        return f"slo_{self.objective}"
+
+    def excess(self, value: float) -> float:
+        """How far `value` is on the wrong side, in its own unit; <= 0 on the right one."""
+        if self.most is not None:
+            return value - self.most
+        assert self.least is not None
+        return self.least - value
+
+
+def names(limits: Sequence[Limit] = ()) -> tuple[str, ...]:
+    """The constraints of every trial of a study, in order."""
+    return (*CONSTRAINTS, *(limit.constraint for limit in limits))
+
+
+def satisfied(
+    order: Sequence[str], known: Mapping[str, float], measured: Mapping[str, float]
+) -> dict[str, float]:
+    """The constraints of a trial that worked.
+
+    Args:
+        order: The constraints' names.
+        known: What was predicted before the launch.
+        measured: What the trial showed; stands before the prediction.
+
+    Returns:
+        Every constraint of `order`, none above 0: what was only predicted to fail did not.
+    """
+    both = {**known, **measured}
+    return {name: min(0.0, both.get(name, 0.0)) for name in order}
+
+
+def violated(
+    order: Sequence[str],
+    known: Mapping[str, float],
+    excess: Mapping[str, float],
+    cause: str,
+) -> dict[str, float]:
+    """The constraints of a trial that cannot work.
+
+    Args:
+        order: The constraints' names.
+        known: What was predicted before the launch.
+        excess: What the trial showed.
+        cause: Why it ended; its constraint ends above 0.
+
+    Returns:
+        Every constraint of `order`. Where the trial was launched and the prediction blames
+        another constraint than the cause, the predicted excess is set to 0: it did not happen.
+    """
+    own = CONSTRAINT_OF.get(cause)
+    values = {name: min(0.0, known.get(name, 0.0)) for name in order}
+    values.update({name: value for name, value in excess.items() if name in values})
+    if own in values:
+        values[own] = max(excess.get(own, 0.0), known.get(own, 0.0), LEAST_EXCESS)
+    return values
+
+
+def memory_excess_gib(figures: Mapping[str, object]) -> float | None:
+    """GiB short, from the figures of a diagnosis; None where they do not say.
+
+    `needed_bytes` less `free_bytes` or `available_bytes`, or the allocation that failed less what
+    was free.
+    """
+
+    def number(*keys: str) -> float | None:
+        for key in keys:
+            value = figures.get(key)
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                return float(value)
+        return None
+
+    needed = number("needed_bytes", "requested_bytes", "tried_bytes")
+    had = number("available_bytes", "free_bytes")
+    if needed is not None and had is not None and needed > had:
+        return (needed - had) / GIB
+    if had is not None and had < 0:
+        return -had / GIB
+    return None

@@ -1,0 +1,22 @@
+"""What devices there are and who has them: GPUs by NVML, the memory node of a CPU, the lock."""
+
+from __future__ import annotations
+
+from objectives.device.cgroup import oom_kills
+from objectives.device.discovery import open_device, wait_for_memory
+from objectives.device.lock import hold_device
+from objectives.device.state import Activity, Device, DeviceKind, DeviceState
+from objectives.device.xid import XidWatch, device_faults
+
+__all__ = [
+    "Activity",
+    "Device",
+    "DeviceKind",
+    "DeviceState",
+    "XidWatch",
+    "device_faults",
+    "hold_device",
+    "oom_kills",
+    "open_device",
+    "wait_for_memory",
+]

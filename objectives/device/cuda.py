@@ -1,0 +1,275 @@
+"""One NVIDIA GPU, through NVML; nothing here needs CUDA or makes a context on the device.
+
+Used memory is always total less free: whether the driver's own "used" holds what it reserves for
+itself differs between versions of the call. Memory of single processes is a gift: WSL, containers
+and some drivers do not give it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pynvml
+
+from objectives.device import nvml
+from objectives.device.state import Activity, Device, DeviceState
+from objectives.errors import BenchError, UsageError
+
+_SLOWDOWNS = {
+    pynvml.nvmlClocksEventReasonSwPowerCap: "power_cap",
+    pynvml.nvmlClocksEventReasonHwSlowdown: "hardware_slowdown",
+    pynvml.nvmlClocksEventReasonSyncBoost: "sync_boost",
+    pynvml.nvmlClocksEventReasonSwThermalSlowdown: "thermal",
+    pynvml.nvmlClocksEventReasonHwThermalSlowdown: "hardware_thermal",
+    pynvml.nvmlClocksEventReasonHwPowerBrakeSlowdown: "power_brake",
+}
+_COMPUTE_MODES = {0: "default", 1: "exclusive_thread", 2: "prohibited", 3: "exclusive_process"}
+_PROCESS_LISTS = (
+    pynvml.nvmlDeviceGetComputeRunningProcesses,
+    pynvml.nvmlDeviceGetGraphicsRunningProcesses,
+    pynvml.nvmlDeviceGetMPSComputeRunningProcesses_v3,
+)
+
+
+class CudaDevice(Device):
+    """A whole NVIDIA GPU, known by its UUID.
+
+    Args:
+        handle: NVML's handle of it.
+        index: NVML's number of it: the order on the PCI bus.
+        root: Where the machine's file system begins; another folder in tests.
+    """
+
+    kind = "cuda"
+
+    def __init__(self, handle: object, index: int, *, root: Path = Path("/")) -> None:
+        self.handle = handle
+        self.index: int = index
+        self.uuid = _needed(nvml.told(pynvml.nvmlDeviceGetUUID, handle), "UUID")
+        self.name = _needed(nvml.told(pynvml.nvmlDeviceGetName, handle), "name")
+        self._root = root
+
+    @property
+    def total_bytes(self) -> int:
+        """Memory of the whole device, read now."""
+        return int(self._memory().total)
+
+    def read(self) -> DeviceState:
+        """Its memory and its processes now.
+
+        Raises:
+            BenchError: The device no longer answers.
+        """
+        memory = self._memory()
+        total, free = int(memory.total), int(memory.free)
+        reserved = getattr(memory, "reserved", None)
+        return DeviceState(
+            total_bytes=total,
+            free_bytes=free,
+            used_bytes=total - free,
+            reserved_bytes=None if reserved is None else int(reserved),
+            by_pid=self._processes(),
+        )
+
+    def activity(self) -> Activity:
+        """Utilisation, power, temperature, energy and slowdowns, as far as the driver tells."""
+        rates = nvml.told(pynvml.nvmlDeviceGetUtilizationRates, self.handle)
+        temperature = nvml.told(
+            pynvml.nvmlDeviceGetTemperature, self.handle, pynvml.NVML_TEMPERATURE_GPU
+        )
+        return Activity(
+            utilisation=None if rates is None else rates.gpu / 100,
+            power_w=_thousandth(nvml.told(pynvml.nvmlDeviceGetPowerUsage, self.handle)),
+            temperature_c=None if temperature is None else float(temperature),
+            energy_j=_thousandth(
+                nvml.told(pynvml.nvmlDeviceGetTotalEnergyConsumption, self.handle)
+            ),
+            slowed_by=self._slowed_by(),
+        )
+
+    def describe(self) -> dict[str, object]:
+        """Identity and conditions: driver, capability, modes, limits, clocks, slowdowns."""
+        activity = self.activity()
+        return {
+            "kind": self.kind,
+            "name": self.name,
+            "uuid": self.uuid,
+            "index": self.index,
+            "total_bytes": self.total_bytes,
+            "driver": nvml.told(pynvml.nvmlSystemGetDriverVersion),
+            "cuda_driver": _cuda_version(nvml.told(pynvml.nvmlSystemGetCudaDriverVersion)),
+            "compute_capability": self.compute_capability,
+            "compute_mode": self._compute_mode(),
+            "mig": self._mode(pynvml.nvmlDeviceGetMigMode),
+            "mps": self._mps(),
+            "ecc": self._mode(pynvml.nvmlDeviceGetEccMode),
+            "persistence": _switch(nvml.told(pynvml.nvmlDeviceGetPersistenceMode, self.handle)),
+            "wsl": (self._root / "dev/dxg").exists(),
+            "power_limit_w": _thousandth(
+                nvml.told(pynvml.nvmlDeviceGetEnforcedPowerLimit, self.handle)
+            ),
+            "clocks_mhz": self._clocks(),
+            "temperature_c": activity.temperature_c,
+            "power_w": activity.power_w,
+            "energy_j": activity.energy_j,
+            "slowed_by": list(activity.slowed_by),
+            "pids": self._pids(),
+            "passed_over": list(self.passed_over),
+        }
+
+    def environment(self) -> dict[str, str]:
+        """This device alone, by UUID, so that no other numbering can slip in."""
+        return {"CUDA_VISIBLE_DEVICES": self.uuid, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+
+    @property
+    def compute_capability(self) -> str | None:
+        """As in "8.6"; None where the driver does not tell."""
+        capability = nvml.told(pynvml.nvmlDeviceGetCudaComputeCapability, self.handle)
+        return None if capability is None else "{}.{}".format(*capability)
+
+    def refusal(self) -> str | None:
+        """Why two servers cannot share this device; None if nothing speaks against it."""
+        if self._mode(pynvml.nvmlDeviceGetMigMode):
+            return "it is split by MIG, and only whole devices are supported (nvidia-smi -mig 0)"
+        mode = self._compute_mode()
+        if mode == "prohibited":
+            return "its compute mode is Prohibited (nvidia-smi -c 0)"
+        if mode == "exclusive_process" and not self._mps():
+            return "its compute mode lets only one process in (nvidia-smi -c 0)"
+        return None
+
+    def _memory(self) -> Any:  # noqa: ANN401 - NVML is untyped
+        """NVML's memory structure: version 2 where the driver knows it.
+
+        Raises:
+            BenchError: It gives neither.
+        """
+        second = nvml.told(pynvml.nvmlDeviceGetMemoryInfo, self.handle, pynvml.nvmlMemory_v2)
+        return _needed(second or nvml.told(pynvml.nvmlDeviceGetMemoryInfo, self.handle), "memory")
+
+    def _processes(self) -> dict[int, int | None]:
+        """Every process on the device with its bytes; a process in two lists is one process."""
+        found: dict[int, int | None] = {}
+        for ask in _PROCESS_LISTS:
+            for process in nvml.told(ask, self.handle) or ():
+                held = process.usedGpuMemory or None  # no context is of 0 bytes: not told
+                known = found.get(process.pid)
+                found[process.pid] = max(held, known) if held and known else held or known
+        return found
+
+    def _slowed_by(self) -> tuple[str, ...]:
+        reasons = nvml.told(pynvml.nvmlDeviceGetCurrentClocksEventReasons, self.handle)
+        if reasons is None:  # the older name, before driver 535
+            reasons = nvml.told(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons, self.handle)
+        return tuple(name for bit, name in _SLOWDOWNS.items() if (reasons or 0) & bit)
+
+    def _compute_mode(self) -> str | None:
+        return _COMPUTE_MODES.get(nvml.told(pynvml.nvmlDeviceGetComputeMode, self.handle))
+
+    def _mode(self, ask: Any) -> bool | None:  # noqa: ANN401 - NVML is untyped
+        """The current one of a pair (current, pending)."""
+        pair = nvml.told(ask, self.handle)
+        return None if pair is None else bool(pair[0])
+
+    def _mps(self) -> bool:
+        """Whether a Multi-Process Service runs: its pipe is there, or it lists clients."""
+        default = self._root / "tmp/nvidia-mps"
+        pipes = Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", default))
+        if (pipes / "control").exists():
+            return True
+        return bool(nvml.told(pynvml.nvmlDeviceGetMPSComputeRunningProcesses_v3, self.handle))
+
+    def _clocks(self) -> dict[str, int | None]:
+        """MHz now and at most, of the multiprocessors and of the memory."""
+        ask_now, ask_most = pynvml.nvmlDeviceGetClockInfo, pynvml.nvmlDeviceGetMaxClockInfo
+        return {
+            "sm": nvml.told(ask_now, self.handle, pynvml.NVML_CLOCK_SM),
+            "sm_max": nvml.told(ask_most, self.handle, pynvml.NVML_CLOCK_SM),
+            "memory": nvml.told(ask_now, self.handle, pynvml.NVML_CLOCK_MEM),
+            "memory_max": nvml.told(ask_most, self.handle, pynvml.NVML_CLOCK_MEM),
+        }
+
+    def _pids(self) -> str:
+        """Whether the listed process ids mean anything here: another namespace has other ids."""
+        listed = self._processes()
+        if not listed:
+            return "none listed"
+        here = all((self._root / "proc" / str(pid)).exists() for pid in listed)
+        return "of this namespace" if here else "of another namespace"
+
+
+def visible_devices(environ: Mapping[str, str] | None = None) -> tuple[list[CudaDevice], list[str]]:
+    """The devices that `CUDA_VISIBLE_DEVICES` leaves, in its order, and those it would not open.
+
+    Args:
+        environ: The variables to honour; this process's own by default.
+
+    Returns:
+        The devices, and one line for each device that does not answer.
+
+    Raises:
+        NoNvmlError: There is no NVIDIA driver.
+        UsageError: `CUDA_VISIBLE_DEVICES` names a MIG slice.
+    """
+    found, broken = all_devices()
+    wanted = (os.environ if environ is None else environ).get("CUDA_VISIBLE_DEVICES")
+    if wanted is None:
+        return found, broken
+    chosen: list[CudaDevice] = []
+    for token in (part.strip() for part in wanted.split(",")):
+        if token.startswith("MIG-"):
+            raise UsageError(
+                f"CUDA_VISIBLE_DEVICES is {wanted!r}, a MIG slice; only whole devices are supported"
+            )
+        match = next((device for device in found if _is_named(device, token)), None)
+        if match is None:  # CUDA itself stops at the first name that it does not know
+            break
+        chosen.append(match)
+    return chosen, broken
+
+
+def all_devices() -> tuple[list[CudaDevice], list[str]]:
+    """Every device of the driver, and one line for each that does not answer.
+
+    Raises:
+        NoNvmlError: There is no NVIDIA driver.
+    """
+    nvml.start()
+    found: list[CudaDevice] = []
+    broken: list[str] = []
+    for index in range(nvml.told(pynvml.nvmlDeviceGetCount) or 0):
+        try:
+            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+            found.append(CudaDevice(handle, index))
+        except (pynvml.NVMLError, BenchError) as error:
+            broken.append(f"cuda:{index}: {error}")
+    return found, broken
+
+
+def _is_named(device: CudaDevice, token: str) -> bool:
+    if token.isdecimal():
+        return device.index == int(token)
+    return token.startswith("GPU-") and device.uuid.startswith(token)
+
+
+def _needed(value: Any, what: str) -> Any:  # noqa: ANN401 - NVML is untyped
+    if value is None:
+        raise BenchError(f"the NVIDIA driver does not tell the device's {what}")
+    return value
+
+
+def _thousandth(value: int | None) -> float | None:
+    """From mW or mJ to W or J."""
+    return None if value is None else value / 1000
+
+
+def _switch(value: int | None) -> bool | None:
+    return None if value is None else bool(value)
+
+
+def _cuda_version(value: int | None) -> str | None:
+    """12080 is "12.8"."""
+    return None if value is None else f"{value // 1000}.{value % 1000 // 10}"

@@ -1,0 +1,131 @@
+"""What every device has in common: its identity, its memory at one moment, how busy it is.
+
+The two kinds are `objectives.device.cuda.CudaDevice` and `objectives.device.cpu.CpuNode`;
+`objectives.device.discovery.open_device` opens either.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+DeviceKind = Literal["cuda", "cpu"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceState:
+    """A device's memory at one moment.
+
+    Attributes:
+        total_bytes: All of it: what a server's memory fraction is a fraction of.
+        free_bytes: What a server that starts now would find free.
+        used_bytes: `total_bytes - free_bytes`, whatever the driver itself calls "used".
+        reserved_bytes: Of the used, what the driver keeps for itself; None where it does not say.
+        by_pid: Process id to its bytes; None for bytes that the driver does not tell.
+            Empty where no process list is to be had, as on a CPU.
+    """
+
+    total_bytes: int
+    free_bytes: int
+    used_bytes: int
+    reserved_bytes: int | None = None
+    by_pid: Mapping[int, int | None] = field(default_factory=dict)
+
+    def document(self) -> dict[str, object]:
+        """The same as JSON-able facts; process ids become strings, as JSON keys are."""
+        facts: dict[str, object] = {
+            "total_bytes": self.total_bytes,
+            "free_bytes": self.free_bytes,
+            "used_bytes": self.used_bytes,
+        }
+        if self.reserved_bytes is not None:
+            facts["reserved_bytes"] = self.reserved_bytes
+        if self.by_pid:
+            facts["by_pid"] = {str(pid): held for pid, held in sorted(self.by_pid.items())}
+        return facts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Activity:
+    """How busy a device is at one moment; None for what it does not tell.
+
+    Attributes:
+        utilisation: Share of the last moment, 0 to 1, in which anything ran on it.
+        power_w: Watts drawn.
+        temperature_c: Degrees Celsius.
+        energy_j: Joules since the driver was loaded.
+        slowed_by: Reasons why the clocks are lower than they could be, idleness left out.
+    """
+
+    utilisation: float | None = None
+    power_w: float | None = None
+    temperature_c: float | None = None
+    energy_j: float | None = None
+    slowed_by: tuple[str, ...] = ()
+
+
+class Device(ABC):
+    """One accelerator, or the memory node of the CPU.
+
+    Attributes:
+        kind: "cuda" or "cpu".
+        name: As its maker calls it.
+        uuid: The same for the same device after a restart; names its lock.
+        index: The driver's number for it (PCI bus order); None for a CPU.
+        passed_over: Devices that were looked at before this one was chosen, each with the reason
+            why it was not taken.
+    """
+
+    kind: DeviceKind
+    name: str
+    uuid: str
+    index: int | None
+    passed_over: tuple[str, ...] = ()
+
+    @property
+    @abstractmethod
+    def total_bytes(self) -> int:
+        """All of its memory, read now."""
+
+    @abstractmethod
+    def read(self) -> DeviceState:
+        """Its memory now.
+
+        Raises:
+            BenchError: The device no longer answers.
+        """
+
+    @abstractmethod
+    def describe(self) -> dict[str, object]:
+        """JSON-able facts to store with a trial; None for what the device does not tell."""
+
+    @abstractmethod
+    def environment(self) -> dict[str, str]:
+        """Variables that make this, and only this, device visible to a server."""
+
+    def activity(self) -> Activity:
+        """How busy it is now; nothing known, unless a kind of device knows better."""
+        return Activity()
+
+    def settle(
+        self,
+        target_free_bytes: int | None = None,
+        *,
+        deadline_s: float = 300.0,
+        aborted: Callable[[], bool] | None = None,
+    ) -> tuple[DeviceState, DeviceState]:
+        """Bring its memory to the size that it will keep; most devices are born that way.
+
+        Args:
+            target_free_bytes: Be content with this much free memory; None for all there is.
+            deadline_s: Seconds after which to be content with what was reached.
+            aborted: Asked several times a second; True stops early.
+
+        Returns:
+            The state before and after.
+        """
+        del target_free_bytes, deadline_s, aborted
+        state = self.read()
+        return state, state

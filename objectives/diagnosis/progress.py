@@ -1,0 +1,214 @@
+"""Lines that tell how far a server has come, that it died, or that it was asked to stop.
+
+None of them is a cause. "Engine core initialization failed" and `EngineDeadError` only say that
+somewhere above stands one, and an ordered stop prints the latter, too.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum, auto
+
+from objectives.diagnosis.oom_phase import Stage
+
+
+class Death(Enum):
+    """How a line tells of a death."""
+
+    BEFORE_TRACEBACK = auto()  # the exception that belongs to it follows
+    AFTER_TRACEBACK = auto()  # it stands above
+    UNEXPECTED = auto()  # a process is gone; an ordered stop may say so, too
+    ECHO = auto()  # somebody noticed that the engine is gone
+
+
+_DEATHS = (
+    ("enginecore failed to start", Death.BEFORE_TRACEBACK),
+    ("enginecore hit an exception", Death.BEFORE_TRACEBACK),
+    ("enginecore encountered a fatal error", Death.BEFORE_TRACEBACK),
+    ("workerproc hit an exception", Death.BEFORE_TRACEBACK),
+    ("workerproc failed to start", Death.BEFORE_TRACEBACK),
+    ("error executing method", Death.BEFORE_TRACEBACK),
+    ("exception in worker vllmworkerprocess", Death.BEFORE_TRACEBACK),
+    ("engine background task failed", Death.BEFORE_TRACEBACK),
+    ("dumping input data", Death.BEFORE_TRACEBACK),
+    ("terminate called after throwing", Death.BEFORE_TRACEBACK),
+    ("process spawnprocess-", Death.BEFORE_TRACEBACK),
+    ("engine core initialization failed", Death.AFTER_TRACEBACK),
+    ("engine process failed to start", Death.AFTER_TRACEBACK),
+    ("process failed during engine core initialization", Death.AFTER_TRACEBACK),
+    ("fatal python error", Death.AFTER_TRACEBACK),
+    ("segmentation fault", Death.AFTER_TRACEBACK),
+    ("core dumped", Death.AFTER_TRACEBACK),
+    ("bus error", Death.AFTER_TRACEBACK),
+    ("sigabrt received", Death.AFTER_TRACEBACK),
+    ("sigsegv received", Death.AFTER_TRACEBACK),
+    ("died with exit code", Death.AFTER_TRACEBACK),
+    ("worker died or was killed while executing", Death.AFTER_TRACEBACK),
+    ("the actor died unexpectedly", Death.AFTER_TRACEBACK),
+    ("died unexpectedly", Death.UNEXPECTED),
+    (" died, exit code", Death.UNEXPECTED),
+    ("exit code 137", Death.UNEXPECTED),
+    ("exitcode 137", Death.UNEXPECTED),
+    ("exited (137)", Death.UNEXPECTED),
+    ("(sigkill)", Death.UNEXPECTED),
+    ("enginedeaderror", Death.ECHO),
+    ("async_llm output_handler failed", Death.ECHO),
+    ("asyncllm output_handler failed", Death.ECHO),
+    ("background loop has errored", Death.ECHO),
+)
+
+_ASKED = (
+    "signal=sigterm",
+    "signal=sigint",
+    "received sigterm",
+    "received sigint",
+    "received signal",
+    "caught signal",
+    "keyboardinterrupt",
+    "keyboard interrupt",
+    "api server: shutdown triggered",
+    "api server: stopping engine client",
+    "api server: engine client stopped",
+    "]: stopping ",
+    "gracefully shutting down",
+)
+
+_STOPPING = (
+    "shutting down",
+    "waiting for application shutdown",
+    "application shutdown",
+    "finished server process",
+    "stopping vllm",
+    "stopping server",
+)
+
+_SECONDARY = (
+    "engine dead error",
+    "enginedeaderror",
+    "root cause",
+    "engine core init",
+    "engine process failed",
+    "worker failed with error",
+    "background process",
+    "stack trace",
+    "stacktrace",
+    "raytaskerror",
+    "actordiederror",
+    "actorunavailable",
+    "workercrashed",
+    "cancellederror",
+    "loop has errored",
+    "executor failed",
+    "connection closed",
+    "connection reset",
+)
+_SECONDARY_TYPES = (
+    "keyboardinterrupt",
+    "systemexit",
+    "eoferror",
+    "brokenpipeerror",
+    "connectionreseterror",
+)
+
+_STAGES = (
+    ("vllm api server version", Stage.STARTED),
+    ("vllm server version", Stage.STARTED),
+    ("llm engine (v", Stage.STARTED),
+    ("starting to load model", Stage.LOADING),
+    ("loading model from scratch", Stage.LOADING),
+    ("checkpoint shards", Stage.LOADING),
+    ("model loading took", Stage.LOADED),
+    ("model weights took", Stage.LOADED),
+    ("model weights take", Stage.LOADED),
+    ("profiling cuda graph memory", Stage.PROFILING_GRAPHS),
+    ("estimated cuda graph memory", Stage.PROFILED_GRAPHS),
+    ("available kv cache memory", Stage.SIZED),
+    ("kv cache size:", Stage.SIZED),
+    ("# cpu blocks", Stage.SIZED),  # V0 prints the device's before the host's
+    ("capturing cuda graph", Stage.CAPTURING),
+    ("capturing cudagraph", Stage.CAPTURING),
+    ("capturing the model for cuda graphs", Stage.CAPTURING),
+    ("graph capturing finished", Stage.CAPTURED),
+    ("init engine (profile", Stage.ENGINE_UP),
+    ("application startup complete", Stage.SERVING),
+    ("uvicorn running on", Stage.SERVING),
+    ("avg prompt throughput", Stage.SERVING),
+    ("processed prompts: 100%", Stage.SERVING),
+    ('" 200', Stage.SERVING),
+)
+
+_AVAILABLE = re.compile(r"Available KV cache memory: (-?\d+(?:\.\d+)?) ?GiB")
+_RUNNING = re.compile(r"Running: (\d+) reqs")
+_EAGER = re.compile(r"enforce_eager'?[=:] ?True|disabled under eager mode|Enforce eager set")
+_PREEMPTED = re.compile(r"is preempted by PreemptionMode|Preempting request |Preemptions: [1-9]")
+
+
+def death_of(lowered: str) -> Death | None:
+    """How this line (in lower case) tells that an engine died, if it does."""
+    for part, death in _DEATHS:
+        if part in lowered:
+            return death
+    return None
+
+
+def is_asked(lowered: str) -> bool:
+    """Whether this line (in lower case) says for certain that somebody ended the server."""
+    if not ("sig" in lowered or "interrupt" in lowered or "shut" in lowered or "stop" in lowered):
+        return False
+    return any(part in lowered for part in _ASKED)
+
+
+def is_stopping(lowered: str) -> bool:
+    """Whether this line (in lower case) says that the server stops; maybe because it must."""
+    return lowered.startswith(_STOPPING) or "shutting down fastapi" in lowered
+
+
+def is_secondary(lowered: str) -> bool:
+    """Whether an exception (its line in lower case) only reports another one."""
+    return lowered.startswith(_SECONDARY_TYPES) or (
+        lowered.endswith("cancelled") or any(part in lowered for part in _SECONDARY)
+    )
+
+
+def is_stall(lowered: str) -> bool:
+    """Whether processes wait for one another: some minutes of it are healthy, endless are not."""
+    return "broadcast block found in" in lowered or (
+        "no available block found in" in lowered or "waiting for baton" in lowered
+    )
+
+
+def stage_of(lowered: str) -> Stage | None:
+    """How far the start has come, if this line (in lower case) tells it."""
+    for part, stage in _STAGES:
+        if part in lowered:
+            return stage
+    return None
+
+
+def is_eager(text: str) -> bool:
+    """Whether the engine says that it captures no graphs."""
+    return _EAGER.search(text) is not None
+
+
+def available_bytes(text: str) -> int | None:
+    """The KV cache memory that this line prints; negative if there is none."""
+    match = _AVAILABLE.search(text) if "KV cache memory" in text else None
+    return round(float(match.group(1)) * (1 << 30)) if match else None
+
+
+def running_requests(text: str) -> int | None:
+    """How many requests are in progress, if this line tells it."""
+    match = _RUNNING.search(text) if "Running: " in text else None
+    return int(match.group(1)) if match else None
+
+
+def is_preemption(text: str) -> bool:
+    """Whether requests were pushed out of the KV cache, to be computed again."""
+    return "reempt" in text and _PREEMPTED.search(text) is not None
+
+
+def is_alive(text: str) -> bool:
+    """Whether a serving engine still produces something."""
+    return '" 200' in text or (
+        "generation throughput" in text and "generation throughput: 0.0" not in text
+    )

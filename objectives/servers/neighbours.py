@@ -1,0 +1,302 @@
+"""Tenants of the device that nobody tunes, but who are there while a candidate is judged.
+
+A candidate that was measured alone says nothing about the day when it stands beside the others.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from objectives import workers
+from objectives.errors import (
+    EngineError,
+    NeighbourError,
+    NotReadyError,
+    ServerDiedError,
+    UsageError,
+)
+from objectives.servers import process_table
+from objectives.servers.http_get import http_ready
+from objectives.servers.server import Launch, Server, serve
+from objectives.telemetry import pss_bytes, rss_bytes
+
+_FRESH_S = 2.0
+"""Seconds for which a list of a running neighbour's processes is good enough."""
+_HOLD_STOP_S = 5.0
+_TOLERANCE = 0.98
+"""Of a promised size: what a neighbour may lack of it, for drivers and people round."""
+
+ByPid = Callable[[], Mapping[int, int | None]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """One that runs already, and must.
+
+    Attributes:
+        name: As reports call it.
+        match: Regular expression, searched in command lines and process names.
+        min_bytes: How much of the device it must hold at least; None: any amount.
+
+    Raises:
+        UsageError: `match` is no regular expression.
+    """
+
+    name: str
+    match: str
+    min_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        try:
+            re.compile(self.match)
+        except re.error as error:
+            raise UsageError(
+                f"neighbour {self.name}: match {self.match!r} is no regular expression: {error}"
+            ) from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """One that we start, and end.
+
+    Attributes:
+        name: As reports call it.
+        argv: Its command line.
+        env: Laid over the study's own environment and the device's part.
+        ready_s: Seconds until it must be up.
+        url: Answers with success once it is up; None: it is up as soon as it runs.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+    ready_s: float = 60.0
+    url: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hold:
+    """A process of ours in the place of one that is not here: it really holds memory.
+
+    Attributes:
+        name: As reports call it.
+        bytes_: How much of the device it holds; a GPU's context comes on top.
+        ready_s: Seconds until it must hold all of it.
+    """
+
+    name: str
+    bytes_: int
+    ready_s: float = 120.0
+
+
+Neighbour = Running | Command | Hold
+
+
+@dataclass(frozen=True, kw_only=True)
+class Present:
+    """The neighbours of one trial, all there.
+
+    Attributes:
+        pids: Name to what tells the pids of its living processes.
+        doubts: What could not be established about them, in sentences.
+    """
+
+    pids: Mapping[str, Callable[[], list[int]]]
+    doubts: Sequence[str]
+    _checks: Sequence[Callable[[], object]]
+
+    def check(self) -> None:
+        """See that all are still there.
+
+        Raises:
+            NeighbourError: One left, or holds less than it must.
+        """
+        for check in self._checks:
+            check()
+
+
+@contextmanager
+def present(
+    neighbours: Sequence[Neighbour],
+    *,
+    device_env: Mapping[str, str],
+    device_kind: str,
+    folder: Path,
+    by_pid: ByPid | None = None,
+) -> Iterator[Present]:
+    """All neighbours, there inside the block; those that we started are gone after it.
+
+    They start one after the other, in the order given: none while another is still coming up.
+
+    Args:
+        neighbours: Who.
+        device_env: The part of an environment that shows a process the device, and no other.
+        device_kind: "cpu" or "cuda".
+        folder: Where the logs of those that we start go.
+        by_pid: Device bytes by process id, as the driver tells them; None where it does not.
+
+    Raises:
+        NeighbourError: One is not there, does not come up, or holds less than it must.
+    """
+    pids: dict[str, Callable[[], list[int]]] = {}
+    checks: list[Callable[[], object]] = []
+    doubts: list[str] = []
+    with ExitStack() as stack:
+        for index, neighbour in enumerate(neighbours):
+            if isinstance(neighbour, Running):
+                found = _Found(neighbour, device_kind, by_pid)
+                if doubt := found.check():
+                    doubts.append(doubt)
+                pids[neighbour.name] = found.pids
+                checks.append(found.check)
+                continue
+            slug = re.sub(r"[^\w.-]+", "_", neighbour.name)
+            log = folder / f"neighbour-{index}-{slug}.log"
+            server = stack.enter_context(_started(neighbour, device_env, device_kind, log))
+            pids[neighbour.name] = server.members
+            checks.append(lambda server=server: _see(server))  # type: ignore[misc]
+        yield Present(pids=pids, doubts=doubts, _checks=checks)
+
+
+@contextmanager
+def _started(
+    neighbour: Command | Hold, device_env: Mapping[str, str], device_kind: str, log: Path
+) -> Iterator[Server]:
+    own_env = neighbour.env if isinstance(neighbour, Command) else {}
+    launch = Launch(
+        name=neighbour.name,
+        argv=_argv(neighbour, device_kind),
+        env={**os.environ, **device_env, **own_env},
+        log=log,
+        oom_score_adj=0,  # as likely a victim as any other: not the one that is judged
+    )
+    url, ready = None, lambda: _holds(log)
+    if isinstance(neighbour, Command):
+        url = neighbour.url
+        ready = (lambda: True) if url is None else http_ready(url, path="")
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(
+                serve(
+                    launch,
+                    url=url,
+                    ready=ready,
+                    ready_s=neighbour.ready_s,
+                    stop_s=_HOLD_STOP_S if isinstance(neighbour, Hold) else 20.0,
+                )
+            )
+        except (ServerDiedError, NotReadyError, EngineError) as error:
+            raise NeighbourError(_said(neighbour.name, error, log)) from error
+        yield server
+
+
+def _argv(neighbour: Command | Hold, device_kind: str) -> tuple[str, ...]:
+    if isinstance(neighbour, Command):
+        return neighbour.argv
+    worker = (sys.executable, "-I", "-S", str(workers.HOLD_MEMORY))
+    return (*worker, "--kind", device_kind, "--bytes", str(neighbour.bytes_))
+
+
+def _holds(log: Path) -> bool:
+    return log.read_text(errors="replace").startswith(workers.HOLD_MEMORY_READY)
+
+
+def _see(server: Server) -> None:
+    try:
+        server.check()
+    except ServerDiedError as error:
+        raise NeighbourError(_said(server.name, error, server.log)) from error
+
+
+def _said(name: str, error: Exception, log: Path) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
+    return f"neighbour {name}: {error}" + (f"; its last line: {lines[-1]}" if lines else "")
+
+
+class _Found:
+    """The processes of a neighbour that was not started by us."""
+
+    def __init__(self, neighbour: Running, device_kind: str, by_pid: ByPid | None) -> None:
+        self._neighbour = neighbour
+        self._device_kind = device_kind
+        self._by_pid = by_pid
+        self._pids: list[int] = []
+        self._looked_s = float("-inf")
+
+    def pids(self) -> list[int]:
+        """Of its living processes, with their children; up to `_FRESH_S` old."""
+        now_s = time.monotonic()
+        if now_s - self._looked_s >= _FRESH_S:
+            self._pids = matching(self._neighbour.match)
+            self._looked_s = now_s
+        return list(self._pids)
+
+    def check(self) -> str | None:
+        """See that it is there, now; a doubt if what it holds cannot be told.
+
+        Raises:
+            NeighbourError: It is not, or it holds less than it must.
+        """
+        self._looked_s = float("-inf")
+        pids, wanted = self.pids(), self._neighbour.min_bytes
+        name = self._neighbour.name
+        if not pids:
+            raise NeighbourError(
+                f"neighbour {name} is not running: no process matches {self._neighbour.match!r}"
+            )
+        if wanted is None:
+            return None
+        held = self._held_bytes(pids)
+        if held is None:
+            return f"what neighbour {name} holds is not known: the driver does not tell"
+        if held < _TOLERANCE * wanted:
+            raise NeighbourError(f"neighbour {name} holds {held} bytes of at least {wanted}")
+        return None
+
+    def _held_bytes(self, pids: Sequence[int]) -> int | None:
+        if self._device_kind == "cpu":
+            sizes = [pss_bytes(pid) or rss_bytes(pid) for pid in pids]
+        else:
+            told = {} if self._by_pid is None else self._by_pid()
+            sizes = [told.get(pid) for pid in pids]
+        known = [size for size in sizes if size is not None]
+        return sum(known) if known else None
+
+
+def matching(pattern: str) -> list[int]:
+    """Pids whose command line or name matches, with all their descendants, ascending.
+
+    This process, those that it descends from and those that descend from it are left out: the
+    pattern may stand on the study's own command line.
+    """
+    table = process_table.read_table()
+    ours = {os.getpid()} | process_table.below(os.getpid(), table) | _above(os.getpid(), table)
+    wanted = re.compile(pattern)
+    hits = {pid for pid in table.keys() - ours if table[pid].is_alive and _is_match(wanted, pid)}
+    for pid in tuple(hits):
+        hits |= process_table.below(pid, table)
+    return sorted(hits - ours)
+
+
+def _above(pid: int, table: Mapping[int, process_table.Process]) -> set[int]:
+    found: set[int] = set()
+    while (row := table.get(pid)) is not None and row.parent not in found:
+        pid = row.parent
+        found.add(pid)
+    return found
+
+
+def _is_match(pattern: re.Pattern[str], pid: int) -> bool:
+    texts = (process_table.read_file(f"/proc/{pid}/{file}") for file in ("cmdline", "comm"))
+    return any(pattern.search(_plain(text)) for text in texts)
+
+
+def _plain(text: bytes) -> str:
+    return text.replace(b"\0", b" ").strip().decode(errors="replace")

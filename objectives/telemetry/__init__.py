@@ -1,0 +1,14 @@
+"""Watching device and processes while servers run."""
+
+from __future__ import annotations
+
+from objectives.telemetry.processes import pss_bytes, rss_bytes
+from objectives.telemetry.record import TelemetryRecord
+from objectives.telemetry.watch import Telemetry
+
+__all__ = [
+    "Telemetry",
+    "TelemetryRecord",
+    "pss_bytes",
+    "rss_bytes",
+]

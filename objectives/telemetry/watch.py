@@ -1,0 +1,212 @@
+"""Watching a device while servers run on it: a thread that looks, and keeps what it saw.
+
+Memory is looked at every quarter of a second. What is costly - the proportional set sizes of
+processes, who is in a group, everybody's CPU time - only every second, and less often still where
+it would take more than a fiftieth of one CPU. The cost is measured and stored with the record.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from objectives.device import Device, DeviceState, oom_kills
+from objectives.telemetry.processes import (
+    CpuLedger,
+    ResidentMeter,
+    cpu_pressure,
+    machine_times,
+    peak_rss_bytes,
+    process_table,
+    tree,
+)
+from objectives.telemetry.record import CpuReading, Sample, TelemetryRecord
+
+_CAREFUL_S = 1.0
+_CAREFUL_SHARE = 0.02
+"""The costly looks may take this share of one CPU."""
+
+
+class Telemetry:
+    """Looks at a device, and at who uses it, from the first line of the `with` block to the last.
+
+    Args:
+        device: What to watch.
+        groups: Tenant's name to what gives its processes now; asked from another thread.
+        interval_s: Between two looks.
+        root: Where the machine's file system begins; another folder in tests.
+
+    Attributes:
+        began_s: When it began, on the clock of `time.monotonic`.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        groups: Mapping[str, Callable[[], Collection[int]]],
+        interval_s: float = 0.25,
+        *,
+        root: Path = Path("/"),
+    ) -> None:
+        self._device = device
+        self._groups = dict(groups)
+        self._interval_s = interval_s
+        self._root = root
+        self._samples: list[Sample] = []
+        self._costs_s: list[float] = []
+        self._members: dict[str, tuple[int, ...]] = dict.fromkeys(groups, ())
+        self._meters = {name: ResidentMeter(root) for name in groups}
+        self._peak_rss: dict[str, int] = {}
+        self._ledger = CpuLedger()
+        self._killed_before: int | None = None
+        self._careful_at_s = 0.0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
+        self._failure: Exception | None = None
+        self.began_s = time.monotonic()
+
+    def __enter__(self) -> Self:
+        self.began_s = time.monotonic()
+        self._killed_before = oom_kills(self._root)
+        self._look(careful=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        if self._failure is None:
+            self._guarded(careful=True)
+
+    def now_s(self) -> float:
+        """Seconds since it began: the clock of its samples."""
+        return time.monotonic() - self.began_s
+
+    def check(self) -> None:
+        """Nothing, as long as the device answers.
+
+        Raises:
+            Exception: What the look failed with, a `BenchError` if the device no longer answers.
+        """
+        if self._failure is not None:
+            raise self._failure
+
+    def record(self, *, since_s: float = 0.0, until_s: float | None = None) -> TelemetryRecord:
+        """What was seen so far, in the block or after it.
+
+        Args:
+            since_s: Leave out samples before this moment, as `now_s` gives it.
+            until_s: Leave out samples after this moment.
+
+        Raises:
+            Exception: As `check`.
+        """
+        self.check()
+        end_s = self.now_s() if until_s is None else until_s
+        samples = tuple(self._samples)
+        chosen = [i for i, sample in enumerate(samples) if since_s <= sample.time_s <= end_s]
+        first, last = (chosen[0], chosen[-1]) if chosen else (len(samples) - 1, len(samples) - 1)
+        return TelemetryRecord(
+            kind=self._device.kind,
+            interval_s=self._interval_s,
+            samples=samples[first : last + 1],
+            memory_sources=self._sources(),
+            peak_rss_by_tenant=dict(self._peak_rss),
+            oom_kills=self._kills(),
+            cost_cpu_s=sum(self._costs_s[first : last + 1]),
+        )
+
+    def _run(self) -> None:
+        due_s = self.now_s()
+        while self._failure is None:
+            due_s = max(due_s + self._interval_s, self.now_s())
+            if self._stop.wait(due_s - self.now_s()):
+                return
+            self._guarded(careful=self.now_s() >= self._careful_at_s)
+
+    def _guarded(self, *, careful: bool) -> None:
+        """Look; what goes wrong is kept for whoever asks for the record."""
+        try:
+            self._look(careful=careful)
+        except Exception as failure:  # noqa: BLE001 - raised again by `check`, in the right thread
+            self._failure = failure
+
+    def _look(self, *, careful: bool) -> None:
+        begun_s = time.thread_time()
+        state = self._device.read()
+        at_s = self.now_s()
+        if careful:
+            self._members = {name: tuple(pids()) for name, pids in self._groups.items()}
+        sample = Sample(
+            time_s=at_s,
+            total_bytes=state.total_bytes,
+            free_bytes=state.free_bytes,
+            by_tenant={name: self._held(name, state, careful) for name in self._groups},
+            activity=self._device.activity(),
+            cpu=self._cpu() if careful else None,
+        )
+        cost_s = time.thread_time() - begun_s
+        if careful:
+            self._careful_at_s = at_s + max(_CAREFUL_S, cost_s / _CAREFUL_SHARE)
+        self._costs_s.append(cost_s)
+        self._samples.append(sample)
+
+    def _held(self, name: str, state: DeviceState, careful: bool) -> int | None:
+        """Bytes of the device that a tenant holds."""
+        members = self._members[name]
+        if self._device.kind == "cuda":
+            return held_by(members, state, root=self._root)
+        if careful:
+            peaks = [peak_rss_bytes(pid, self._root) or 0 for pid in members]
+            self._peak_rss[name] = max(self._peak_rss.get(name, 0), sum(peaks))
+        return self._meters[name].read(members, careful=careful)
+
+    def _cpu(self) -> CpuReading | None:
+        machine = machine_times(self._root)
+        if machine is None:
+            return None
+        table = process_table(self._root)
+        ours = tree(os.getpid(), table).union(*self._members.values())
+        return CpuReading(
+            busy_s=machine.busy_s,
+            stolen_s=machine.stolen_s,
+            ours_s=self._ledger.enter(ours, table),
+            cpus=machine.cpus,
+            pressure=cpu_pressure(self._root),
+        )
+
+    def _kills(self) -> int | None:
+        now = oom_kills(self._root)
+        if now is None or self._killed_before is None:
+            return None
+        return now - self._killed_before
+
+    def _sources(self) -> dict[str, str | None]:
+        if self._device.kind == "cuda":
+            return dict.fromkeys(self._groups, "nvml")
+        return {name: meter.source for name, meter in self._meters.items()}
+
+
+def held_by(pids: Collection[int], state: DeviceState, *, root: Path = Path("/")) -> int | None:
+    """Device memory of `pids` by the driver's process list.
+
+    Returns:
+        Bytes; 0 if the list is one of this process namespace and has none of them; None where
+        the driver does not tell.
+    """
+    listed = [state.by_pid[pid] for pid in pids if pid in state.by_pid]
+    known = [held for held in listed if held is not None]
+    if listed:
+        return sum(known) if len(known) == len(listed) else None
+    ours = bool(state.by_pid) and all((root / "proc" / str(pid)).exists() for pid in state.by_pid)
+    return 0 if ours else None

@@ -1,0 +1,107 @@
+"""Whose fault it was that a server ended: the candidate's, or the bench's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from objectives.causes import CONSTRAINT_OF, MEMORY_CAUSES
+from objectives.constraints import memory_excess_gib
+from objectives.device import Device, XidWatch, device_faults, oom_kills
+from objectives.diagnosis import DeviceEvidence, Diagnosis, Ended, diagnose
+from objectives.errors import (
+    BenchError,
+    EngineError,
+    InfeasibleError,
+    NotReadyError,
+    OutOfMemoryError,
+    PortInUseError,
+    ProfilingRaceError,
+    RefusedToStartError,
+    ServerDiedError,
+)
+from objectives.vllm import lines_of
+
+_ENGINE_CAUSES = {"unsupported_gpu", "cuda_init"}
+
+
+class Witness:
+    """What the machine saw of a trial: XIDs of the device, kills for want of memory.
+
+    Args:
+        device: The device; its XIDs are watched by `watch`.
+        watch: Entered before the first server starts.
+    """
+
+    def __init__(self, device: Device, watch: XidWatch) -> None:
+        self._device = device
+        self._watch = watch
+        self._kills_before = oom_kills(Path("/"))
+
+    def evidence(self) -> DeviceEvidence:
+        """Until now."""
+        kills = oom_kills(Path("/"))
+        new = 0 if kills is None or self._kills_before is None else kills - self._kills_before
+        return DeviceEvidence(
+            xids=self._watch.seen(),
+            oom_kills=max(0, new),
+            free_bytes=self._device.read().free_bytes,
+        )
+
+
+def blame(
+    error: ServerDiedError | NotReadyError, witness: Witness, *, serving: bool
+) -> InfeasibleError | BenchError:
+    """What a server's end means for the trial.
+
+    Args:
+        error: How it was noticed.
+        witness: What the machine saw.
+        serving: The server was under load, not starting.
+
+    Returns:
+        An `InfeasibleError` if its log or the machine names memory, else a `BenchError`.
+    """
+    evidence = witness.evidence()
+    ended = Ended(returncode=error.returncode) if isinstance(error, ServerDiedError) else None
+    found = diagnose(_lines(error.log), ended=ended, evidence=evidence)
+    if faults := device_faults(evidence.xids):
+        xids = ", ".join(map(str, faults))
+        return BenchError(f"{error.server}: the device reported XID {xids}", cause="device_fault")
+    if found.cause in MEMORY_CAUSES:
+        return _memory(error.server, found, serving=serving)
+    return _bench(error, found)
+
+
+def _memory(server: str, found: Diagnosis, *, serving: bool) -> InfeasibleError:
+    kind = OutOfMemoryError if serving else RefusedToStartError
+    short_gib = memory_excess_gib(found.figures)
+    constraint = CONSTRAINT_OF[found.cause]
+    return kind(
+        found.cause,
+        found.evidence or f"{server} ended for want of memory",
+        remedy=found.remedy,
+        excess={} if short_gib is None else {constraint: short_gib},
+        figures=found.figures,
+    )
+
+
+def _bench(error: ServerDiedError | NotReadyError, found: Diagnosis) -> BenchError:
+    said = f"{error}: {found.evidence.strip()}" if found.evidence else str(error)
+    if found.cause == "port_in_use":
+        return PortInUseError(said, cause=found.cause)
+    if found.cause == "memory_profiling_race":
+        return ProfilingRaceError(said, cause=found.cause)
+    if found.cause in _ENGINE_CAUSES:
+        return EngineError(said, cause=found.cause)
+    if isinstance(error, NotReadyError):
+        return BenchError(said, cause="timeout_hang")
+    return BenchError(said, cause=found.cause if found.is_failure else "bench")
+
+
+def _lines(log: Path | None) -> Iterator[str]:
+    """A log, line by line; none of it in memory twice."""
+    if log is None or not log.exists():
+        return
+    with log.open("rb") as stream:
+        yield from lines_of(stream)

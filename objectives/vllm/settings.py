@@ -1,0 +1,210 @@
+"""What of vLLM's command line decides its memory, with the version's defaults filled in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from objectives.models import ModelShape, UnsupportedShapeError
+from objectives.vllm.rules import GIB, DeviceKind, VllmRules
+
+Scalar = str | int | float | bool | None
+
+_UNITS = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_BINARY = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_UNMODELLED = (
+    "speculative-config",
+    "speculative-model",
+    "enable-lora",
+    "kv-transfer-config",
+    "kv-offloading-size",
+    "enable-expert-parallel",
+    "decode-context-parallel-size",
+    "prefill-context-parallel-size",
+    "compilation-config",
+    "hf-overrides",
+    "disable-hybrid-kv-cache-manager",
+    "load-format=bitsandbytes",
+)
+_LONGEST_WHOLE_PROMPT = 32 << 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class VllmSettings:
+    """The settings of one vLLM server that its memory depends on.
+
+    Attributes:
+        utilization: `--gpu-memory-utilization`.
+        max_model_len: Tokens of the longest request; None for the model's own limit.
+        fits_length_to_memory: `--max-model-len auto`: the engine shortens it until it fits.
+        max_num_seqs: Requests of one step.
+        max_num_batched_tokens: Tokens of one step.
+        batched_tokens_given: The number above was asked for, not the version's default.
+        kv_cache_dtype: Type of the cache; "auto" is the model's.
+        block_tokens: Tokens of a block; None for the version's default.
+        tensor_parallel_size: Devices that share the weights.
+        enforce_eager: No compilation and no CUDA graphs.
+        kv_cache_memory_bytes: The cache's size, if it is given outright.
+        blocks_override: `--num-gpu-blocks-override`.
+        cpu_offload_bytes: Weights kept in the host's memory instead.
+        dtype: `--dtype`.
+        quantization: `--quantization`.
+        pooling: The server embeds or scores and samples nothing.
+        graphs_in_budget: False where the environment turns the estimate off; None for the
+            version's own rule.
+        unmodelled: Options that change memory in ways this arithmetic does not describe; with
+            any of them, no prediction is certain.
+    """
+
+    utilization: float
+    max_model_len: int | None = None
+    fits_length_to_memory: bool = False
+    max_num_seqs: int = 256
+    max_num_batched_tokens: int = 2048
+    batched_tokens_given: bool = False
+    kv_cache_dtype: str = "auto"
+    block_tokens: int | None = None
+    tensor_parallel_size: int = 1
+    enforce_eager: bool = False
+    kv_cache_memory_bytes: int | None = None
+    blocks_override: int | None = None
+    cpu_offload_bytes: int = 0
+    dtype: str = "auto"
+    quantization: str | None = None
+    pooling: bool = False
+    graphs_in_budget: bool | None = None
+    unmodelled: tuple[str, ...] = ()
+
+    @classmethod
+    def from_args(
+        cls,
+        args: Mapping[str, Scalar],
+        *,
+        version: str,
+        device_total_bytes: int,
+        device_kind: DeviceKind = "cuda",
+        device_name: str = "",
+        env: Mapping[str, str] | None = None,
+    ) -> VllmSettings:
+        """Read a command line's options.
+
+        Args:
+            args: Options without their dashes; True for a bare flag, None or False for one that
+                is left out. Underscores are dashes.
+            version: The engine's, whose defaults fill in what is not given.
+            device_total_bytes: Memory of the device, on which defaults depend.
+            device_kind: "cuda" or "cpu".
+            device_name: Its name.
+            env: The server's environment.
+
+        Raises:
+            UnsupportedShapeError: for a number that cannot be read.
+        """
+        rules = VllmRules.of(version, device_kind)
+        given = {key.replace("_", "-"): v for key, v in args.items() if v not in (None, False)}
+        tp = _integer(given, "tensor-parallel-size") or 1
+        tokens = _integer(given, "max-num-batched-tokens")
+        seqs = _integer(given, "max-num-seqs")
+        length, fits = _length(given)
+        batched = tokens or rules.default_batched_tokens(device_total_bytes, device_name, tp)
+        return cls(
+            utilization=_fraction(given, rules),
+            max_model_len=length,
+            fits_length_to_memory=fits,
+            max_num_seqs=seqs or rules.default_max_num_seqs(device_total_bytes, device_name, tp),
+            max_num_batched_tokens=batched,
+            batched_tokens_given=tokens is not None,
+            kv_cache_dtype=str(given.get("kv-cache-dtype", "auto")),
+            block_tokens=_integer(given, "block-size"),
+            tensor_parallel_size=tp,
+            enforce_eager=_flag(given, "enforce-eager"),
+            kv_cache_memory_bytes=_cache_bytes(given, env or {}, rules),
+            blocks_override=_integer(given, "num-gpu-blocks-override"),
+            cpu_offload_bytes=int(_decimal(given, "cpu-offload-gb") * GIB),
+            dtype=str(given.get("dtype", "auto")),
+            quantization=str(given["quantization"]) if "quantization" in given else None,
+            pooling=_pools(given),
+            graphs_in_budget=_graphs(env or {}),
+            unmodelled=_unmodelled(given),
+        )
+
+    def length(self, shape: ModelShape) -> int:
+        """Tokens of the longest request that the server takes."""
+        return self.max_model_len or shape.max_position
+
+    def step_tokens(self, shape: ModelShape, rules: VllmRules) -> int:
+        """Tokens that the profiling pass runs through the model."""
+        if self.batched_tokens_given:
+            return self.max_num_batched_tokens
+        length = self.length(shape)
+        if rules.whole_prompts and length <= _LONGEST_WHOLE_PROMPT:
+            return max(length, self.max_num_batched_tokens)
+        if rules.device_kind == "cpu" and shape.latent is not None:
+            return max(length, self.max_num_batched_tokens)
+        return min(self.max_num_seqs * length, self.max_num_batched_tokens)
+
+
+def _integer(given: Mapping[str, Scalar], key: str) -> int | None:
+    """A count as vLLM reads it: 4096, "4096", "4k" (4,000), "4K" (4,096), "1.5k"."""
+    value = given.get(key)
+    if value is None or isinstance(value, bool):
+        return None
+    found = re.fullmatch(r"\s*(-?\d+(?:\.\d+)?)\s*([kmgtKMGT]?)\s*", str(value))
+    if found is None:
+        raise UnsupportedShapeError(f"{key}: {value!r} is no count")
+    return int(float(found[1]) * (_UNITS.get(found[2]) or _BINARY.get(found[2]) or 1))
+
+
+def _decimal(given: Mapping[str, Scalar], key: str) -> float:
+    try:
+        return float(given.get(key) or 0)
+    except ValueError as error:
+        raise UnsupportedShapeError(f"{key}: {given[key]!r} is no number") from error
+
+
+def _fraction(given: Mapping[str, Scalar], rules: VllmRules) -> float:
+    if "gpu-memory-utilization" not in given:
+        return rules.default_utilization
+    value = _decimal(given, "gpu-memory-utilization")
+    if not 0 < value <= 1:
+        raise UnsupportedShapeError(f"gpu-memory-utilization: {value} is not above 0 and up to 1")
+    return value
+
+
+def _length(given: Mapping[str, Scalar]) -> tuple[int | None, bool]:
+    if str(given.get("max-model-len", "")).lower() in ("auto", "-1"):
+        return None, True
+    return _integer(given, "max-model-len"), False
+
+
+def _flag(given: Mapping[str, Scalar], key: str) -> bool:
+    return key in given and str(given[key]).lower() not in ("false", "0")
+
+
+def _cache_bytes(
+    given: Mapping[str, Scalar], env: Mapping[str, str], rules: VllmRules
+) -> int | None:
+    """A size given outright; the CPU backend's variable, in GiB, stands before the option."""
+    space = env.get("VLLM_CPU_KVCACHE_SPACE", "")
+    if rules.device_kind == "cpu" and space.strip().isdigit() and int(space) > 0:
+        return int(space) * GIB
+    return _integer(given, "kv-cache-memory-bytes") or _integer(given, "kv-cache-memory")
+
+
+def _pools(given: Mapping[str, Scalar]) -> bool:
+    runner, task = str(given.get("runner", "")), str(given.get("task", ""))
+    return runner == "pooling" or task in ("embed", "embedding", "classify", "reward", "score")
+
+
+def _graphs(env: Mapping[str, str]) -> bool | None:
+    value = env.get("VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS")
+    return None if value is None else value not in ("0", "", "false", "False")
+
+
+def _unmodelled(given: Mapping[str, Scalar]) -> tuple[str, ...]:
+    stated = {*given, *(f"{key}={value}" for key, value in given.items())}
+    found = [name for name in _UNMODELLED if name in stated]
+    if (_integer(given, "pipeline-parallel-size") or 1) > 1:
+        found.append("pipeline-parallel-size")
+    return tuple(found)

@@ -1,0 +1,138 @@
+"""The first users' format: one experiment block of `dream.yaml`, turned into ours.
+
+Pure: mappings in, a mapping out. What the block does not say is taken from the bundled study
+that the caller hands over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from objectives.errors import UsageError
+from objectives.space import Scalar
+from study.config.refusals import kind_of, nearest
+from study.config.schema import Document
+
+BINDINGS = {
+    "vllm_memory_util": "vllm.args.gpu-memory-utilization",
+    "whisper_model_size": "whisper.model",
+}
+"""What the two legacy parameters are bound to."""
+
+BOUNDS = {"vllm_memory_util": (0.30, 0.70)}
+"""Their hard bounds."""
+
+BASELINE: dict[str, Scalar] = {"vllm_memory_util": 0.50, "whisper_model_size": "small"}
+"""What ran when the first users began."""
+
+TARGETS = {"gpu_utilization": 70.0}
+"""Where a neutral objective wants to be, percent."""
+
+_KEYS = {"enabled", "template", "evaluator", "metrics"}
+_BUDGET = ("wallclock_sec", "max_candidates", "max_generations", "allow_gpu")
+_DIRECTIONS = {"down": "minimize", "up": "maximize", "neutral": "neutral"}
+
+
+def is_legacy(block: Mapping[str, Any]) -> bool:
+    """Whether a block is of the legacy format."""
+    budget = block.get("budget")
+    return bool(_KEYS & set(block)) or (
+        isinstance(budget, dict) and bool(set(_BUDGET) & set(budget))
+    )
+
+
+def from_legacy(
+    block: Mapping[str, Any], *, source: str, bundled: Callable[[bool], dict[str, Any]]
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """A `dream.yaml` block over a bundled study.
+
+    Args:
+        block: The experiment.
+        source: The file's name, for refusals.
+        bundled: Gives the bundled study; told whether a GPU may be used.
+
+    Returns:
+        The same in our format, and what a person must be told once.
+
+    Raises:
+        UsageError: The block says something that is not allowed.
+    """
+    if block.get("enabled") is False:
+        raise UsageError(f"{source}: enabled: found false; the experiment is switched off")
+    unknown = set(block) - _KEYS - set(Document.model_fields)
+    for key in sorted(unknown):
+        allowed = sorted(_KEYS | set(Document.model_fields))
+        raise UsageError(f"{source}: {key}: unknown key{nearest(key, allowed)}")
+    budget = _mapping(block, "budget", source)
+    for key in budget:
+        if key not in _BUDGET:
+            raise UsageError(f"{source}: budget.{key}: unknown key{nearest(str(key), _BUDGET)}")
+    data = bundled(budget.get("allow_gpu") is not False)
+    if budget.get("allow_gpu") is False:
+        data["device"] = "cpu"
+    overrides = {k: v for k, v in block.items() if k not in {*_KEYS, "budget"}}
+    data.update(overrides)
+    data.pop("baseline", None)
+    data["budget"] = {**data.get("budget", {}), **_legacy_budget(budget, source)}
+    directions = _mapping(_mapping(block, "metrics", source), "target_direction", source)
+    if directions:
+        data["objectives"] = {
+            str(name): _legacy_objective(str(name), way, source) for name, way in directions.items()
+        }
+    if "baseline" in block:
+        data["baseline"] = block["baseline"]
+    notes = ["the block is of the legacy format; models and load are the bundled study's"]
+    if block.get("evaluator"):
+        notes.append(
+            "its evaluator is replaced by ours, which launches both servers and loads them"
+        )
+    return data, tuple(notes)
+
+
+def _legacy_budget(budget: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Legacy limits in our words: an epoch is a generation, and no trial outlasts an epoch."""
+    found: dict[str, Any] = {}
+    for key in _BUDGET[:3]:
+        value = budget.get(key)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+            raise UsageError(f"{source}: budget.{key}: found {value!r}, allowed: a number above 0")
+    generations = budget.get("max_generations")
+    candidates = budget.get("max_candidates")
+    seconds = budget.get("wallclock_sec")
+    if generations:
+        found["generations"] = generations
+    if candidates:
+        found["candidates"] = candidates
+    if candidates and generations:
+        found["trials"] = candidates * generations
+    if seconds:
+        found["trial_timeout_s"] = seconds
+        found["timeout_s"] = seconds * (generations or 1)
+    return found
+
+
+def _legacy_objective(name: str, way: object, source: str) -> dict[str, Any]:
+    if way not in _DIRECTIONS:
+        raise UsageError(
+            f"{source}: metrics.target_direction.{name}: found {way!r}, "
+            f"allowed: {', '.join(_DIRECTIONS)}"
+        )
+    direction = _DIRECTIONS[str(way)]
+    if direction == "neutral":
+        if name not in TARGETS:
+            raise UsageError(
+                f"{source}: metrics.target_direction.{name}: neutral needs a target, "
+                f"known only for {', '.join(TARGETS)}"
+            )
+        return {"direction": direction, "target": TARGETS[name]}
+    return {"direction": direction}
+
+
+def _mapping(block: Mapping[str, Any], key: str, source: str) -> dict[str, Any]:
+    value = block.get(key) or {}
+    if not isinstance(value, dict):
+        raise UsageError(f"{source}: {key}: found {kind_of(value)}, allowed: a mapping")
+    return value

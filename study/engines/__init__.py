@@ -1,0 +1,13 @@
+"""The servers' environments: found, built, checked."""
+
+from __future__ import annotations
+
+from study.engines.build import build_engine
+from study.engines.find import capability_of, check_engine, find_engine
+
+__all__ = [
+    "build_engine",
+    "capability_of",
+    "check_engine",
+    "find_engine",
+]

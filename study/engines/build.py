@@ -1,0 +1,287 @@
+"""Engines that we build: a virtual environment by recipe, made once, finished or not there.
+
+A finished engine carries `engine.json`, written last. A folder without it is what an interrupted
+build left, and is made again. Where packages come from is the user's pip configuration.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import IO, Literal
+
+from filelock import FileLock
+
+from objectives.device import DeviceKind
+from objectives.errors import EngineError
+from objectives.servers import Capability, Engine, probe, study_home, write_whole
+from study.engines.recipes import Recipe, recipe_named, refuse_older_gpu
+
+Say = Callable[[str], None]
+
+MARKER = "engine.json"
+MARKER_SCHEMA = 1
+SHOWN_LINES = 12  # of the log, when a build fails
+_BUILD_TOOLS = ("setuptools<81", "wheel")  # openai-whisper comes as source, and needs both
+_HIDDEN_FROM_PIP = ("PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_USER", "PIP_REQUIRE_VIRTUALENV")
+_HIDDEN_FROM_PYTHON = ("PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX")
+
+
+def state_of(
+    name: str, *, home: Path | None = None
+) -> Literal["absent", "unfinished", "outdated", "ready"]:
+    """How far a recipe's engine is; outdated: finished, by an older recipe of the same name."""
+    folder = _folder(name, home)
+    if not folder.is_dir():
+        return "absent"
+    if (digest := _marker(folder).get("recipe")) is None:
+        return "unfinished"
+    return "ready" if digest == recipe_named(name).digest() else "outdated"
+
+
+def built_size_bytes(name: str, *, home: Path | None = None) -> int | None:
+    """What a finished engine took on disk when it was built; None if there is none."""
+    size_bytes = _marker(_folder(name, home)).get("size_bytes")
+    return size_bytes if isinstance(size_bytes, int) else None
+
+
+def built_engine(name: str, *, home: Path | None = None) -> Engine | None:
+    """The finished engine of a recipe; None if there is none."""
+    folder = _folder(name, home)
+    if not _marker(folder):
+        return None
+    return probe(folder / "bin" / "python", name=name, home=home)
+
+
+def build_engine(
+    device_kind: DeviceKind,
+    *,
+    say: Say,
+    recipe: str | None = None,
+    capability: Capability | None = None,
+    rebuild: bool = False,
+    home: Path | None = None,
+) -> Engine:
+    """Make an engine, or find it made already.
+
+    Two builders do not collide: the second waits, and finds the engine done.
+
+    Args:
+        device_kind: What its servers shall compute on; names the recipe if `recipe` does not.
+        say: Told what happens, a line at a time, before it happens.
+        recipe: A name of `RECIPES`.
+        capability: Of the GPU it is for, where known: an older one than the recipe serves is
+            refused before anything is downloaded.
+        rebuild: Make it again although it is there.
+        home: Default: `study_home()`.
+
+    Raises:
+        UsageError: No such recipe.
+        EngineError: A step failed (its last lines and its log are named), the disk is full, or
+            the GPU is too old for the recipe.
+    """
+    chosen = recipe_named(device_kind if recipe is None else recipe)
+    refuse_older_gpu(chosen, capability)
+    folder = _folder(chosen.name, home)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.with_name(f"{chosen.name}.lock"))
+    if lock_is_held(lock):
+        say(f"engine {chosen.name}: another process builds it; waiting")
+    with lock:
+        if rebuild or _marker(folder).get("recipe") != chosen.digest():
+            _build(chosen, folder, say)
+        else:
+            say(f"engine {chosen.name} is there already: {folder}")
+    engine = built_engine(chosen.name, home=home)
+    if engine is None:  # somebody removed it meanwhile
+        raise EngineError(f"engine {chosen.name} vanished from {folder}")
+    return engine
+
+
+def lock_is_held(lock: FileLock) -> bool:
+    """Whether somebody else holds the lock right now."""
+    try:
+        with lock.acquire(blocking=False):
+            return False
+    except TimeoutError:
+        return True
+
+
+def _folder(name: str, home: Path | None) -> Path:
+    return (study_home() if home is None else home) / "engines" / name
+
+
+def _marker(folder: Path) -> dict[str, object]:
+    """What was written when the engine was finished; empty if it is not."""
+    try:
+        return dict(json.loads((folder / MARKER).read_text()))
+    except (OSError, ValueError):
+        return {}
+
+
+def _build(recipe: Recipe, folder: Path, say: Say) -> None:
+    log = folder.with_name(f"{recipe.name}.log")
+    say(f"engine {recipe.name}: {recipe.makes}, about {_gb(recipe.size_bytes)}, in {folder}")
+    say(f"engine {recipe.name}: this downloads packages and takes minutes; log: {log}")
+    _want_room(recipe, folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    began_s = time.monotonic()
+    with log.open("w") as out:
+        _Builder(recipe, folder, say, out).run()
+    size_bytes = folder_bytes(folder)
+    marker = {
+        "schema": MARKER_SCHEMA,
+        "recipe": recipe.digest(),
+        "size_bytes": size_bytes,
+        "built_s": round(time.monotonic() - began_s, 1),
+        "packages": installed(folder),
+    }
+    write_whole(folder / MARKER, json.dumps(marker, indent=1))
+    say(f"engine {recipe.name}: done in {marker['built_s']:.0f} s, {_gb(size_bytes)}")
+
+
+def _want_room(recipe: Recipe, folder: Path) -> None:
+    free_bytes = shutil.disk_usage(folder.parent).free
+    if free_bytes < recipe.size_bytes:
+        raise EngineError(
+            f"engine {recipe.name} needs about {_gb(recipe.size_bytes)} in {folder.parent}, and "
+            f"{_gb(free_bytes)} are free; GPU_ALLOCATION_STUDY_HOME names another place"
+        )
+
+
+@dataclass(frozen=True)
+class _Builder:
+    """One build, step by step; every command's output goes to the log."""
+
+    recipe: Recipe
+    folder: Path
+    say: Say
+    out: IO[str]
+
+    def run(self) -> None:
+        bare = ", ".join(self.recipe.bare)
+        self._step("1/5 a virtual environment", [sys.executable, "-m", "venv", str(self.folder)])
+        self._pip("2/5 what builds packages", *_BUILD_TOOLS)
+        self._pip(f"3/5 {bare}", "--no-deps", "--no-build-isolation", *self.recipe.bare)
+        wanted = self.folder / "requirements.txt"
+        wanted.write_text("\n".join((*self.recipe.packages, *self._requirements())) + "\n")
+        self._pip("4/5 what they need: the largest part", "--requirement", str(wanted))
+        self._compile()
+
+    def _requirements(self) -> list[str]:
+        names = [canonical(package) for package in self.recipe.bare]
+        found = {
+            canonical(each.metadata["Name"]): each.requires or []
+            for each in distributions(path=[str(packages_folder(self.folder))])
+        }
+        every = [line for name in names for line in found[name]]
+        return requirements_without(every, self.recipe.left_out)
+
+    def _pip(self, what: str, *options: str) -> None:
+        pip = [str(self.folder / "bin" / "python"), "-m", "pip", "install"]
+        self._step(what, [*pip, "--no-input", "--disable-pip-version-check", *options])
+
+    def _compile(self) -> None:
+        """Compiled files save every start of a server tens of seconds."""
+        argv = [str(self.folder / "bin" / "python"), "-m", "compileall", "-q", "-j", "0"]
+        self.say(f"engine {self.recipe.name}: 5/5 compiling")
+        self._run([*argv, str(packages_folder(self.folder))])
+        failed = Path(self.out.name).read_text(errors="replace").count("*** Error compiling")
+        if failed:
+            self.say(f"engine {self.recipe.name}: {failed} files do not compile; harmless")
+
+    def _step(self, what: str, argv: Sequence[str]) -> None:
+        self.say(f"engine {self.recipe.name}: {what}")
+        if code := self._run(argv):
+            log = Path(self.out.name)
+            lines = log.read_text(errors="replace").splitlines()[-SHOWN_LINES:]
+            raise EngineError(
+                f"engine {self.recipe.name}: step {what} ended with exit code {code}; its last "
+                "lines:\n" + "\n".join(f"  {line}" for line in lines) + f"\nthe whole log: {log}"
+            )
+
+    def _run(self, argv: Sequence[str]) -> int:
+        self.out.write(f"$ {' '.join(argv)}\n")
+        self.out.flush()
+        try:
+            return subprocess.run(
+                argv,
+                env=_build_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=self.out,
+                stderr=subprocess.STDOUT,
+                check=False,
+            ).returncode
+        except OSError as error:
+            raise EngineError(f"{argv[0]} cannot be run: {error.strerror}") from error
+
+
+def _build_environment() -> dict[str, str]:
+    """Ours, less what would lead pip or Python out of the virtual environment."""
+    dropped = {*_HIDDEN_FROM_PIP, *_HIDDEN_FROM_PYTHON, "VIRTUAL_ENV"}
+    return {name: value for name, value in os.environ.items() if name not in dropped}
+
+
+def packages_folder(folder: Path) -> Path:
+    """`site-packages` of a virtual environment.
+
+    Raises: EngineError, if there is none.
+    """
+    found = sorted(folder.glob("lib/python3*/site-packages"))
+    if not found:
+        raise EngineError(f"{folder} is no virtual environment")
+    return found[0]
+
+
+def canonical(requirement: str) -> str:
+    """The normalised name of the package that a requirement names.
+
+    Source: the Python packaging specifications, "Names and normalization".
+    """
+    matched = re.match(r"[A-Za-z0-9][A-Za-z0-9._-]*", requirement.strip())
+    return re.sub(r"[-_.]+", "-", matched.group()).lower() if matched else ""
+
+
+def requirements_without(requires: Iterable[str], left_out: Iterable[str]) -> list[str]:
+    """Requirement lines of a package's metadata, as pip shall install them.
+
+    Optional extras and the packages `left_out` are dropped. Markers stay: pip judges them. A
+    local version (`torch==2.13.0+cpu`) is cut off: which build of it is the user's pip
+    configuration's choice.
+    """
+    dropped = {canonical(name) for name in left_out}
+    kept = []
+    for line in requires:
+        what, separator, marker = line.partition(";")
+        if canonical(what) in dropped or re.search(r"\bextra\s*==", marker):
+            continue
+        kept.append(re.sub(r"(==[^\s+,]+)\+[A-Za-z0-9.]+", r"\1", what) + separator + marker)
+    return kept
+
+
+def installed(folder: Path) -> dict[str, str]:
+    """Distribution to version: what the environment really has."""
+    found = distributions(path=[str(packages_folder(folder))])
+    return dict(sorted((canonical(each.metadata["Name"]), each.version) for each in found))
+
+
+def folder_bytes(folder: Path) -> int:
+    """What a folder takes on disk; links are not followed."""
+    total = 0
+    for place, _, files in os.walk(folder):
+        for file in files:
+            total += os.lstat(f"{place}/{file}").st_size
+    return total
+
+
+def _gb(size_bytes: int) -> str:
+    return f"{size_bytes / 1e9:.1f} GB"

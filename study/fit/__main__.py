@@ -1,0 +1,322 @@
+"""Will it fit? Predicts vLLM's KV cache for a model, a device and a utilisation; launches nothing.
+
+Says which utilisation is the least that works, and which flag makes room most cheaply. Every
+number says where it came from: given, read from files, estimated from the model's shape, or
+calibrated by a real start; and how far it may be wrong.
+
+Exit codes: 0 it fits (of several, at least one); 1 it does not; 2 bad usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from objectives.errors import BenchError, UsageError
+from objectives.memory import (
+    Figure,
+    Prediction,
+    break_even,
+    cheapest_room,
+    given,
+    overhead_note,
+    predict_vllm,
+    whisper_bytes,
+)
+from objectives.models import WHISPER_NAMES, ModelShape, UnsupportedShapeError, read_weight_files
+from objectives.vllm import GIB, NEWEST, DeviceKind, VllmRules, VllmSettings
+from study.fit.document import Answer, Scene, documents
+from study.fit.text import render, render_candidates
+
+if TYPE_CHECKING:
+    pass
+
+PROG = "python -m study.fit"
+NEWEST_VERSION = ".".join(map(str, NEWEST))
+
+EXAMPLE = f"""\
+examples:
+  the seeds' own case, an RTX 3060 with Qwen2.5-7B-Instruct-AWQ:
+    {PROG} --model Qwen2.5-7B-Instruct-AWQ/ --device-total-gib 11.63 \\
+        --weights-gib 5.2 --overhead-gib 0.242 --max-model-len 2048 \\
+        --utilization 0.40,0.45,0.50,0.55,0.60 --whisper small --vllm-version 0.11.0
+  every candidate of a study, against what is free on its device now:
+    {PROG} study/configs/gpu.yaml
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit 0: it fits; 1: it does not; 2: bad usage."""
+    args = _parser().parse_args(argv)
+    try:
+        return _candidates(args) if args.config is not None else _one_model(args)
+    except (UsageError, UnsupportedShapeError, BenchError) as error:
+        print(f"{PROG}: {error}", file=sys.stderr)
+        return 2
+
+
+def _print(text: str) -> None:
+    """Print, also to a reader who leaves after the first line."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - for the interpreter's end
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=PROG,
+        description=(__doc__ or "").partition("\n\nExit")[0],
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "config", nargs="?", type=Path, metavar="CONFIG", help="a study; all its candidates"
+    )
+    what.add_argument(
+        "--model", type=Path, metavar="PATH", help="a folder or file with a config.json"
+    )
+    parser.add_argument("--experiment", metavar="NAME", help="of a CONFIG that holds several")
+    _device_options(parser.add_argument_group("the device (read live where no total is given)"))
+    _server_options(parser.add_argument_group("vLLM"))
+    known = parser.add_argument_group("what is known already")
+    known.add_argument(
+        "--weights-gib", type=_size, metavar="N", help="of one device, as vLLM's log prints it"
+    )
+    known.add_argument(
+        "--overhead-gib",
+        type=_size,
+        metavar="N",
+        help="activation, non-torch and graphs together, of one device",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    return parser
+
+
+def _device_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--device-total-gib", type=_amount, metavar="N", help="as CUDA shows it")
+    group.add_argument(
+        "--device-free-gib",
+        type=_size,
+        metavar="N",
+        help="free when Whisper and vLLM start, as vLLM's own check prints it; default: all",
+    )
+    group.add_argument(
+        "--device-kind", choices=("cuda", "cpu"), default="cuda", help="default: cuda"
+    )
+    group.add_argument(
+        "--whisper", metavar="SIZE", help=f"runs beside vLLM: {', '.join(WHISPER_NAMES)}"
+    )
+
+
+def _server_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--utilization",
+        action="append",
+        type=_fractions,
+        metavar="F[,F...]",
+        help="--gpu-memory-utilization; several make a table; default: vLLM's own",
+    )
+    for flag, meaning in (
+        ("--max-model-len", "tokens of the longest request; default: the model's own"),
+        ("--kv-cache-dtype", "auto, fp8, ..."),
+        ("--tensor-parallel-size", "devices that share the model"),
+        ("--block-size", "tokens of a block of KV cache"),
+        ("--max-num-seqs", "requests of one step"),
+        ("--max-num-batched-tokens", "tokens of one step"),
+    ):
+        group.add_argument(flag, metavar="N" if "dtype" not in flag else "TYPE", help=meaning)
+    group.add_argument("--enforce-eager", action="store_true", help="no CUDA graphs")
+    group.add_argument(
+        "--vllm-version",
+        default=NEWEST_VERSION,
+        metavar="V",
+        help=f"whose rules hold; default: {NEWEST_VERSION}",
+    )
+
+
+def _amount(text: str) -> float:
+    value = _size(text)
+    if value == 0:
+        raise argparse.ArgumentTypeError(f"{text!r}: a number of GiB above 0 is needed")
+    return value
+
+
+def _size(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1 << 20:
+        raise argparse.ArgumentTypeError(f"{text!r}: a number of GiB is needed")
+    return value
+
+
+def _fractions(text: str) -> list[float]:
+    try:
+        values = [float(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        values = []
+    if not values or not all(0 < value <= 1 for value in values):
+        raise argparse.ArgumentTypeError(f"{text!r}: above 0 and up to 1, separated by commas")
+    return values
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Live:
+    """The device as it was given, or as it is."""
+
+    total_bytes: int
+    free_bytes: int
+    name: str = ""
+    read: bool = False
+
+
+def _one_model(args: argparse.Namespace) -> int:
+    """One model on one device, at one utilisation or several."""
+    device = _device(args)
+    kind: DeviceKind = args.device_kind
+    shape = ModelShape.from_config(args.model)
+    rules = VllmRules.of(args.vllm_version, kind)
+    asked = [value for values in args.utilization or () for value in values]
+    answers = [
+        _answer(args, shape, rules, device, utilization)
+        for utilization in asked or [rules.default_utilization]
+    ]
+    scene = Scene(
+        model=_name(args.model),
+        shape=shape,
+        device_name=device.name,
+        device_kind=kind,
+        total_bytes=device.total_bytes,
+        free_bytes=device.free_bytes,
+        free_known=device.read or args.device_free_gib is not None,
+        version=args.vllm_version,
+        whisper=args.whisper,
+    )
+    document = documents(scene, answers)
+    _print(json.dumps(document, indent=2) if args.json else render(scene, answers))
+    return 0 if any(answer.prediction.fits for answer in answers) else 1
+
+
+def _answer(
+    args: argparse.Namespace,
+    shape: ModelShape,
+    rules: VllmRules,
+    device: _Live,
+    utilization: float,
+) -> Answer:
+    settings = _settings(args, device, utilization)
+    prediction = _predict(args, shape, settings, device)
+    return Answer(
+        utilization=utilization,
+        settings=settings,
+        prediction=prediction,
+        break_even=break_even(prediction, settings, rules=rules, total_bytes=device.total_bytes),
+        gains=cheapest_room(shape, settings, prediction, rules=rules),
+        note=overhead_note(shape, settings, prediction, rules=rules),
+    )
+
+
+def _settings(args: argparse.Namespace, device: _Live, utilization: float) -> VllmSettings:
+    names = (
+        "max_model_len",
+        "kv_cache_dtype",
+        "tensor_parallel_size",
+        "block_size",
+        "max_num_seqs",
+        "max_num_batched_tokens",
+        "enforce_eager",
+    )
+    options = {name: getattr(args, name) for name in names}
+    try:
+        return VllmSettings.from_args(
+            {**options, "gpu_memory_utilization": utilization},
+            version=args.vllm_version,
+            device_total_bytes=device.total_bytes,
+            device_kind=args.device_kind,
+            device_name=device.name,
+        )
+    except UnsupportedShapeError as error:
+        raise UsageError(f"--{error}") from error
+
+
+def _predict(
+    args: argparse.Namespace, shape: ModelShape, settings: VllmSettings, device: _Live
+) -> Prediction:
+    kind: DeviceKind = args.device_kind
+    overhead = args.overhead_gib
+    return predict_vllm(
+        shape,
+        settings,
+        device_kind=kind,
+        total_bytes=device.total_bytes,
+        free_bytes=device.free_bytes,
+        version=args.vllm_version,
+        weights_bytes=_weights(args, shape),
+        overhead_bytes=None if overhead is None else round(overhead * GIB),
+        whisper=whisper_bytes(args.whisper, device_kind=kind) if args.whisper else None,
+        free_after_context=not device.read,
+    )
+
+
+def _weights(args: argparse.Namespace, shape: ModelShape) -> int | Figure | None:
+    """Given, else read from the files beside the configuration, else left to the shape."""
+    if args.weights_gib is not None:
+        return given(round(args.weights_gib * GIB))
+    files = read_weight_files(args.model)
+    if files is None:
+        return None
+    return files.loaded_bytes(dtype_bytes=shape.dtype_bytes, tied=shape.tied_embeddings)
+
+
+def _device(args: argparse.Namespace) -> _Live:
+    """The device as given; where it is not, the one that is there, read now."""
+    if args.device_total_gib is not None:
+        total = round(args.device_total_gib * GIB)
+        free = total if args.device_free_gib is None else round(args.device_free_gib * GIB)
+        if free > total:
+            raise UsageError(
+                f"--device-free-gib {args.device_free_gib:g} is more than"
+                f" --device-total-gib {args.device_total_gib:g}"
+            )
+        return _Live(total_bytes=total, free_bytes=free)
+    if args.device_free_gib is not None:
+        raise UsageError("--device-free-gib needs --device-total-gib")
+    from objectives.device import open_device  # noqa: PLC0415 - drivers only where asked for
+
+    device = open_device("auto")
+    args.device_kind = device.kind
+    state = device.read()
+    return _Live(
+        total_bytes=state.total_bytes - (state.reserved_bytes or 0),
+        free_bytes=state.free_bytes,
+        name=device.name,
+        read=True,
+    )
+
+
+def _name(model: Path) -> str:
+    place = model if model.is_dir() else model.parent
+    return place.resolve().name
+
+
+def _candidates(args: argparse.Namespace) -> int:
+    """All candidates of a study against the live device."""
+    from study.config import read_config  # noqa: PLC0415
+    from study.setup import predict_all  # noqa: PLC0415 - optuna and engines, only for a study
+
+    rows = predict_all(read_config(args.config, experiment=args.experiment))
+    _print(render_candidates(rows, as_json=args.json))
+    return 0 if any(row.fits for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

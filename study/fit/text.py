@@ -1,0 +1,266 @@
+"""How `study.fit` tells people what it found: a bar of the device by parts, a table, advice."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from objectives.memory import Figure, Gain, Prediction, gib
+from objectives.models import UnsupportedShapeError
+from objectives.vllm import GIB
+from study.fit.document import Answer, Scene, candidates_document
+
+if TYPE_CHECKING:
+    from study.setup import Predicted
+
+WIDTH = 80
+
+_LABELS = {
+    "others": ("O", "others, in use now"),
+    "whisper": ("S", "Whisper"),
+    "weights": ("W", "weights"),
+    "activation": ("A", "activation"),
+    "non_torch": ("N", "other memory"),
+    "graphs": ("G", "CUDA graphs"),
+    "kv_cache": ("K", "KV cache"),
+    "outside": ("x", "beside its share"),
+}
+
+
+def render(scene: Scene, answers: Sequence[Answer]) -> str:
+    """Everything for people, 80 columns wide."""
+    chosen = answers[0] if len(answers) == 1 else None
+    sections = [_head(scene, answers[0])]
+    if chosen is None:
+        sections.append(_table(answers))
+        chosen = next((answer for answer in answers if answer.prediction.fits), answers[-1])
+        sections.append(f"At {chosen.utilization:g}:")
+    sections += [
+        _wrap(verdict(chosen.prediction)),
+        _bar(scene, chosen.prediction),
+        _legend(scene, chosen.prediction),
+        _even(chosen),
+        _room(chosen.gains),
+        _wrap(chosen.note) if chosen.note else "",
+    ]
+    return "\n\n".join(section for section in sections if section)
+
+
+def verdict(prediction: Prediction) -> str:
+    """Fits, is refused, or is worth a launch; with the arithmetic and the remedy."""
+    evidence = prediction.evidence
+    if prediction.fits:
+        doubt = "" if _is_safe(prediction) else " It is within the margin: a launch decides."
+        return f"It fits: {evidence}.{doubt}{_unmodelled(prediction)}"
+    lead = "It does not fit" if prediction.certain else "It probably does not fit"
+    doubt = "" if prediction.certain else " It is within the margin: a launch decides."
+    return (
+        f"{lead} ({prediction.cause}): {evidence}.{doubt} {prediction.remedy}"
+        f"{_unmodelled(prediction)}"
+    )
+
+
+def _is_safe(prediction: Prediction) -> bool:
+    return all(
+        excess <= -prediction.margins[name] or prediction.margins[name] == 0
+        for name, excess in prediction.excess.items()
+    )
+
+
+def _unmodelled(prediction: Prediction) -> str:
+    if not prediction.unmodelled:
+        return ""
+    return f" Not in these numbers: {', '.join(prediction.unmodelled)}."
+
+
+def _head(scene: Scene, answer: Answer) -> str:
+    shape, settings = scene.shape, answer.settings
+    heads = f"{shape.kv_heads} KV heads x {shape.head_dim}"
+    if shape.latent is not None:
+        heads = f"latent {shape.latent.kv_rank} + {shape.latent.rope_dim}"
+    try:
+        per_token = shape.kv_bytes_per_token(settings.kv_cache_dtype, settings.tensor_parallel_size)
+        each = f", {per_token:,} bytes of KV cache a token"
+    except UnsupportedShapeError:
+        each = ""
+    windows = ""
+    if shape.attention.window:
+        kept = f"{shape.attention.window_tokens:,} tokens"
+        windows = f" ({shape.attention.window} keep a window of {kept})"
+    kind = "a GPU" if scene.device_kind == "cuda" else "a CPU's memory node"
+    device = f"{scene.device_name or kind} of {gib(scene.total_bytes)}"
+    free = f"{gib(scene.free_bytes)} free" if scene.free_known else "taken as empty"
+    speech = f", beside Whisper {scene.whisper}" if scene.whisper else ""
+    return "\n".join(
+        (
+            _wrap(f"{scene.model}: {shape.layers} layers{windows}, {heads}{each}"),
+            _wrap(f"on {device}, {free}; vLLM {scene.version}{speech}"),
+        )
+    )
+
+
+def _table(answers: Sequence[Answer]) -> str:
+    rows = [("utilisation", "share", "KV cache", "tokens", "requests", "")]
+    for answer in answers:
+        prediction = answer.prediction
+        footprint = prediction.footprint
+        rows.append(
+            (
+                f"{answer.utilization:g}",
+                gib(footprint.requested_bytes),
+                gib(footprint.available_bytes),
+                f"{footprint.kv_cache_tokens:,}" if footprint.kv_cache_tokens else "-",
+                f"{footprint.max_concurrency:.2f}" if footprint.kv_cache_tokens else "-",
+                word(prediction),
+            )
+        )
+    return columns(rows, left=(5,))
+
+
+def word(prediction: Prediction | None) -> str:
+    """One word for a table, and the cause where there is one."""
+    if prediction is None:
+        return "unknown"
+    if prediction.fits:
+        return "fits"
+    return f"{'refused' if prediction.certain else 'doubtful'}: {prediction.cause}"
+
+
+def columns(rows: Sequence[Sequence[str]], *, left: Sequence[int] = ()) -> str:
+    """Rows in aligned columns, numbers to the right; those in `left` to the left."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if i in left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )
+
+
+def _pieces(scene: Scene, prediction: Prediction) -> dict[str, int]:
+    """What lies on the device, from one end to the other; nothing is negative."""
+    footprint = prediction.footprint
+    held = {name: part.value_bytes for name, part in footprint.parts.items()}
+    held["others"] = scene.total_bytes - scene.free_bytes
+    held["kv_cache"] = footprint.kv_cache_bytes
+    return {name: held[name] for name in _LABELS if held[name] > 0}
+
+
+def _bar(scene: Scene, prediction: Prediction) -> str:
+    """The device to scale, with a mark where vLLM's share ends."""
+    pieces = _pieces(scene, prediction)
+    before = sum(pieces.get(name, 0) for name in ("others", "whisper"))
+    share_end = before + prediction.footprint.requested_bytes
+    whole = max(scene.total_bytes, sum(pieces.values()), share_end)
+    cells = WIDTH - 2
+    bar, laid = "", 0
+    for name, held in pieces.items():
+        laid += held
+        bar += _LABELS[name][0] * (max(round(laid / whole * cells), len(bar) + 1) - len(bar))
+    edge = round(scene.total_bytes / whole * cells)
+    bar = bar[:cells].ljust(min(edge, cells), ".").ljust(cells)
+    mark = min(round(share_end / whole * cells), cells)
+    note = f"share ends at {gib(share_end)}" if before else f"share {gib(share_end)}"
+    under = (
+        " " * mark + "^ " + note if mark + len(note) + 2 <= cells else f"{note} ^".rjust(mark + 1)
+    )
+    return f"[{bar}]\n {under}"
+
+
+def _legend(scene: Scene, prediction: Prediction) -> str:
+    footprint = prediction.footprint
+    rows = [("", "", "", "", "")]
+    pieces = _pieces(scene, prediction)
+    figures: Mapping[str, Figure] = footprint.parts
+    for name, held in pieces.items():
+        sign, label = _LABELS[name]
+        figure = figures.get(name)
+        if figure is not None:
+            rows.append((sign, label, gib(held), figure.source, _note(figure)))
+        elif name == "kv_cache":
+            margin = (
+                f"+- {gib(footprint.margin_bytes)}" if footprint.margin_bytes > GIB // 100 else ""
+            )
+            rows.append((sign, label, gib(held), "what is left", margin))
+        else:
+            rows.append((sign, label, gib(held), "given" if not scene.device_name else "read", ""))
+    free = scene.total_bytes - sum(pieces.values())
+    rows.append((".", "free" if free >= 0 else "missing", gib(abs(free)), "", ""))
+    return columns(rows[1:], left=(0, 1, 3, 4))
+
+
+def _note(figure: Figure) -> str:
+    margin = f"+- {gib(figure.margin_bytes)}" if figure.margin_bytes else ""
+    return "  ".join(text for text in (margin, figure.note) if text)
+
+
+def _even(answer: Answer) -> str:
+    even = answer.break_even
+    if even is None:
+        return ""
+
+    def at(value: float | None) -> str:
+        return "none" if value is None else f"{value:.4f}"
+
+    length = answer.prediction.max_model_len
+    steps = ", ".join(f"{at(value)} for {count}" for count, value in even.requests.items())
+    most = "" if even.most is None else f" The start check allows up to {even.most:.4f}."
+    return _wrap(
+        f"Break-even utilisation: {at(even.one_block)} for the first block of KV cache,"
+        f" {at(even.one_request)} for one request of {length:,} tokens; {steps} at once.{most}"
+    )
+
+
+def _room(gains: Sequence[Gain]) -> str:
+    if not gains:
+        return ""
+    lines = [_wrap(gain.sentence, hang=4) for gain in gains]
+    return "\n".join(("Room, the cheapest first:", *lines))
+
+
+def _wrap(text: str, *, hang: int = 0) -> str:
+    lead = "  " if hang else ""
+    return textwrap.fill(
+        text, WIDTH, initial_indent=lead, subsequent_indent=" " * hang, break_on_hyphens=False
+    )
+
+
+def candidates_table(rows: Sequence[Predicted]) -> str:
+    """A study's candidates as a table for people."""
+    names = list(dict.fromkeys(name for row in rows for name in row.params))
+    table = [(*names, "KV cache", "tokens", "requests", "excess GiB", "")]
+    table += [(*(_value(row, name) for name in names), *_outcome(row)) for row in rows]
+    count = sum(row.fits for row in rows)
+    refused = sum(row.prospect.is_refused for row in rows)
+    lead = f"{count} of {len(rows)} candidates fit; {refused} would not be launched."
+    doubts = list(dict.fromkeys(doubt for row in rows for doubt in row.prospect.doubts))
+    return "\n\n".join((lead, columns(table, left=(len(names) + 4,)), *map(_wrap, doubts)))
+
+
+def _value(row: Predicted, name: str) -> str:
+    value = row.params.get(name, "-")
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _outcome(row: Predicted) -> tuple[str, str, str, str, str]:
+    prediction = row.prospect.prediction
+    if prediction is None:
+        return "-", "-", "-", "-", "unknown"
+    footprint = prediction.footprint
+    return (
+        gib(footprint.available_bytes),
+        f"{footprint.kv_cache_tokens:,}",
+        f"{footprint.max_concurrency:.2f}",
+        f"{max(prediction.excess.values()):+.2f}",
+        word(prediction),
+    )
+
+
+def render_candidates(rows: Sequence[Predicted], *, as_json: bool) -> str:
+    """A study's candidates as they are predicted: a table for people, or one JSON document."""
+    if as_json:
+        return json.dumps(candidates_document(rows), indent=2)
+    return candidates_table(rows)

@@ -1,1 +1,0 @@
-"""OptunaHub's category `samplers`."""

@@ -1,0 +1,281 @@
+"""The report as plain text, 80 columns wide: for a terminal, a log, a mail.
+
+It says first what was found, in one sentence, then the front with its intervals and doubts, what
+is infeasible and why, the picks as command lines to copy, whether the memory model was right, and
+what to do next.
+"""
+
+from __future__ import annotations
+
+import shlex
+import textwrap
+from collections.abc import Iterable, Sequence
+
+from study.results import (
+    DEVICE_WORDS,
+    ROWS,
+    SCENARIOS,
+    STATE_WORDS,
+    Findings,
+    Setting,
+    TrialRecord,
+    causes,
+    choice,
+    command_lines,
+    doubts_of,
+    figure_with_interval,
+    foremost,
+    gib,
+    kv_cache_rows,
+    label,
+    next_steps,
+    number,
+    point,
+    seconds,
+    verdict,
+)
+
+WIDTH = 80
+
+
+def text_report(findings: Findings) -> str:
+    """The whole report, ending in a newline."""
+    sections = [
+        _head(findings),
+        _front(findings),
+        _infeasible(findings),
+        _failed(findings),
+        _picks(findings),
+        _kv_cache(findings),
+        _next(findings),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _head(findings: Findings) -> str:
+    device = findings.device
+    total = f", {gib(device['total_bytes'])} GiB" if device.get("total_bytes") else ""
+    kind = DEVICE_WORDS.get(str(device.get("kind")), "device")
+    states = ", ".join(
+        f"{count} {words}"
+        for state, words in STATE_WORDS.items()
+        if (count := findings.count(state))
+    )
+    lines = [
+        f"Study {findings.study}",
+        f"{kind}: {device.get('name', 'not recorded')}{total}",
+        f"Trials: {states or 'none'}",
+        "",
+        _wrap(verdict(findings)),
+    ]
+    if findings.caveat:
+        lines.append(_wrap(findings.caveat))
+    return "\n".join(lines)
+
+
+def _front(findings: Findings) -> str:
+    settings = foremost(findings)
+    if not settings:
+        return ""
+    table = _front_table(findings, settings)
+    if max(map(len, table)) > WIDTH:
+        table = _front_cards(findings, settings)
+    doubts = [
+        _wrap(f"* {doubt} ({_trials(numbers)})", indent="  ")
+        for doubt, numbers in doubts_of(settings).items()
+    ]
+    notes = ["Medians of replicates; in parentheses, where the true value may lie."]
+    left_out = len(findings.front) - len(settings)
+    if left_out:
+        notes.append(f"{left_out} more are on the front; --format html, csv or json has them all.")
+    return "\n".join([_title("Front"), *table, "", *notes, *doubts])
+
+
+def _trials(numbers: Sequence[int]) -> str:
+    listed = ", ".join(map(str, numbers))
+    return f"trial {listed}" if len(numbers) == 1 else f"trials {listed}"
+
+
+def _mark(setting: Setting) -> str:
+    return "*" if any(trial.doubts for trial in setting.trials) else ""
+
+
+def _front_table(findings: Findings, settings: Sequence[Setting]) -> list[str]:
+    objectives = list(findings.directions)
+    header = ["trial", *findings.parameters, *(label(name) for name in objectives), "fit-ness", "n"]
+    rows = [
+        [
+            f"{setting.trial.number}{_mark(setting)}",
+            *(choice(setting.trial.params.get(name)) for name in findings.parameters),
+            *(figure_with_interval(setting, name) for name in objectives),
+            number(setting.figure("fitness")),
+            str(len(setting.trials)),
+        ]
+        for setting in settings
+    ]
+    return columns(header, rows)
+
+
+def _front_cards(findings: Findings, settings: Sequence[Setting]) -> list[str]:
+    """The front where a table is too wide: a block a setting."""
+    lines = []
+    for setting in settings:
+        name = f"trial {setting.trial.number}{_mark(setting)}"
+        figures = [
+            f"{label(objective)} {figure_with_interval(setting, objective)}"
+            for objective in (*findings.directions, "fitness")
+            if setting.figure(objective) is not None
+        ]
+        lines.append(_wrap(f"{name}: {point(setting.trial.params)}"))
+        lines.append(_wrap(", ".join(figures), indent="    "))
+    return lines
+
+
+def _infeasible(findings: Findings) -> str:
+    if not findings.infeasible:
+        return ""
+    lines = [_title("Infeasible")]
+    for cause, _ in causes(findings):
+        lines += _cause(cause, [trial for trial in findings.infeasible if trial.cause == cause])
+    return "\n".join(lines)
+
+
+def _cause(cause: str, trials: Sequence[TrialRecord]) -> list[str]:
+    """A cause, where it struck, one telling line, and what to do about it."""
+    predicted = sum(bool((trial.infeasible or {}).get("predicted")) for trial in trials)
+    launched = next((t for t in trials if not (t.infeasible or {}).get("predicted")), trials[0])
+    reason = launched.infeasible or {}
+    lines = [f"{cause}: {len(trials)} trials, {predicted} of them predicted without a launch"]
+    lines += [_wrap(f"{t.number}: {point(t.params)}", indent="    ") for t in trials[:ROWS]]
+    if len(trials) > ROWS:
+        lines.append(f"    ... and {len(trials) - ROWS} more")
+    if reason.get("evidence"):
+        lines.append(_wrap(f"trial {launched.number}: {reason['evidence']}", indent="  > "))
+    if reason.get("remedy"):
+        lines.append(_wrap(f"remedy: {reason['remedy']}", indent="  "))
+    return lines
+
+
+def _failed(findings: Findings) -> str:
+    failed = [trial for trial in findings.trials if trial.state == "FAIL"]
+    if not failed:
+        return ""
+    lines = [_title("Failed: the bench broke, the settings are not to blame")]
+    for trial in failed:
+        message = trial.part("error").get("message", "no message was stored")
+        lines.append(_wrap(f"{trial.number}: {trial.cause or 'bench'}: {message}", indent="  "))
+    return "\n".join(lines)
+
+
+def _picks(findings: Findings) -> str:
+    if not findings.settings:
+        return ""
+    lines = [_title("Picks")]
+    for scenario in SCENARIOS:
+        chosen = findings.picks[scenario]
+        if chosen is None:
+            lines.append(f"{scenario:<9} none: what decides it was not measured")
+            continue
+        today = ", what runs today" if chosen == findings.baseline else ""
+        words = f"trial {chosen}{today}: {point(findings[chosen].params)}"
+        lines.append(_wrap(words, indent=f"{scenario:<10}"))
+    for chosen in sorted({pick for pick in findings.picks.values() if pick is not None}):
+        commands = command_lines(findings[chosen]).values()
+        if commands:
+            lines += ["", f"Trial {chosen}, to run:"]
+            lines += [line for command in commands for line in continued(command)]
+    return "\n".join(lines)
+
+
+def _kv_cache(findings: Findings) -> str:
+    rows = kv_cache_rows(findings)
+    if not rows:
+        return ""
+    header = ["trial", "predicted GiB", "logged GiB", "off by %"]
+    lines = [_title("KV cache, predicted and as vLLM logged it"), *columns(header, rows[:ROWS])]
+    if len(rows) > ROWS:
+        lines.append(f"... and {len(rows) - ROWS} more")
+    return "\n".join(lines)
+
+
+def _next(findings: Findings) -> str:
+    lines = [_title("Next")]
+    for step in next_steps(findings):
+        lines.append(_wrap(step.why))
+        if step.command:
+            lines += continued(step.command)
+    spent = sum(trial.duration_s or 0.0 for trial in findings.trials)
+    lines += ["", f"The trials took {seconds(spent)} in all; kept in {findings.storage}"]
+    return "\n".join(lines)
+
+
+def columns(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """A table, right-aligned; a header breaks at its underscores, spaces and hyphens."""
+    body = [list(row) for row in rows]
+    stacks = [_stack(cell) for cell in header]
+    height = max(map(len, stacks))
+    heads = [[""] * (height - len(stack)) + stack for stack in stacks]
+    widths = [
+        max(len(cell) for cell in (*heads[column], *(row[column] for row in body)))
+        for column in range(len(header))
+    ]
+    lines = [[heads[column][line] for column in range(len(header))] for line in range(height)]
+    rule = ["-" * width for width in widths]
+    return [
+        "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in (*lines, rule, *body)
+    ]
+
+
+def _stack(cell: str) -> list[str]:
+    """A header's words, one below the other."""
+    return cell.replace("_", "_ ").replace("-", "- ").split() or [""]
+
+
+def continued(command: str, *, width: int = WIDTH) -> list[str]:
+    """A command line over several lines, each continued with a backslash, indented by 4.
+
+    An option and its value stay on one line.
+    """
+    lines: list[str] = []
+    current = "   "
+    for phrase in _phrases(command):
+        if len(current) + len(phrase) + 3 > width and current.strip():
+            lines.append(f"{current} \\")
+            current = "       "
+        current = f"{current} {phrase}"
+    return [*lines, current]
+
+
+def _phrases(command: str) -> list[str]:
+    """The command's words, quoted, an option together with its value."""
+    phrases: list[str] = []
+    option = False
+    for word in shlex.split(command):
+        if option and not word.startswith("-"):
+            phrases[-1] += f" {_requoted(word)}"
+        else:
+            phrases.append(_requoted(word))
+        option = word.startswith("-") and not option
+    return phrases
+
+
+def _requoted(word: str) -> str:
+    """A word as a shell reads it; an assignment keeps its name bare."""
+    name, equals, value = word.partition("=")
+    return f"{name}={shlex.quote(value)}" if equals and name.isidentifier() else shlex.quote(word)
+
+
+def _title(words: str) -> str:
+    return f"{words}\n{'=' * len(words)}"
+
+
+def _wrap(words: str, *, indent: str = "") -> str:
+    """Words in lines of at most 80 columns; a longer word, a path, is broken."""
+    return textwrap.fill(
+        words,
+        WIDTH,
+        initial_indent=indent,
+        subsequent_indent=" " * len(indent),
+        break_on_hyphens=False,
+    )

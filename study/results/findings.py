@@ -1,0 +1,261 @@
+"""A study, read once: what every report, picture and machine reads it through.
+
+`read_study` turns an Optuna study into `Findings`, which nothing can change any more;
+`document` turns those into the JSON that other programs read. Nothing here writes, and nothing
+here knows where it will be shown.
+
+The front is drawn by settings: where one was measured several times its medians count, and the
+first undoubted measurement stands for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import isfinite
+from typing import Any
+
+import optuna
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial
+
+from objectives.space import Scalar
+from storage.trials import masked
+from study.results.pareto import undominated
+from study.results.picks import choose
+from study.results.records import Setting, TrialRecord, settings_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """A whole study, read once.
+
+    Attributes:
+        study: Its name.
+        storage: Where it is kept, without a password.
+        directions: Objective name to minimize or maximize, in the objectives' order.
+        attrs: What was stored with the study: device, load, engines, baseline, space, ...
+        trials: All trials, by number.
+        settings: The feasible settings, each with all its measurements.
+        front: Numbers of the trials whose setting no feasible setting dominates, rising.
+        baseline: The trial of what runs today; None if it was not tried.
+        picks: The trial to choose per scenario; None where nothing can be chosen.
+    """
+
+    study: str
+    storage: str
+    directions: Mapping[str, str]
+    attrs: Mapping[str, Any]
+    trials: tuple[TrialRecord, ...]
+    settings: tuple[Setting, ...]
+    front: tuple[int, ...]
+    baseline: int | None
+    picks: Mapping[str, int | None]
+
+    def __getitem__(self, number: int) -> TrialRecord:
+        for trial in self.trials:
+            if trial.number == number:
+                return trial
+        raise KeyError(number)
+
+    @property
+    def device(self) -> Mapping[str, Any]:
+        """Kind, name, uuid and total_bytes; empty where the study does not say."""
+        stored = self.attrs.get("device")
+        return stored if isinstance(stored, Mapping) else {}
+
+    @property
+    def weights(self) -> str:
+        """Real, dummy or replay."""
+        return "replay" if self.attrs.get("replay") else str(self.attrs.get("weights", "real"))
+
+    @property
+    def caveat(self) -> str | None:
+        """What every report has to say beside its figures; None where nothing is special."""
+        if self.weights == "replay":
+            return f"Replay of a recorded table ({self.attrs['replay']}): nothing was measured now."
+        if self.weights == "dummy":
+            return "Dummy weights: speed and memory are real, words are not."
+        return None
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """The names of everything that varied, in the space's order; conditional ones, too."""
+        tried = {name for trial in self.trials for name in trial.params}
+        declared = [name for name in self.attrs.get("space", {}) if name in tried]
+        return (*declared, *sorted(tried.difference(declared)))
+
+    @property
+    def front_settings(self) -> tuple[Setting, ...]:
+        """The settings of the front, in the order of `front`."""
+        by_number = {setting.trial.number: setting for setting in self.settings}
+        return tuple(by_number[number] for number in self.front)
+
+    @property
+    def feasible(self) -> tuple[TrialRecord, ...]:
+        """Every trial that was measured and whose candidate works here."""
+        return tuple(trial for trial in self.trials if trial.feasible)
+
+    @property
+    def infeasible(self) -> tuple[TrialRecord, ...]:
+        """Every trial whose candidate does not work here."""
+        return tuple(trial for trial in self.trials if trial.feasible is False)
+
+    def setting(self, number: int) -> Setting | None:
+        """The setting that a trial measured; None if the trial is not feasible."""
+        return next((s for s in self.settings if s.point == self[number].point), None)
+
+    def count(self, state: str) -> int:
+        """How many trials are in this state."""
+        return sum(trial.state == state for trial in self.trials)
+
+    def target(self, objective: str) -> float | None:
+        """What a neutral objective should be near to; None for all others."""
+        stored = self.attrs.get("objectives", {}).get(objective, {}).get("target")
+        return None if stored is None else float(stored)
+
+
+def read_study(study: optuna.Study, storage_url: str) -> Findings:
+    """Read a study.
+
+    Args:
+        study: As Optuna opened it.
+        storage_url: Where it was opened; a password in it is left out.
+    """
+    names = objective_names(study)
+    directions = {
+        name: "maximize" if direction == StudyDirection.MAXIMIZE else "minimize"
+        for name, direction in zip(names, study.directions, strict=True)
+    }
+    distances = frozenset(
+        name
+        for name, described in study.user_attrs.get("objectives", {}).items()
+        if described.get("target") is not None
+    )
+    trials = with_unsteady_settings(
+        [_record(trial, names, distances) for trial in study.get_trials(deepcopy=False)]
+    )
+    settings = settings_of(trials)
+    return Findings(
+        study=study.study_name,
+        storage=masked(storage_url),
+        directions=directions,
+        attrs=study.user_attrs,
+        trials=trials,
+        settings=settings,
+        front=tuple(sorted(each.trial.number for each in undominated(settings, directions))),
+        baseline=_baseline(trials, study.user_attrs.get("baseline")),
+        picks=choose(settings, directions),
+    )
+
+
+def document(findings: Findings) -> dict[str, Any]:
+    """The JSON document of a study: what `study.report --json` prints.
+
+    Returns:
+        Only what JSON has; names and meanings are part of the program's contract.
+    """
+    device = findings.device
+    return {
+        "study": findings.study,
+        "storage": findings.storage,
+        "device": {key: device.get(key) for key in ("kind", "name", "uuid", "total_bytes")},
+        "weights": findings.weights,
+        "directions": dict(findings.directions),
+        "trials": [_trial_document(trial) for trial in findings.trials],
+        "front": list(findings.front),
+        "baseline": findings.baseline,
+        "picks": dict(findings.picks),
+        "replay": findings.attrs.get("replay"),
+        "replicates": [
+            {"trials": [trial.number for trial in each.trials], "medians": each.values()}
+            for each in findings.settings
+            if len(each.trials) > 1
+        ],
+    }
+
+
+def objective_names(study: optuna.Study) -> list[str]:
+    """The objectives' names, in order: those the study was given, else a number each."""
+    given = study.metric_names or list(study.user_attrs.get("objectives", {}))
+    if len(given) == len(study.directions):
+        return list(given)
+    return [f"objective_{index}" for index in range(len(study.directions))]
+
+
+def with_unsteady_settings(trials: Sequence[TrialRecord]) -> tuple[TrialRecord, ...]:
+    """The same trials; feasible ones doubted whose setting was infeasible another time."""
+    launched: dict[str, list[bool]] = {}
+    for trial in trials:
+        if trial.feasible is not None and not (trial.infeasible or {}).get("predicted"):
+            launched.setdefault(trial.point, []).append(trial.feasible)
+    return tuple(_doubted(trial, launched.get(trial.point, [])) for trial in trials)
+
+
+def _doubted(trial: TrialRecord, outcomes: Sequence[bool]) -> TrialRecord:
+    failures = outcomes.count(False)
+    if not trial.feasible or not failures:
+        return trial
+    doubt = f"infeasible in {failures} of {len(outcomes)} measurements of this setting"
+    return replace(trial, doubts=(*trial.doubts, doubt))
+
+
+def _record(trial: FrozenTrial, names: Sequence[str], distances: frozenset[str]) -> TrialRecord:
+    return TrialRecord(
+        number=trial.number,
+        state=trial.state.name,
+        params={name: _spelt(value) for name, value in trial.params.items()},
+        values=_values(trial, names),
+        constraints=dict(trial.constraints),
+        attrs=trial.user_attrs,
+        doubts=tuple(trial.user_attrs.get("doubts", ())),
+        started=trial.datetime_start,
+        duration_s=None if trial.duration is None else trial.duration.total_seconds(),
+        distances=distances,
+    )
+
+
+def _values(trial: FrozenTrial, names: Sequence[str]) -> dict[str, float] | None:
+    """The objectives' values by name; None where there are none, or no finite ones."""
+    found = trial.values or ()
+    return dict(zip(names, found, strict=True)) if found and all(map(isfinite, found)) else None
+
+
+def _spelt(value: Scalar) -> Scalar:
+    """0.55, not 0.5500000000000001, which a stepped range can give."""
+    return round(value, 12) if isinstance(value, float) else value
+
+
+def _baseline(trials: Iterable[TrialRecord], params: Mapping[str, Any] | None) -> int | None:
+    """The trial at the baseline's point: a measured one if there is one, else a pruned one."""
+    wanted = {name: _spelt(value) for name, value in (params or {}).items()}
+    there = [trial for trial in trials if wanted and dict(trial.params) == wanted]
+    for state in ("COMPLETE", "PRUNED"):
+        for trial in there:
+            if trial.state == state:
+                return trial.number
+    return None
+
+
+def _trial_document(trial: TrialRecord) -> dict[str, Any]:
+    reason = trial.infeasible
+    return {
+        "number": trial.number,
+        "state": trial.state,
+        "params": dict(trial.params),
+        "values": None if trial.values is None else dict(trial.values),
+        "constraints": {
+            name: excess if isfinite(excess) else None for name, excess in trial.constraints.items()
+        },
+        "feasible": trial.feasible,
+        "infeasible": None
+        if reason is None
+        else {
+            "cause": str(reason["cause"]),
+            "evidence": str(reason.get("evidence", "")),
+            "predicted": bool(reason.get("predicted", False)),
+        },
+        "phases_s": dict(trial.phases_s),
+        "doubts": list(trial.doubts),
+        "fitness": trial.fitness,
+    }

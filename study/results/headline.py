@@ -1,0 +1,121 @@
+"""What a study found, in one sentence, and what to do next."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+
+from study.results.findings import Findings
+from study.results.pareto import balanced
+from study.results.phrases import Change, causes, changes, label, number, point
+from study.results.records import Setting
+
+
+def verdict(findings: Findings) -> str:
+    """The study's result in one sentence; what limits it follows in `Findings.caveat`."""
+    tried = {t.point for t in findings.trials if t.feasible is not None}
+    works = len(findings.settings)
+    if not tried:
+        return "No trial has finished yet, so nothing can be said."
+    where = findings.device.get("name") or "this device"
+    if not works:
+        cause, times = causes(findings)[0]
+        return (
+            f"None of the {_settings(len(tried))} tried works on {where}; the most frequent "
+            f"cause is {cause} ({times} of {len(findings.infeasible)} trials)."
+        )
+    headline = best(findings)
+    return (
+        f"{works} of {_settings(len(tried))} tried work{'s' if works == 1 else ''} on {where}, "
+        f"{len(findings.front)} of them on the front; {_headline(findings, headline)}."
+    )
+
+
+def _settings(count: int) -> str:
+    return f"{count} setting" if count == 1 else f"{count} settings"
+
+
+def best(findings: Findings) -> Setting:
+    """The setting to name first: the fitness pick, or the most balanced of the front without one.
+
+    Raises:
+        IndexError: Nothing is feasible.
+    """
+    fittest = findings.picks["fitness"]
+    setting = None if fittest is None else findings.setting(fittest)
+    return setting or balanced(findings.front_settings, findings.directions)[0]
+
+
+def _headline(findings: Findings, setting: Setting) -> str:
+    name = f"{point(setting.trial.params)} (trial {setting.trial.number})"
+    doubt = ", though every measurement of it is doubted" if setting.doubted else ""
+    if findings.baseline is None:
+        return f"the best compromise is {name}{doubt}"
+    today = findings.setting(findings.baseline)
+    if today is None:
+        cause = findings[findings.baseline].cause
+        return f"what runs today does not ({cause}); the best compromise is {name}{doubt}"
+    if today.point == setting.point:
+        return f"what runs today, {name}, is already the best compromise{doubt}"
+    return f"{name} changes, against what runs today: {_changes(findings, setting)}{doubt}"
+
+
+def _changes(findings: Findings, setting: Setting) -> str:
+    return ", ".join(change_in_words(change) for change in changes(findings, setting))
+
+
+def change_in_words(change: Change) -> str:
+    """`speech latency −81 % (better)`."""
+    if change.before == change.after:
+        return f"{label(change.name, unit=False)} the same"
+    judged = {True: "better", False: "worse", None: "within noise"}[change.better]
+    how = change.percent or f"from {number(change.before)} to {number(change.after)}"
+    return f"{label(change.name, unit=False)} {how} ({judged})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """Something a person can do now: a sentence, and the command that does it."""
+
+    why: str
+    command: str = ""
+
+
+def next_steps(findings: Findings) -> list[Step]:
+    """What a person can do now, the most useful first."""
+    url, name = shlex.quote(findings.storage), shlex.quote(findings.study)
+    steps = []
+    if findings.count("RUNNING") or findings.count("WAITING"):
+        steps.append(Step(why="Not finished: the command that began the study goes on with it."))
+    if not findings.trials:
+        return steps or [Step(why="Measure:", command="python -m study.run")]
+    if not findings.settings:
+        steps.append(
+            Step(
+                why="Nothing is feasible: free memory on the device, take a smaller model, or "
+                "widen the search space. What would fit, without starting anything:",
+                command="python -m study.fit",
+            )
+        )
+    elif findings.weights == "dummy":
+        steps.append(Step(why="Name the real models in the configuration and run it again."))
+    elif findings.weights == "real":
+        steps.append(
+            Step(
+                why="Take a setting's command lines from above into the services' own units, and "
+                "keep the old ones at hand.",
+            )
+        )
+    if any(setting.doubted for setting in findings.front_settings):
+        steps.append(
+            Step(why="Repeat doubted settings, or measure longer, before relying on them.")
+        )
+    return [
+        *steps,
+        Step(why="Look closer, in a browser:", command=f"python -m study.dashboard {url}"),
+        Step(
+            why="Mail it, one file:",
+            command=f"python -m study.report --storage {url} --study-name {name} "
+            "--format html --output front.html",
+        ),
+    ]

@@ -1,0 +1,201 @@
+"""How findings are put into words and figures that a person reads.
+
+Every report uses these, so a quantity has one name and one form everywhere. Bytes become GiB and
+seconds stay seconds only here; three digits are what a measurement under load is worth.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from study.results.findings import Findings
+from study.results.records import Setting, TrialRecord
+
+GIB = 2**30
+
+LABELS = {
+    "stt_latency_ms": "speech latency",
+    "llm_latency_ms": "LLM latency",
+    "concurrent_capacity": "capacity",
+    "gpu_utilization": "memory used",
+    "oom_events": "out of memory",
+    "free_memory_mb": "free memory",
+    "wer": "word error rate",
+    "fitness": "legacy fitness",
+}
+UNITS = {
+    "stt_latency_ms": "ms",
+    "llm_latency_ms": "ms",
+    "concurrent_capacity": "requests",
+    "gpu_utilization": "%",
+    "oom_events": "events",
+    "free_memory_mb": "MiB",
+}
+DEVICE_WORDS = {"cuda": "GPU", "cpu": "CPU"}
+STATE_WORDS = {
+    "COMPLETE": "measured",
+    "PRUNED": "infeasible",
+    "FAIL": "failed",
+    "RUNNING": "running",
+    "WAITING": "waiting",
+}
+
+
+def label(name: str, *, unit: bool = True) -> str:
+    """A quantity's name for people: `speech latency (ms)`."""
+    words = LABELS.get(name, name)
+    return f"{words} ({UNITS[name]})" if unit and name in UNITS else words
+
+
+def number(value: float | None) -> str:
+    """A figure with three significant digits; a dash where nothing was measured."""
+    if value is None:
+        return "–"
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    if abs(value) >= 100:
+        return f"{value:.0f}"
+    digits = 2 - math.floor(math.log10(abs(value)))
+    return f"{value:.{digits}f}".rstrip("0").rstrip(".")
+
+
+def gib(size_bytes: float | None) -> str:
+    """A size in GiB; a dash where it is not known."""
+    return "–" if size_bytes is None else f"{size_bytes / GIB:.2f}"
+
+
+def seconds(duration_s: float | None) -> str:
+    """A duration: `0.4 s`, `95 s`, `12 min`, `3.1 h`."""
+    if duration_s is None:
+        return "–"
+    if duration_s < 120:
+        return f"{duration_s:.1f} s" if duration_s < 10 else f"{duration_s:.0f} s"
+    return f"{duration_s / 60:.0f} min" if duration_s < 7200 else f"{duration_s / 3600:.1f} h"
+
+
+def point(params: Mapping[str, Any]) -> str:
+    """A setting in one line: `vllm_memory_util=0.5 whisper_model_size=tiny`."""
+    return " ".join(f"{name}={choice(value)}" for name, value in params.items())
+
+
+def choice(value: object) -> str:
+    """A parameter's value: `0.55`, `tiny`; a dash where a conditional one does not exist."""
+    if value is None:
+        return "–"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def command_lines(trial: TrialRecord) -> dict[str, str]:
+    """Each server's command line with its own environment in front, to copy into a shell."""
+    lines = {}
+    for server, launched in trial.part("settings").items():
+        assigned = [f"{key}={shlex.quote(str(v))}" for key, v in launched.get("env", {}).items()]
+        lines[server] = " ".join([*assigned, shlex.join(map(str, launched.get("argv", ())))])
+    return lines
+
+
+def causes(findings: Findings) -> list[tuple[str, int]]:
+    """Why candidates do not work here, the most frequent cause first."""
+    return Counter(str(trial.cause) for trial in findings.infeasible).most_common()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """One quantity of a setting against the baseline's.
+
+    Attributes:
+        name: The objective.
+        before: The baseline's figure.
+        after: The setting's.
+        better: True or False; None where the intervals overlap, or nothing changed.
+    """
+
+    name: str
+    before: float
+    after: float
+    better: bool | None
+
+    @property
+    def percent(self) -> str:
+        """The relative change, with its sign; what it is from zero is not said."""
+        if self.before == 0:
+            return "" if self.after == 0 else f"from 0 to {number(self.after)}"
+        ratio = 100 * (self.after - self.before) / abs(self.before)
+        sign = "−" if ratio < 0 else "+"
+        return f"{sign}{abs(ratio):.0f} %" if round(ratio) else "±0 %"
+
+
+def changes(findings: Findings, setting: Setting) -> list[Change]:
+    """What a setting changes against the baseline, by objective; empty without a measured one."""
+    today = None if findings.baseline is None else findings.setting(findings.baseline)
+    if today is None or today.point == setting.point:
+        return []
+    found = []
+    for name, direction in findings.directions.items():
+        before, after = today.values()[name], setting.values()[name]
+        clear = not _overlap(spread(today, name), spread(setting, name)) and before != after
+        lower_is_better = direction == "minimize"
+        found.append(
+            Change(
+                name=name,
+                before=before if findings.target(name) is None else (today.figure(name) or before),
+                after=after if findings.target(name) is None else (setting.figure(name) or after),
+                better=(after < before) == lower_is_better if clear else None,
+            )
+        )
+    return found
+
+
+def spread(setting: Setting, name: str) -> tuple[float, float]:
+    """How far a quantity's true value may lie: its replicates and their intervals together."""
+    lows, highs = [], []
+    for trial in setting.trials:
+        value = trial.figure(name)
+        low, high = trial.interval(name) or (value, value)
+        if low is not None and high is not None:
+            lows.append(low)
+            highs.append(high)
+    middle = setting.values().get(name, math.nan)
+    return (min(lows, default=middle), max(highs, default=middle))
+
+
+def _overlap(left: tuple[float, float], right: tuple[float, float]) -> bool:
+    return left[0] <= right[1] and right[0] <= left[1]
+
+
+def figure_with_interval(setting: Setting, name: str) -> str:
+    """A figure and, where it is known to be wider than a point, its interval: `61 (58-66)`."""
+    value = setting.figure(name)
+    low, high = spread(setting, name)
+    if value is None or number(low) == number(high):
+        return number(value)
+    return f"{number(value)} ({number(low)}-{number(high)})"
+
+
+def doubts_of(settings: Iterable[Setting]) -> dict[str, list[int]]:
+    """Every doubt about these settings, with the trials that have it."""
+    found: dict[str, list[int]] = {}
+    for setting in settings:
+        for trial in setting.trials:
+            for doubt in trial.doubts:
+                found.setdefault(doubt, []).append(trial.number)
+    return found
+
+
+def flat(value: object) -> list[str]:
+    """A nested value as `a.b 3` phrases; what is None or empty is left out."""
+    if isinstance(value, Mapping):
+        return [
+            f"{key}.{rest}" if isinstance(inner, Mapping) else f"{key} {rest}"
+            for key, inner in value.items()
+            if inner is not None and inner != []
+            for rest in flat(inner)
+        ]
+    if isinstance(value, list | tuple):
+        return [", ".join(phrase for inner in value for phrase in flat(inner))]
+    return [str(value)]

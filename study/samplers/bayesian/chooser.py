@@ -1,0 +1,153 @@
+"""The model behind the default sampler: where is the next measurement expected to add most?
+
+A candidate is worth the hypervolume that it is expected to add to the front, times the probability
+that it is feasible. Of candidates that are worth about the same, the one that costs least is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import optuna
+
+from objectives.space import Scalar, SearchSpace
+from study.results import Floats
+from study.samplers.bayesian.acquisition import expected_gain
+from study.samplers.bayesian.gaussian_process import Prior
+from study.samplers.bayesian.surrogate import Learner
+from study.samplers.candidates import Point, Question
+from study.samplers.choosers import NoAncestry
+from study.samplers.draws import neighbour
+from study.samplers.encoding import Encoding
+from study.samplers.tried_points import Key
+
+DRAWN = 200
+"""Of a space that is too large to look at every point, so many around the front; of an infinite
+one, as many at random."""
+
+REFERENCE = 1.1
+"""The far corner lies a tenth of the measured range beyond the worst."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How the model searches; the defaults are what the benchmark showed to be best.
+
+    Attributes:
+        design: Feasible points to measure before the model is asked: far from each other.
+        random_design: Whether they are drawn at random instead.
+        boldness: What the model's deviations are multiplied by: less than 1 trusts it more.
+        near_enough: Candidates worth this share of the best one's worth are as good as it.
+        informed: Whether the models start from what is known without measuring.
+        prior: Of the models.
+    """
+
+    design: int = 3
+    random_design: bool = False
+    boldness: float = 1.0
+    near_enough: float = 0.995
+    informed: bool = True
+    prior: Prior = field(default_factory=lambda: Prior(length=3.0, length_spread=0.7))
+
+
+class ModelChooser(NoAncestry):
+    """Proposes where the model expects most."""
+
+    def __init__(self, space: SearchSpace, settings: Settings | None = None) -> None:
+        self._space = space
+        self._settings = settings or Settings()
+        self._encoding = Encoding(space)
+        self._learners: WeakKeyDictionary[optuna.Study, Learner] = WeakKeyDictionary()
+
+    def choose(self, question: Question) -> Mapping[str, Scalar]:
+        """The point from which most is expected."""
+        learner = self._learner(question)
+        candidates = list(question.candidates()) or question.drawn(DRAWN)
+        if not question.sees_all:
+            candidates += self._around_the_front(question, learner)
+        if len(candidates) == 1:
+            return candidates[0]
+        pending = [dict(key) for key in question.history.claimed]
+        designed = int(learner.seen.feasible.sum()) + len(pending)
+        if designed < self._settings.design and self._settings.random_design:
+            return candidates[question.rng.integers(len(candidates))]
+        rows, pending_rows = self._encoding.rows(candidates), self._encoding.rows(pending)
+        odds = learner.odds(question, candidates, rows)
+        if designed < self._settings.design or not learner.seen.feasible.any():
+            tried = np.concatenate([learner.seen.rows, pending_rows])
+            return candidates[self._farthest(question, rows, tried, odds)]
+        everywhere = np.concatenate([rows, pending_rows])
+        gain = self._gain(question, learner, [*candidates, *pending], everywhere, len(candidates))
+        return self._cheapest(question, learner, candidates, gain * odds)
+
+    def _learner(self, question: Question) -> Learner:
+        study = question.study
+        if study not in self._learners:
+            self._learners[study] = Learner(
+                self._encoding, study, self._settings.prior, informed=self._settings.informed
+            )
+        self._learners[study].seen.update(question.history)
+        return self._learners[study]
+
+    def _around_the_front(self, question: Question, learner: Learner) -> list[Point]:
+        """Neighbours of the best points, for spaces that are too large to look at every point."""
+        points: dict[Key, Point] = {}
+        front = learner.seen.front
+        for _ in range(DRAWN if len(front) else 0):
+            best = learner.seen.points[front[question.rng.integers(len(front))]]
+            point = question.with_fixed(neighbour(self._space, best, question.rng))
+            if question.allows(point):
+                points[self._space.canonical(point)] = point
+        return list(points.values())
+
+    def _farthest(self, question: Question, rows: Floats, tried: Floats, odds: Floats) -> int:
+        """The candidate that is likely feasible and farthest from all that was tried."""
+        apart = np.ones(len(rows))
+        if len(tried):
+            apart = np.sqrt(self._encoding.squares(rows, tried)).sum(axis=2).min(axis=1)
+        return int((apart * odds + 1e-9 * question.rng.random(len(odds))).argmax())
+
+    def _gain(
+        self,
+        question: Question,
+        learner: Learner,
+        points: Sequence[Mapping[str, Scalar]],
+        rows: Floats,
+        count: int,
+    ) -> Floats:
+        """Hypervolume that the first `count` points are expected to add, in shares of the box.
+
+        The others are being measured: they count as if they came out as expected.
+        """
+        seen = learner.seen
+        values, front = seen.values[seen.feasible], seen.values[seen.front]
+        best, worst = values.min(axis=0), values.max(axis=0)
+        reference = best + REFERENCE * np.where(worst > best, worst - best, np.abs(worst) + 1)
+        beliefs = learner.beliefs(question, points, rows)
+        pending = np.stack([belief.centre[count:] for belief in beliefs], axis=1)
+        asked = [belief.first(count, boldness=self._settings.boldness) for belief in beliefs]
+        gain = expected_gain(asked, np.concatenate([front, pending]), reference)
+        gain /= float(np.prod(reference - best))
+        if gain.max() > 1e-12:
+            return gain
+        doubts = [b.deviation / max(float(b.deviation.max()), 1e-300) for b in asked]
+        unknown: Floats = 1e-12 * (1 + np.sum(doubts, axis=0))
+        return unknown  # nothing is to be won: learn
+
+    def _cheapest(
+        self, question: Question, learner: Learner, candidates: Sequence[Point], worth: Floats
+    ) -> Point:
+        """Of those that are worth about as much as the best: least time, fewest changes."""
+        good = np.flatnonzero(worth >= self._settings.near_enough * worth.max())
+        last = learner.seen.points[-1]
+
+        def price(index: int) -> tuple[float, int, float]:
+            point = candidates[index]
+            cost_s = question.forecasts.of(point).cost_s
+            changes = sum(last.get(name) != value for name, value in point.items())
+            return (cost_s or 0.0, changes, -float(worth[index]))
+
+        return candidates[min((int(index) for index in good), key=price)]

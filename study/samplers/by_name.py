@@ -1,0 +1,202 @@
+"""Which sampler for which study: every name, made right for our outcomes.
+
+Whatever the name, no point is proposed twice while others are left, points of other workers count,
+doomed points are never proposed, and points at which the bench broke come again. `auto` is the
+default; the others are for comparison, and for who knows better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import optuna
+from optuna.samplers import BaseSampler, TPESampler
+
+from objectives.errors import UsageError
+from objectives.space import SearchSpace
+from study.samplers.bayesian import ModelChooser, Prior, Settings
+from study.samplers.candidates import Chooser
+from study.samplers.choosers import GridChooser, HaltonChooser, RandomChooser, SamplerChooser
+from study.samplers.forecast import Forecast, Predict, SpaceExhaustedError, doomed_points
+from study.samplers.legacy_fitness import fitness_of
+from study.samplers.nsga import POPULATION, Mirror, make_nsga
+from study.samplers.point_sampler import PointSampler
+from study.samplers.tournament import TournamentSampler
+
+__all__ = [
+    "NAMES",
+    "Forecast",
+    "PointSampler",
+    "Predict",
+    "SpaceExhaustedError",
+    "doomed_points",
+    "make_sampler",
+]
+
+
+class TournamentChooser(SamplerChooser):
+    """Asks a tournament, and keeps it: it knows whose child each trial is."""
+
+    def __init__(self, sampler: TournamentSampler) -> None:
+        super().__init__(lambda seed: sampler)
+        self._sampler = sampler
+
+    def ancestry(self, study: optuna.Study, number: int) -> Mapping[str, object] | None:
+        """Generation and parents."""
+        return self._sampler.ancestry(study, number)
+
+    def generation(self, study: optuna.Study) -> int | None:
+        """The generation that the next trial will be in."""
+        return self._sampler.generation_of_seat(len(self._sampler.seated(study)))
+
+
+Make = Callable[..., Chooser]
+
+
+def _auto(
+    space: SearchSpace, seed: int | None, *, boldness: float = 1.0, design: int = 3
+) -> Chooser:
+    return ModelChooser(space, Settings(boldness=boldness, design=design))
+
+
+def _gp(space: SearchSpace, seed: int | None, *, n_startup_trials: int = 10) -> Chooser:
+    """The same model as a textbook has it: a random start, and nothing known beforehand."""
+    settings = Settings(
+        design=n_startup_trials,
+        random_design=True,
+        near_enough=1.0,
+        informed=False,
+        prior=Prior(),
+    )
+    return ModelChooser(space, settings)
+
+
+def _tournament(
+    space: SearchSpace,
+    seed: int | None,
+    *,
+    population_size: int = 10,
+    entrants: int = 4,
+    survivors: int = 2,
+    elitism: bool = True,
+    remeasure_elite: bool = False,
+    immigrants: int = 1,
+    mutation_prob: float | None = None,
+) -> Chooser:
+    sampler = TournamentSampler(
+        fitness=fitness_of,
+        population_size=population_size,
+        entrants=entrants,
+        survivors=survivors,
+        elitism=elitism,
+        remeasure_elite=remeasure_elite,
+        immigrants=immigrants,
+        mutation_prob=mutation_prob,
+        seed=seed,
+    )
+    return TournamentChooser(sampler)
+
+
+def _tpe(space: SearchSpace, seed: int | None, *, n_startup_trials: int = 10) -> Chooser:
+    conditional = any(parameter.when for parameter in space)
+
+    def make(own: int) -> BaseSampler:
+        return TPESampler(
+            multivariate=True,
+            group=conditional,
+            constant_liar=True,
+            n_startup_trials=n_startup_trials,
+            seed=own,
+        )
+
+    return SamplerChooser(make)
+
+
+def _nsgaii(space: SearchSpace, seed: int | None, *, population_size: int = POPULATION) -> Chooser:
+    return SamplerChooser(
+        lambda own: make_nsga(False, seed=own, population_size=population_size),
+        known_as=Mirror(space),
+    )
+
+
+def _nsgaiii(space: SearchSpace, seed: int | None, *, population_size: int = POPULATION) -> Chooser:
+    return SamplerChooser(
+        lambda own: make_nsga(True, seed=own, population_size=population_size),
+        known_as=Mirror(space),
+    )
+
+
+def _grid(space: SearchSpace, seed: int | None) -> Chooser:
+    return GridChooser(space)
+
+
+def _random(space: SearchSpace, seed: int | None) -> Chooser:
+    return RandomChooser()
+
+
+def _qmc(space: SearchSpace, seed: int | None) -> Chooser:
+    return HaltonChooser(space, seed)
+
+
+NAMES: Mapping[str, Make] = {
+    "auto": _auto,
+    "tournament": _tournament,
+    "tpe": _tpe,
+    "nsgaii": _nsgaii,
+    "nsgaiii": _nsgaiii,
+    "gp": _gp,
+    "grid": _grid,
+    "random": _random,
+    "qmc": _qmc,
+}
+"""What a study may ask for, and who makes it."""
+
+
+def make_sampler(
+    name: str,
+    *,
+    space: SearchSpace,
+    seed: int | None = None,
+    predict: Predict | None = None,
+    objectives: Sequence[str] = (),
+    budget: int | None = None,
+    repeats: int = 0,
+    exhausted: str = "raise",
+    **options: Any,  # noqa: ANN401 - as a configuration gives them
+) -> PointSampler:
+    """A sampler by name.
+
+    Args:
+        name: One of `NAMES`.
+        space: What may vary.
+        seed: Of everything that is drawn; None: another one for each worker.
+        predict: What arithmetic knows of a point before its launch.
+        objectives: Their names, for messages.
+        budget: Launched trials of the study, in all.
+        repeats: So many measurements again of points that decide the front.
+        exhausted: "raise" or "repeat", once nothing is left to propose.
+        **options: What the sampler itself takes.
+
+    Raises:
+        UsageError: The name or an option is unknown, or the sampler cannot serve this space.
+    """
+    if name not in NAMES:
+        raise UsageError(f"sampler: found {name!r}, allowed: {', '.join(NAMES)}")
+    try:
+        chooser = NAMES[name](space, seed, **options)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"sampler {name}: {_first_line(error)}") from error
+    return PointSampler(
+        space,
+        chooser,
+        predict=predict,
+        seed=seed,
+        budget=budget,
+        repeats=repeats,
+        exhausted=exhausted,
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]

@@ -1,0 +1,166 @@
+"""What a chooser is asked: one trial's point, out of those that are worth a launch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial
+
+from objectives.space import Scalar, SearchSpace
+from study.samplers.draws import random_point
+from study.samplers.forecast import Forecast, Forecasts
+from study.samplers.tried_points import History, Key
+
+LOOK_LIMIT = 600
+"""Of a large finite space, so many points are looked at for one proposal."""
+
+DRAWS = 400
+"""An infinite space is drawn from so often before a doomed point is let through."""
+
+Point = dict[str, Scalar]
+
+
+@dataclass
+class Question:
+    """Which point should this trial measure?
+
+    Attributes:
+        study: The study.
+        trial: The trial that asks; it holds no point yet.
+        space: What may vary.
+        history: What was tried, by everybody.
+        forecasts: What arithmetic knows.
+        rng: To draw from: it depends on the seed and on the trial's number only.
+        fixed: Values that the trial has to use.
+        remaining: Points of a finite space that nobody finished; None for an infinite one.
+    """
+
+    study: optuna.Study
+    trial: FrozenTrial
+    space: SearchSpace
+    history: History
+    forecasts: Forecasts
+    rng: np.random.Generator
+    fixed: Mapping[str, Scalar]
+    remaining: Mapping[Key, Point] | None
+    _claimed: set[Key] = field(init=False)
+    _listed: list[Point] | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        """Look up once what is being measured now."""
+        self._claimed = self.history.claimed
+
+    @property
+    def sees_all(self) -> bool:
+        """Whether `candidates` lists every point that is worth proposing."""
+        return self.remaining is not None and len(self.remaining) <= LOOK_LIMIT
+
+    def candidates(self) -> list[Point]:
+        """Points that are worth proposing; at most `LOOK_LIMIT` of a large space, at random.
+
+        Nobody has them, and they are not doomed. Points at which the bench broke before come
+        only when there are no others.
+
+        Returns:
+            In the space's order; empty where a finite space is exhausted, and always for an
+            infinite one.
+        """
+        if self._listed is None:
+            fresh = self._worthy(lambda key: key not in self.history.failed)
+            self._listed = fresh or self._worthy(lambda key: True)
+        return self._listed
+
+    def _worthy(self, wanted: Callable[[Key], bool]) -> list[Point]:
+        found: list[Point] = []
+        for point in self._shuffled([key for key in self.remaining or {} if wanted(key)]):
+            if not self.forecasts.of(point).doomed:
+                found.append(point)
+                if len(found) >= LOOK_LIMIT:
+                    break
+        return found
+
+    def _shuffled(self, keys: list[Key]) -> Iterator[Point]:
+        assert self.remaining is not None or not keys
+        if len(keys) > LOOK_LIMIT:
+            keys = [keys[index] for index in self.rng.permutation(len(keys))]
+        for key in keys:
+            if not self.history.is_taken(key, self._claimed) and self._fits(dict(key)):
+                assert self.remaining is not None
+                yield self.remaining[key]
+
+    def _fits(self, point: Mapping[str, Scalar]) -> bool:
+        return all(point.get(name) == value for name, value in self.fixed.items())
+
+    def allows(self, point: Mapping[str, Scalar]) -> bool:
+        """Whether a point may be proposed: nobody has it, and it is not doomed."""
+        key = self.space.canonical(point)
+        return (
+            self._fits(point)
+            and not self.history.is_taken(key, self._claimed)
+            and not self.forecasts.of(point).doomed
+        )
+
+    def drawn(self, count: int) -> list[Point]:
+        """Up to `count` different points of an infinite space that may be proposed.
+
+        Returns:
+            One point, the least bad of those that were drawn, if all of them are doomed.
+        """
+        found: dict[Key, Point] = {}
+        doomed: list[tuple[float, int, Point]] = []
+        for turn in range(max(DRAWS, 2 * count)):
+            point = self.with_fixed(random_point(self.space, self.rng))
+            if self.allows(point):
+                found[self.space.canonical(point)] = point
+                if len(found) >= count:
+                    break
+            else:
+                doomed.append((_excess(self.forecasts.of(point)), turn, point))
+        return list(found.values()) or [min(doomed)[2]]
+
+    def maximises(self, objective: str) -> bool:
+        """Whether an objective is to be maximised, by its name."""
+        names = self.study.metric_names or []
+        directions = dict(zip(names, self.study.directions, strict=False))
+        return directions.get(objective) == optuna.study.StudyDirection.MAXIMIZE
+
+    def again(self) -> Question:
+        """The same question, listing anew what is worth a launch."""
+        return Question(
+            study=self.study,
+            trial=self.trial,
+            space=self.space,
+            history=self.history,
+            forecasts=self.forecasts,
+            rng=self.rng,
+            fixed=self.fixed,
+            remaining=self.remaining,
+        )
+
+    def with_fixed(self, point: Point) -> Point:
+        """The point with the values that the trial has to use."""
+        return {**point, **{k: v for k, v in self.fixed.items() if k in point}}
+
+
+def _excess(forecast: Forecast) -> float:
+    return sum(max(value, 0.0) for value in forecast.excess.values())
+
+
+class Chooser(Protocol):
+    """Who answers."""
+
+    def choose(self, question: Question) -> Mapping[str, Scalar]:
+        """The point that the trial should measure."""
+        ...
+
+    def ancestry(self, study: optuna.Study, number: int) -> Mapping[str, object] | None:
+        """`generation` and `parents` of a trial, where the chooser has such things."""
+        ...
+
+    def generation(self, study: optuna.Study) -> int | None:
+        """The generation that the next trial will be in, where there are generations."""
+        ...

@@ -1,0 +1,206 @@
+"""A sampler that proposes whole points, each once, whoever chooses them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from objectives.space import SearchSpace
+from study.samplers.candidates import Chooser, Point, Question
+from study.samplers.forecast import Forecasts, Predict, SpaceExhaustedError
+from study.samplers.replicates import points_to_repeat, repeats_used
+from study.samplers.tried_points import (
+    History,
+    Remaining,
+    fixed_params,
+    is_launched,
+    is_whole,
+    wait_for_turn,
+)
+
+
+class PointSampler(BaseSampler):
+    """Proposes whole points of a space, each once, as a chooser chooses them.
+
+    Args:
+        space: What may vary.
+        chooser: Who chooses.
+        predict: What arithmetic knows of a point; None: nothing.
+        seed: Of everything that is drawn; None: another one for each worker.
+        budget: Launched trials of the study, in all; None: no limit.
+        repeats: So many more measurements of points that decide the front, when the space is
+            exhausted or the rest of the budget is needed for them.
+        exhausted: What to do when nothing is left: "raise" a `SpaceExhaustedError`, or "repeat"
+            the point that was measured least often.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        chooser: Chooser,
+        *,
+        predict: Predict | None = None,
+        seed: int | None = None,
+        budget: int | None = None,
+        repeats: int = 0,
+        exhausted: str = "raise",
+    ) -> None:
+        self._space = space
+        self._chooser = chooser
+        self._entropy = np.random.SeedSequence(seed).entropy
+        self._budget = budget
+        self._repeats = repeats
+        self._exhausted = exhausted
+        self._independent = RandomSampler(seed=seed)
+        self._forecasts = Forecasts(space, predict)
+        self._points = space.points()
+        self._known: WeakKeyDictionary[optuna.Study, tuple[History, Remaining | None]]
+        self._known = WeakKeyDictionary()
+
+    def reseed_rng(self) -> None:
+        """Draw from another seed: Optuna calls this in each of several threads."""
+        self._entropy = np.random.SeedSequence().entropy
+        self._independent.reseed_rng()
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """All parameters, the conditional ones too."""
+        return self._space.distributions()
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """A whole point.
+
+        Raises:
+            SpaceExhaustedError: Nothing is left to propose.
+        """
+        history, _ = self._known_of(study)
+        wait_for_turn(study, history, trial.number)
+        return dict(self._answer(self._question(study, trial)))
+
+    def _question(self, study: optuna.Study, trial: FrozenTrial) -> Question:
+        """What a trial asks, once the history is up to date."""
+        history, remaining = self._known_of(study)
+        self._forecasts.begin(len(history.finished))
+        return Question(
+            study=study,
+            trial=trial,
+            space=self._space,
+            history=history,
+            forecasts=self._forecasts,
+            rng=self._rng(trial.number),
+            fixed=fixed_params(trial),
+            remaining=None if remaining is None else remaining.after(history),
+        )
+
+    def _answer(self, question: Question) -> Mapping[str, Any]:
+        baseline = self._baseline(question)
+        if baseline is not None:
+            return baseline
+        exhausted = question.remaining is not None and not question.candidates()
+        if exhausted or self._rest_is_for_repeats(question):
+            again = self._to_repeat(question)
+            if again is not None:
+                return again
+        if exhausted:
+            return self._when_exhausted(question)
+        return self._checked(question)
+
+    def _known_of(self, study: optuna.Study) -> tuple[History, Remaining | None]:
+        """What everybody tried, and what nobody finished."""
+        if study not in self._known:
+            left = None if self._points is None else Remaining(self._space, self._points)
+            self._known[study] = (History(self._space), left)
+        return self._known[study]
+
+    def _rng(self, number: int) -> np.random.Generator:
+        assert isinstance(self._entropy, int)
+        return np.random.default_rng([self._entropy, max(0, number)])
+
+    def _checked(self, question: Question) -> Mapping[str, Any]:
+        """The chooser's answer, forecast once more: what was learned since may have doomed it."""
+        point = self._chooser.choose(question)
+        if self._forecasts.any and self._forecasts.of(point, fresh=True).doomed:
+            return self._chooser.choose(question.again())
+        return point
+
+    def _baseline(self, question: Question) -> Point | None:
+        """What runs today, first, unless somebody has it already."""
+        stored = question.study.user_attrs.get("baseline")
+        if question.history.finished or not isinstance(stored, Mapping):
+            return None
+        point = self._space.spelt(stored)
+        return point if is_whole(self._space, point) and question.allows(point) else None
+
+    def _rest_is_for_repeats(self, question: Question) -> bool:
+        if not self._repeats or self._budget is None:
+            return False
+        launched = sum(map(is_launched, question.history.finished)) + len(question.history.running)
+        used = repeats_used(question.history)
+        return launched >= self._budget - (self._repeats - used)
+
+    def _to_repeat(self, question: Question) -> Point | None:
+        if repeats_used(question.history) >= self._repeats:
+            return None
+        claimed = question.history.claimed
+        for point in points_to_repeat(question.study, self._space):
+            if self._space.canonical(point) not in claimed:
+                return point
+        return None
+
+    def _when_exhausted(self, question: Question) -> Point:
+        counts = question.history.counts
+        if self._exhausted == "raise" or not counts:
+            raise SpaceExhaustedError(
+                "every point of the space is measured, being measured, or known not to work"
+            )
+        least = min(counts, key=lambda key: counts[key])
+        return dict(least)
+
+    def is_exhausted(self, study: optuna.Study) -> bool:
+        """Whether nothing is left to propose: no point, and nothing to be repeated."""
+        question = self._outlook(study)
+        return question is not None and not question.candidates() and not self._to_repeat(question)
+
+    def points_left(self, study: optuna.Study) -> int | None:
+        """Points of a finite space that nobody has and that may work; None for an infinite one.
+
+        Of a large space no more than `study.samplers.candidates.LOOK_LIMIT` are counted.
+        """
+        question = self._outlook(study)
+        return None if question is None else len(question.candidates())
+
+    def generation(self, study: optuna.Study) -> int | None:
+        """The generation that the next trial will be in; None without generations."""
+        return self._chooser.generation(study)
+
+    def _outlook(self, study: optuna.Study) -> Question | None:
+        """What the next trial would be asked; None for an infinite space."""
+        if self._points is None:
+            return None
+        history, _ = self._known_of(study)
+        history.update(study)
+        return self._question(study, create_trial(state=TrialState.WAITING))
+
+    def sample_independent(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:  # noqa: ANN401 - as Optuna declares it
+        """A parameter that the space does not know, at random."""
+        return self._independent.sample_independent(study, trial, param_name, param_distribution)
+
+    def ancestry(self, study: optuna.Study, number: int) -> Mapping[str, object] | None:
+        """`generation` and `parents` of a trial, where the chooser has such things."""
+        return self._chooser.ancestry(study, number)

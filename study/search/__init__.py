@@ -1,0 +1,26 @@
+"""The loop around the trials: what is queued, when to stop, progress, lineage."""
+
+from __future__ import annotations
+
+from study.search.lineage import ATTR, chain, lineage_for, verify_lineage
+from study.search.live import Live
+from study.search.loop import Limits, Search, run_search
+from study.search.metrics_file import write_metrics
+from study.search.progress import Holding, Lines, Progress, Quiet, setting
+
+__all__ = [
+    "ATTR",
+    "Holding",
+    "Limits",
+    "Lines",
+    "Live",
+    "Progress",
+    "Quiet",
+    "Search",
+    "chain",
+    "lineage_for",
+    "run_search",
+    "setting",
+    "verify_lineage",
+    "write_metrics",
+]

@@ -1,0 +1,189 @@
+"""The loop around the trials: what is queued first, what a failed trial means, when to stop."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from objectives.errors import BenchError, UsageError
+from storage import trials
+from study.config import StudyConfig
+from study.samplers import Predict, doomed_points, is_launched
+from study.search.progress import Progress
+from study.search.stopping import Stopping
+
+SMALL_SPACE = 200
+"""In a space of at most so many points, those that are never launched are recorded, too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """A study that is open, and how its trials are judged.
+
+    Attributes:
+        config: What a person wants.
+        study: The open study, its sampler set.
+        objective: Judges a trial.
+        attrs: What stands on the study.
+        predict: What arithmetic knows of a point before a launch; None: nothing.
+    """
+
+    config: StudyConfig
+    study: optuna.Study
+    objective: Callable[[optuna.Trial], tuple[float, ...]]
+    attrs: Mapping[str, object]
+    predict: Predict | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What the command line allows, beside the configuration's budget.
+
+    Attributes:
+        trials: Launched trials from now on; None: the budget decides.
+        timeout_s: Seconds from now on; None: the budget decides.
+    """
+
+    trials: int | None = None
+    timeout_s: float | None = None
+
+
+def run_search(
+    search: Search,
+    limits: Limits,
+    progress: Progress,
+    *,
+    ended: Callable[[optuna.Study], None] = lambda study: None,
+) -> bool:
+    """Ask, judge, tell, until there is a reason to stop.
+
+    Args:
+        search: The study, and how its trials are judged.
+        limits: What the command line allows.
+        progress: Told what happens.
+        ended: Called after every trial.
+
+    Returns:
+        Whether the bench is healthy; if not, the reason was told.
+
+    Raises:
+        UsageError: The study was measured under other conditions.
+    """
+    config, study = search.config, search.study
+    _check_same(study, search.attrs, config)
+    trials.put_attrs(study, search.attrs)
+    _queue(search, progress)
+    names = list(config.directions)
+    budget = config.document.budget
+    stopping = Stopping(
+        space=config.space,
+        trials=_launches(study) + limits.trials if limits.trials else budget.trials,
+        timeout_s=limits.timeout_s or budget.timeout_s,
+        generations=budget.generations if config.document.sampler.name == "tournament" else None,
+        patience=budget.patience,
+        tolerance=budget.tolerance,
+    )
+    reason = stopping.reason(study)
+    faults = _Faults()
+
+    def told(study: optuna.Study, trial: FrozenTrial) -> None:
+        faults.see(study, trial, progress)
+        progress.ended(trial, names, stopping.left(study))
+        ended(study)
+        if faults.stop:
+            study.stop()
+
+    if reason is None:
+        study.optimize(
+            search.objective, n_trials=None, callbacks=[told, stopping], catch=(BenchError,)
+        )
+        reason = stopping.reason(study) or faults.stop
+    if not faults.stop:
+        _record_doomed(search, told)
+    if reason:
+        progress.note(reason)
+    return faults.stop is None
+
+
+def _record_doomed(search: Search, told: Callable[[optuna.Study, FrozenTrial], None]) -> None:
+    """Points that are certain not to work: recorded with their cause, once the rest is known."""
+    space, study = search.config.space, search.study
+    if search.predict is None or (space.size or SMALL_SPACE + 1) > SMALL_SPACE:
+        return
+    known = {space.canonical(trial.params) for trial in study.get_trials(deepcopy=False)}
+    doomed = [p for p in doomed_points(space, search.predict) if space.canonical(p) not in known]
+    for point in doomed:
+        study.enqueue_trial(point)
+    if doomed:
+        study.optimize(
+            search.objective, n_trials=len(doomed), callbacks=[told], catch=(BenchError,)
+        )
+
+
+@dataclass
+class _Faults:
+    """What to do about trials that failed: try again, or stop the bench."""
+
+    stop: str | None = None
+
+    def see(self, study: optuna.Study, trial: FrozenTrial, progress: Progress) -> None:
+        """Look at a trial that just ended."""
+        if trial.state != TrialState.FAIL:
+            return
+        error = trial.user_attrs.get("error", {})
+        if error.get("type") == "OrphanError":
+            self.stop = f"the bench stops: {error.get('message')}"
+        elif error.get("cause") == "device_fault":
+            self.stop = f"the device is at fault, the bench stops: {error.get('message')}"
+        elif trials.enqueue_again(study, trial):
+            progress.note(f"trial {trial.number} will be tried again")
+        else:
+            progress.note(f"trial {trial.number} failed too often and is left alone")
+            if not _anything_worked(study):
+                self.stop = "nothing works on this bench; see the last trial's log"
+
+
+def _anything_worked(study: optuna.Study) -> bool:
+    return any(map(is_launched, study.get_trials(deepcopy=False)))
+
+
+def _launches(study: optuna.Study) -> int:
+    """Trials that used a slot of the budget: those that launched something."""
+    return sum(map(is_launched, study.get_trials(deepcopy=False)))
+
+
+def _check_same(study: optuna.Study, attrs: Mapping[str, object], config: StudyConfig) -> None:
+    """Refuse to mix trials that were measured under different conditions."""
+    known = study.user_attrs
+    for key, what in (
+        ("load", "load"),
+        ("weights", "weights"),
+        ("device", "device"),
+        ("replay", "table"),
+        ("objectives", "objectives"),
+        ("constraints", "constraints"),
+    ):
+        old, new = known.get(key), attrs.get(key)
+        if key == "device" and isinstance(old, dict) and isinstance(new, dict):
+            old, new = old.get("uuid"), new.get("uuid")
+        if study.trials and key in known and json.dumps(old) != json.dumps(new):
+            raise UsageError(
+                f"study {config.name!r} was measured with another {what}; "
+                "give this one another --study-name"
+            )
+
+
+def _queue(search: Search, progress: Progress) -> None:
+    """The baseline first; what a killed run left behind next."""
+    study, baseline = search.study, search.config.baseline
+    for number in trials.sweep(study):
+        progress.note(f"trial {number} was cut off; its point is measured again")
+    for trial in trials.unfinished_business(study):
+        if trials.enqueue_again(study, trial):
+            progress.note(f"trial {trial.number} was interrupted; its point is measured again")
+    if baseline is not None and not study.get_trials(deepcopy=False):
+        study.enqueue_trial(baseline, user_attrs={"baseline": True})

@@ -1,0 +1,102 @@
+"""A study's state as a Prometheus text file, for node_exporter's textfile collector.
+
+The file is replaced as a whole, so whoever scrapes it never reads half of one.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from objectives.errors import UsageError
+from study.results import Findings, causes, hypervolume_now
+
+STATES = ("COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING")
+PREFIX = "gpu_allocation_study"
+
+Sample = tuple[Mapping[str, str], float]
+
+
+def metrics_text(findings: Findings) -> str:
+    """The text exposition, version 0.0.4."""
+    lines: list[str] = []
+    for name, words, samples in _metrics(findings):
+        found = list(samples)
+        if found:
+            lines += [f"# HELP {PREFIX}_{name} {words}", f"# TYPE {PREFIX}_{name} gauge"]
+            lines += [_line(f"{PREFIX}_{name}", findings, sample) for sample in found]
+    return "\n".join(lines) + "\n"
+
+
+def write_metrics(findings: Findings, path: Path) -> None:
+    """Replace the file with the study's state.
+
+    Raises:
+        UsageError: It cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(metrics_text(findings))
+        Path(name).chmod(0o644)  # the collector is another user
+        Path(name).replace(path)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def _metrics(findings: Findings) -> Iterator[tuple[str, str, Iterable[Sample]]]:
+    """Name, help and samples of every metric; one without samples is left out."""
+    yield (
+        "trials",
+        "Trials by Optuna state; PRUNED is infeasible.",
+        [({"state": state}, findings.count(state)) for state in STATES],
+    )
+    yield (
+        "infeasible_trials",
+        "Infeasible trials by cause.",
+        [({"cause": cause}, times) for cause, times in causes(findings)],
+    )
+    yield "front_size", "Settings on the front.", [({}, len(findings.front))]
+    volume = hypervolume_now(findings)
+    yield (
+        "front_hypervolume",
+        "Share of the measured ranges that the front dominates, 0 to 1.",
+        [] if volume is None else [({}, volume)],
+    )
+    yield "best", "Best median of an objective among feasible settings.", _best(findings)
+    last = next((t for t in reversed(findings.trials) if t.cause), None)
+    yield (
+        "last_cause",
+        "The trial that last ended without a measurement, and why.",
+        [] if last is None else [({"cause": str(last.cause)}, last.number)],
+    )
+    ended = [
+        trial.started.timestamp() + (trial.duration_s or 0.0)
+        for trial in findings.trials
+        if trial.started is not None and trial.duration_s is not None
+    ]
+    yield (
+        "last_trial_end_seconds",
+        "When a trial last ended, seconds since the epoch.",
+        [({}, max(ended))] if ended else [],
+    )
+
+
+def _best(findings: Findings) -> Iterator[Sample]:
+    for name, direction in findings.directions.items():
+        values = [setting.values()[name] for setting in findings.settings]
+        if values:
+            yield {"objective": name}, min(values) if direction == "minimize" else max(values)
+
+
+def _line(name: str, findings: Findings, sample: Sample) -> str:
+    labels = {"study": findings.study, "weights": findings.weights, **sample[0]}
+    listed = ",".join(f'{key}="{_escaped(value)}"' for key, value in labels.items())
+    return f"{name}{{{listed}}} {sample[1]:.12g}"
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")

@@ -1,0 +1,23 @@
+"""From a checked configuration to a bench, its objective, its predictions and its attributes."""
+
+from __future__ import annotations
+
+from study.setup.dummy_models import DummyLlm
+from study.setup.make_bench import make_bench
+from study.setup.make_objective import serving_objective
+from study.setup.predictions import Predicted, forecaster, predict_all
+from study.setup.study_attrs import replay_attrs, study_attrs
+from study.setup.weights import default_cache, dummy_llm
+
+__all__ = [
+    "DummyLlm",
+    "Predicted",
+    "default_cache",
+    "dummy_llm",
+    "forecaster",
+    "make_bench",
+    "predict_all",
+    "replay_attrs",
+    "serving_objective",
+    "study_attrs",
+]

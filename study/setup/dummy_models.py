@@ -1,0 +1,98 @@
+"""The shapes of models: enough to make random weights of the same size, and to say how large.
+
+Pure: what makes the files is `study.setup.weights`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from objectives.errors import UsageError
+
+_AWQ = {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True, "version": "gemm"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DummyLlm:
+    """The shape of a language model whose weights are random."""
+
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate: int
+    vocab: int
+    max_position: int  # tokens
+    family: Literal["llama", "qwen2"] = "llama"
+    tied: bool = False  # input and output embeddings are one
+    quantization: Literal["awq"] | None = None  # 4 bits a weight
+
+    def config(self) -> dict[str, Any]:
+        """As Hugging Face's `config.json` says it.
+
+        Raises: UsageError, if the shape cannot be computed.
+        """
+        if self.heads % self.kv_heads:
+            raise UsageError(
+                f"heads: {self.heads} is no multiple of kv_heads, which are {self.kv_heads}"
+            )
+        if self.family == "qwen2" and self.heads * self.head_dim != self.hidden:
+            raise UsageError(f"hidden: {self.hidden} is not heads times head_dim, as qwen2 needs")
+        config = {
+            "architectures": [
+                {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM"}[self.family]
+            ],
+            "model_type": self.family,
+            "num_hidden_layers": self.layers,
+            "hidden_size": self.hidden,
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": self.kv_heads,
+            "head_dim": self.head_dim,
+            "intermediate_size": self.intermediate,
+            "vocab_size": self.vocab,
+            "max_position_embeddings": self.max_position,
+            "tie_word_embeddings": self.tied,
+            "hidden_act": "silu",
+            "rms_norm_eps": 1e-6,
+            "rope_theta": 1_000_000.0,
+            "torch_dtype": "float16" if self.quantization else "bfloat16",
+        }
+        return config | ({"quantization_config": _AWQ} if self.quantization else {})
+
+
+def _qwen(
+    layers: int,
+    hidden: int,
+    heads: int,
+    kv_heads: int,
+    intermediate: int,
+    *,
+    large: bool = False,
+    quantization: Literal["awq"] | None = None,
+) -> DummyLlm:
+    """A Qwen2.5: heads of 64 or 128, 32768 tokens; from 7B on, embeddings of their own."""
+    return DummyLlm(
+        family="qwen2",
+        vocab=152_064 if large else 151_936,
+        tied=not large,
+        quantization=quantization,
+        layers=layers,
+        hidden=hidden,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=hidden // heads,
+        intermediate=intermediate,
+        max_position=32_768,
+    )
+
+
+LLM_SHAPES: dict[str, DummyLlm] = {
+    "Qwen/Qwen2.5-0.5B-Instruct": _qwen(24, 896, 14, 2, 4864),
+    "Qwen/Qwen2.5-1.5B-Instruct": _qwen(28, 1536, 12, 2, 8960),
+    "Qwen/Qwen2.5-3B-Instruct": _qwen(36, 2048, 16, 2, 11008),
+    "Qwen/Qwen2.5-7B-Instruct": _qwen(28, 3584, 28, 4, 18944, large=True),
+    "Qwen/Qwen2.5-7B-Instruct-AWQ": _qwen(28, 3584, 28, 4, 18944, large=True, quantization="awq"),
+}
+"""Models whose names are enough for random weights of the same size (their config.json)."""

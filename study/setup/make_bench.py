@@ -1,0 +1,205 @@
+"""From a checked configuration to a bench: device, engines, weights, load."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from objectives.device import Device, open_device
+from objectives.errors import EngineError, UsageError
+from objectives.load import LlmLoad, LoadProfile, SttLoad, plan
+from objectives.servers import Command, Engine, Hold, Neighbour, Role, Running
+from objectives.trial import Bench, Objective
+from study.config import NeighbourSection, StudyConfig, fixed_settings
+from study.engines import build_engine, capability_of, check_engine, find_engine
+from study.setup.weights import (
+    dummy_shape,
+    llm_weights_bytes,
+    model_shape,
+    resolve_llm,
+    resolve_whisper,
+)
+
+GIB = 1 << 30
+SMALL_VOCABULARY = 2048
+"""Token ids below this exist in every model that is served; used where the model's is unknown."""
+
+
+def make_bench(config: StudyConfig, *, build_engines: bool, say: Callable[[str], None]) -> Bench:
+    """Everything that a study's trials share; makes what is missing, and says so.
+
+    Args:
+        config: What a person wants.
+        build_engines: Build the engines that are missing.
+        say: Told what happens, a sentence at a time.
+
+    Raises:
+        UsageError: Something that the configuration names is not there.
+        EngineError: There is no engine that can run a server, or building it failed.
+    """
+    document = config.document
+    device = open_device(document.device)
+    say(f"device: {device.name}, {device.total_bytes / GIB:.1f} GiB")
+    for reason in device.passed_over:
+        say(f"not taken: {reason}")
+    vllm_engine = _engine("vllm", document.engines.vllm, device, build_engines, say)
+    named = document.engines.whisper
+    whisper_engine = _engine(
+        "whisper",
+        document.engines.vllm if named == "auto" else named,
+        _whisper_device(config, device),
+        build_engines,
+        say,
+    )
+    settled = device.settle()
+    if settled[1].total_bytes > settled[0].total_bytes:
+        say(
+            f"memory of {device.name} grew from {settled[0].total_bytes / GIB:.1f} to "
+            f"{settled[1].total_bytes / GIB:.1f} GiB when it was touched"
+        )
+    llm = resolve_llm(
+        document.vllm.model,
+        document.vllm.weights,
+        engine=vllm_engine,
+        spec=dummy_shape(config),
+        say=say,
+    )
+    whispers = {
+        name: resolve_whisper(name, document.whisper.weights, engine=whisper_engine, say=say)
+        for name in whisper_models(config)
+    }
+    shape, missing = model_shape(config, Path(llm.model) if llm.local else None)
+    if shape is None:
+        say(f"the KV cache cannot be predicted: {missing}")
+    profile = load_profile(config, shape.vocab if shape is not None else None)
+    settings = fixed_settings(document)
+    return Bench(
+        space=config.space,
+        device=device,
+        vllm_engine=vllm_engine,
+        whisper_engine=whisper_engine,
+        vllm=settings["vllm"],
+        whisper=settings["whisper"],
+        llm_path=llm.model,
+        llm_is_dummy=llm.weights == "dummy",
+        llm_is_local=llm.local,
+        shape=shape,
+        shape_missing=missing,
+        llm_weights_bytes=llm_weights_bytes(config, llm.model, shape, local=llm.local),
+        whisper_paths={name: found.model for name, found in whispers.items()},
+        whisper_is_dummy=document.whisper.weights == "dummy",
+        neighbours=[neighbour_of(section) for section in document.neighbours],
+        start_order=document.start_order,
+        profile=profile,
+        trace=plan(profile),
+        quantile=document.load.quantile,
+        objectives=[
+            Objective(name=name, target=objective.target)
+            for name, objective in document.objectives.items()
+        ],
+        limits=config.limits,
+        wer=_published(config),
+        headroom_bytes=round(document.headroom_gib * GIB),
+        vllm_start_s=document.vllm.start_timeout_s,
+        whisper_start_s=document.whisper.start_timeout_s,
+        trial_timeout_s=document.budget.trial_timeout_s,
+    )
+
+
+def _engine(
+    role: Role, configured: str, device: Device, build: bool, say: Callable[[str], None]
+) -> Engine:
+    """The engine of a server, judged against the device; built if that was asked for."""
+    try:
+        engine = find_engine(role, configured, device.kind)
+    except EngineError as error:
+        if not build:
+            raise EngineError(f"{error}; or run with --build-engines") from error
+        build_engine(device.kind, say=say, capability=capability_of(device))
+        engine = find_engine(role, configured, device.kind)
+    report = check_engine(engine, device, roles=(role,), live=False)
+    if not report.ok:
+        raise EngineError("; ".join(report.problems))
+    return engine
+
+
+def _whisper_device(config: StudyConfig, device: Device) -> Device:
+    """Where Whisper runs in every candidate: the CPU, or (also) the study's device."""
+    varies = any(str(parameter.binding) == "whisper.device" for parameter in config.space)
+    return open_device("cpu") if config.document.whisper.device == "cpu" and not varies else device
+
+
+def whisper_models(config: StudyConfig) -> tuple[str, ...]:
+    """Every Whisper model that a candidate can have."""
+    for parameter in config.space:
+        if parameter.binding.server == "whisper" and parameter.binding.kind == "model":
+            return tuple(str(value) for value in parameter.values() or ())
+    return (config.document.whisper.model,)
+
+
+def _published(config: StudyConfig) -> Mapping[str, float]:
+    """Published word error rates; complete where they are an objective.
+
+    Raises:
+        UsageError: One is missing.
+    """
+    rates = config.document.wer
+    missing = [name for name in whisper_models(config) if name not in rates]
+    if missing and "wer" in config.directions:
+        raise UsageError(f"{config.source or 'bundled study'}: wer.{missing[0]}: missing")
+    return rates
+
+
+def load_profile(config: StudyConfig, vocabulary: int | None) -> LoadProfile:
+    """The load as the bench takes it.
+
+    Args:
+        config: What a person wants.
+        vocabulary: Tokens of the model's vocabulary, if known.
+
+    Raises:
+        UsageError: The load contradicts itself.
+    """
+    load = config.document.load
+    try:
+        return LoadProfile(
+            seed=config.document.seed,
+            llm=LlmLoad(
+                rate_rps=load.llm.rate_rps,
+                arrivals=load.llm.arrivals,
+                prompt_tokens=load.llm.prompt_tokens,
+                output_tokens=load.llm.output_tokens,
+                vocab_size=vocabulary or SMALL_VOCABULARY,
+            ),
+            stt=SttLoad(
+                rate_rps=load.stt.rate_rps,
+                arrivals=load.stt.arrivals,
+                clip_s=load.stt.clip_s,
+                files=tuple(Path(file) for file in load.stt.files),
+                output_tokens=load.stt.output_tokens,
+            ),
+            warmup_s=load.warmup_s,
+            measure_s=load.measure_s,
+            drain_s=load.drain_s,
+            timeout_s=load.timeout_s,
+        )
+    except ValueError as error:
+        raise UsageError(f"{config.source or 'bundled study'}: load.{error}") from error
+
+
+def neighbour_of(section: NeighbourSection) -> Neighbour:
+    """A neighbour as a configuration declares it."""
+    if section.kind == "running":
+        assert section.match is not None
+        least = None if section.gib is None else round(section.gib * GIB)
+        return Running(name=section.name, match=section.match, min_bytes=least)
+    if section.kind == "command":
+        return Command(
+            name=section.name,
+            argv=section.argv,
+            env=section.env,
+            ready_s=section.ready_s,
+            url=section.url,
+        )
+    assert section.gib is not None
+    return Hold(name=section.name, bytes_=round(section.gib * GIB))

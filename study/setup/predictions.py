@@ -1,0 +1,143 @@
+"""What arithmetic says of a configuration's candidates before anything is launched."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from objectives.candidate import Candidate
+from objectives.device import Device, open_device
+from objectives.errors import EngineError, UsageError
+from objectives.measurement import capacity
+from objectives.memory import Calibration
+from objectives.models import ModelShape
+from objectives.space import Scalar
+from objectives.trial import LATEST_VLLM, Bench, Outlook, Prospect, look, look_ahead
+from study.config import StudyConfig, fixed_settings
+from study.engines import find_engine
+from study.samplers import Forecast
+from study.setup.make_bench import GIB, neighbour_of
+from study.setup.weights import llm_weights_bytes, model_shape
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predicted:
+    """What arithmetic says of one candidate before anything is launched."""
+
+    params: Mapping[str, Scalar]
+    prospect: Prospect
+
+    @property
+    def fits(self) -> bool:
+        """Whether it would be launched, and is expected to start."""
+        return self.prospect.fits
+
+
+def predict_all(config: StudyConfig) -> list[Predicted]:
+    """Predict every candidate of a finite space against the live device; launches nothing.
+
+    Raises:
+        UsageError: The space has no end, or the model's shape is not known.
+    """
+    points = config.space.points()
+    if points is None:
+        raise UsageError(f"{config.name}: the space has no end; give its parameters steps")
+    device = open_device(config.document.device)
+    shape, missing = model_shape(config, None)
+    if shape is None:
+        raise UsageError(f"{config.name}: {missing}")
+    outlook = outlook_for(config, device, shape)
+    state = device.read()
+    settings = fixed_settings(config.document)
+    return [
+        Predicted(
+            params=point,
+            prospect=look_ahead(
+                Candidate.lay(
+                    config.space, point, vllm=settings["vllm"], whisper=settings["whisper"]
+                ),
+                outlook,
+                state,
+                Calibration(),
+            ),
+        )
+        for point in points
+    ]
+
+
+def outlook_for(config: StudyConfig, device: Device, shape: ModelShape) -> Outlook:
+    """What a prediction needs, without a bench: no engine has to be there."""
+    try:
+        version = find_engine("vllm", config.document.engines.vllm, device.kind).vllm_version
+    except (EngineError, UsageError):
+        version = None
+    model = config.document.vllm.model or "dummy"
+    order = config.document.start_order
+    return Outlook(
+        shape=shape,
+        model=model,
+        device_kind=device.kind,
+        device_uuid=device.uuid,
+        vllm_version=version or LATEST_VLLM,
+        weights_bytes=llm_weights_bytes(config, model, shape, local=Path(model).exists()),
+        neighbours=[neighbour_of(section) for section in config.document.neighbours],
+        whisper_first=order.index("whisper") < order.index("vllm"),
+        headroom_bytes=round(config.document.headroom_gib * GIB),
+    )
+
+
+FRESH_S = 1.0
+"""So old may a reading of device and calibration be when many points are forecast at once."""
+
+
+def forecaster(
+    bench: Bench, learned: Callable[[], Calibration]
+) -> Callable[[Mapping[str, Scalar]], Forecast]:
+    """What arithmetic says of a point of the space, with the device as it is when it is asked.
+
+    Args:
+        bench: What the study's trials share.
+        learned: Gives what the starts so far taught.
+    """
+    read_at_s = -FRESH_S
+    state, known = bench.device.read(), Calibration()
+
+    def predict(params: Mapping[str, Scalar]) -> Forecast:
+        nonlocal read_at_s, state, known
+        if time.monotonic() - read_at_s >= FRESH_S:
+            state, known, read_at_s = bench.device.read(), learned(), time.monotonic()
+        over = bench.space.excess(params)
+        if over > 0:
+            return Forecast(feasible=False, certain=True, excess={"bounds": over})
+        candidate = Candidate.lay(bench.space, params, vllm=bench.vllm, whisper=bench.whisper)
+        prospect = look(candidate, bench, state, known)
+        if prospect.prediction is None:
+            return Forecast()
+        return Forecast(
+            feasible=prospect.fits,
+            certain=prospect.is_refused,
+            excess={"bounds": over, **prospect.excess},
+            figures=_expected(bench, candidate, prospect),
+        )
+
+    return predict
+
+
+def _expected(bench: Bench, candidate: Candidate, prospect: Prospect) -> dict[str, float]:
+    """The objectives that arithmetic knows before a launch."""
+    figures: dict[str, float] = {}
+    wer = bench.wer.get(candidate.whisper.model)
+    if wer is not None:
+        figures["wer"] = wer
+    load, predicted = bench.profile.llm, prospect.prediction
+    if load is not None and predicted is not None:
+        fitting = capacity(
+            load,
+            kv_cache_tokens=predicted.footprint.kv_cache_tokens,
+            block_tokens=predicted.kv.block_tokens,
+            max_num_seqs=prospect.max_num_seqs,
+        )
+        figures["concurrent_capacity"] = float(fitting.requests)
+    return figures

@@ -1,0 +1,157 @@
+import pynvml
+import pytest
+
+from objectives.device.cpu import CpuNode
+from objectives.device.discovery import foreign_processes, open_device, wait_for_memory
+from objectives.device.state import DeviceState
+from objectives.errors import OrphanError, UsageError
+from tests.fakes.fake_nvml import GIB, FakeGpu, FakeNvml
+
+FIRST = "GPU-aaaaaaaa-0000-0000-0000-000000000000"
+SECOND = "GPU-bbbbbbbb-0000-0000-0000-000000000000"
+
+
+@pytest.fixture
+def driver(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    gpus = (FakeGpu(uuid=FIRST), FakeGpu(uuid=SECOND, name="NVIDIA GeForce GTX 1080 Ti"))
+    with FakeNvml(*gpus).installed() as fake:
+        yield fake
+
+
+@pytest.fixture
+def no_driver():
+    with FakeNvml().installed() as fake:
+        fake.refused["nvmlInitWithFlags"] = pynvml.NVML_ERROR_LIBRARY_NOT_FOUND
+        yield fake
+
+
+def test_auto_takes_the_first_gpu(driver):
+    assert open_device("auto").uuid == FIRST
+
+
+def test_auto_passes_over_a_gpu_that_cannot_be_shared_and_says_so(driver):
+    driver.gpus[0].mig = True
+    device = open_device("auto")
+    assert device.uuid == SECOND
+    assert device.passed_over[0].startswith("cuda:0 NVIDIA GeForce RTX 3060: it is split by MIG")
+    assert device.describe()["passed_over"] == list(device.passed_over)
+
+
+def test_auto_takes_the_cpu_where_there_is_no_gpu_and_says_why(no_driver):
+    device = open_device("auto")
+    assert device.kind == "cpu"
+    assert device.passed_over == ("no NVIDIA driver (NVML Shared Library Not Found)",)
+
+
+def test_auto_takes_the_cpu_where_every_gpu_is_hidden(driver, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    device = open_device("auto")
+    assert device.kind == "cpu"
+    assert device.passed_over == ("no NVIDIA GPU is visible",)
+
+
+def test_cpu_is_the_cpu_whatever_gpus_there_are(driver):
+    assert isinstance(open_device("cpu"), CpuNode)
+
+
+def test_a_gpu_by_number_counts_among_the_visible(driver, monkeypatch):
+    assert open_device("cuda:1").uuid == SECOND
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert open_device("cuda:0").uuid == SECOND
+    assert open_device("cuda:0").index == 1
+
+
+def test_a_gpu_by_uuid_or_its_beginning(driver, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert open_device(SECOND).uuid == SECOND
+    assert open_device("GPU-bbbb").uuid == SECOND
+
+
+@pytest.mark.parametrize(
+    ("spec", "line"),
+    [
+        ("cuda:2", "device cuda:2 is not there; visible: cuda:0 NVIDIA GeForce RTX 3060, cuda:1"),
+        ("GPU-cccc", "0 devices have this UUID; there are: GPU-aaaa"),
+        ("GPU-", "2 devices have this UUID"),
+        ("MIG-1234", "only whole devices"),
+        ("gpu", "'gpu' found; allowed: auto, cpu, cuda, cuda:N, GPU-UUID"),
+        ("cuda:x", "allowed: auto"),
+    ],
+)
+def test_a_device_that_is_not_there_is_a_line_that_says_what_is(driver, spec, line):
+    with pytest.raises(UsageError) as refused:
+        open_device(spec)
+    assert line in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("spec", ["cuda", "cuda:0", FIRST])
+def test_a_gpu_is_asked_for_where_there_is_no_driver(no_driver, spec):
+    with pytest.raises(UsageError, match="no NVIDIA driver"):
+        open_device(spec)
+
+
+@pytest.mark.parametrize("spec", ["cuda:0", FIRST])
+def test_a_gpu_split_by_mig_is_refused_with_the_reason(driver, spec):
+    driver.gpus[0].mig = True
+    with pytest.raises(UsageError, match="split by MIG"):
+        open_device(spec)
+
+
+def test_where_no_gpu_can_be_shared_every_reason_is_given(driver):
+    driver.gpus[0].mig = True
+    driver.gpus[1].compute_mode = 2
+    with pytest.raises(UsageError, match=r"split by MIG.*Prohibited"):
+        open_device("cuda")
+
+
+def test_processes_that_are_not_ours_are_foreign(driver):
+    driver.gpus[0].processes = {10: GIB, 11: None, 12: 2 * GIB}
+    assert foreign_processes(open_device("cuda"), [10]) == {11: None, 12: 2 * GIB}
+
+
+def test_a_cpu_has_no_foreign_processes():
+    assert foreign_processes(CpuNode(), []) == {}
+
+
+class Draining(CpuNode):
+    """Gives a GiB back at every look, down to a last one that it keeps."""
+
+    def __init__(self, used_gib, kept_gib):
+        super().__init__()
+        self.used_gib, self.kept_gib = used_gib, kept_gib
+
+    def read(self):
+        used, self.used_gib = self.used_gib, max(self.kept_gib, self.used_gib - 1)
+        return state(used)
+
+
+def state(used_gib, **more):
+    return DeviceState(
+        total_bytes=10 * GIB, free_bytes=(10 - used_gib) * GIB, used_bytes=used_gib * GIB, **more
+    )
+
+
+def test_memory_that_comes_back_is_waited_for():
+    back = wait_for_memory(Draining(4, 1), state(1), tolerance_bytes=0, deadline_s=60)
+    assert back.used_bytes == GIB
+
+
+def test_a_tolerance_counts_as_back():
+    back = wait_for_memory(Draining(4, 4), state(3), tolerance_bytes=GIB, deadline_s=0)
+    assert back.used_bytes == 4 * GIB
+
+
+def test_memory_that_does_not_come_back_stops_the_bench():
+    with pytest.raises(OrphanError, match=r"2\.00 GiB are not back after 0 s"):
+        wait_for_memory(Draining(5, 3), state(1), tolerance_bytes=GIB, deadline_s=0.15)
+
+
+def test_the_process_that_keeps_it_is_named(driver):
+    device = open_device("cuda")
+    baseline = device.read()
+    driver.gpus[0].used_bytes = 6 * GIB
+    driver.gpus[0].processes = {4711: 5 * GIB}
+    with pytest.raises(OrphanError, match="held by process 4711"):
+        wait_for_memory(device, baseline, tolerance_bytes=64 << 20, deadline_s=0)

@@ -1,0 +1,44 @@
+import json
+
+from objectives.device.state import Activity, Device, DeviceState
+
+
+class Plain(Device):
+    """A device that knows no more than it must."""
+
+    kind = "cpu"
+    name = uuid = "plain"
+    index = None
+    total_bytes = 10
+
+    def read(self):
+        return DeviceState(total_bytes=10, free_bytes=4, used_bytes=6)
+
+    def describe(self):
+        return {}
+
+    def environment(self):
+        return {}
+
+
+def test_a_state_can_be_stored_and_leaves_out_what_is_not_known():
+    state = DeviceState(total_bytes=10, free_bytes=4, used_bytes=6)
+    assert state.document() == {"total_bytes": 10, "free_bytes": 4, "used_bytes": 6}
+
+
+def test_a_state_can_be_stored_with_its_processes():
+    state = DeviceState(
+        total_bytes=10, free_bytes=4, used_bytes=6, reserved_bytes=1, by_pid={9: None, 7: 3}
+    )
+    facts = json.loads(json.dumps(state.document()))
+    assert facts["by_pid"] == {"7": 3, "9": None}
+    assert facts["reserved_bytes"] == 1
+
+
+def test_most_devices_have_their_size_from_the_start():
+    before, after = Plain().settle()
+    assert before == after == Plain().read()
+
+
+def test_a_device_that_tells_nothing_of_its_activity():
+    assert Plain().activity() == Activity()

@@ -1,0 +1,74 @@
+"""Whisper's official models: names and dimensions."""
+
+import pytest
+
+from objectives.models.config import UnsupportedShapeError
+from objectives.models.whisper import (
+    WHISPER_DIMS,
+    WHISPER_NAMES,
+    canonical_name,
+    nearest_whisper,
+    whisper_dims,
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"),
+    [
+        ("tiny", 37.18),
+        ("base", 71.83),
+        ("small", 240.58),
+        ("medium", 762.32),
+        ("large-v2", 1541.38),
+        ("large-v3", 1541.57),
+        ("large-v3-turbo", 806.96),
+    ],
+)
+def test_whispers_sizes_are_the_published_ones(name, millions):
+    assert WHISPER_DIMS[name].parameters / 1e6 == pytest.approx(millions, abs=0.01)
+
+
+def test_a_checkpoint_is_as_large_as_the_published_one():
+    """OpenAI's tiny.pt has 75 572 083 bytes, small.pt 483 617 219."""
+    assert WHISPER_DIMS["tiny"].checkpoint_bytes == pytest.approx(75_572_083, rel=0.001)
+    assert WHISPER_DIMS["small"].checkpoint_bytes == pytest.approx(483_617_219, rel=0.001)
+
+
+def test_the_dimensions_are_written_by_openai_whispers_own_names():
+    assert WHISPER_DIMS["tiny"].to_dict() == {
+        "n_mels": 80,
+        "n_audio_ctx": 1500,
+        "n_audio_state": 384,
+        "n_audio_head": 6,
+        "n_audio_layer": 4,
+        "n_vocab": 51865,
+        "n_text_ctx": 448,
+        "n_text_state": 384,
+        "n_text_head": 6,
+        "n_text_layer": 4,
+    }
+
+
+def test_a_misspelt_name_is_answered_with_the_nearest():
+    assert nearest_whisper("smal") == "an official model; nearest: small"
+    assert nearest_whisper("xyzzy").startswith("one of tiny, base, small")
+
+
+@pytest.mark.parametrize(
+    ("short", "own"),
+    [("turbo", "large-v3-turbo"), ("large", "large-v3"), ("tiny.en", "tiny"), ("small", "small")],
+)
+def test_short_and_english_names_have_the_dimensions_of_the_multilingual_model(short, own):
+    assert canonical_name(short) == own
+    assert whisper_dims(short) == WHISPER_DIMS[own]
+
+
+def test_every_official_name_has_dimensions_and_no_other_has():
+    assert all(whisper_dims(name).parameters > 0 for name in WHISPER_NAMES)
+    with pytest.raises(UnsupportedShapeError, match=r"'turbo\.en' is none of tiny"):
+        whisper_dims("turbo.en")
+
+
+def test_dimensions_that_a_checkpoint_states_are_taken_as_they_are():
+    stated = WHISPER_DIMS["base"].to_dict() | {"n_audio_layer": 2}
+    assert whisper_dims(stated).n_audio_layer == 2

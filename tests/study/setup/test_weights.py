@@ -1,0 +1,186 @@
+"""Real models go through as they are named; random weights are made once, whole or not at all."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from objectives.errors import EngineError, UsageError
+from objectives.servers.engine import Engine
+from study.setup.dummy_models import DummyLlm
+from study.setup.weights import dummy_llm, dummy_whisper, resolve_llm, resolve_whisper
+from tests.objectives.engine_at_hand import real_engine
+
+SPEC = DummyLlm(
+    layers=2,
+    hidden=64,
+    heads=4,
+    kv_heads=2,
+    head_dim=16,
+    intermediate=128,
+    vocab=600,
+    max_position=512,
+)
+MAKER = """#!/bin/sh
+echo "$@" >> "{made}"
+for word in "$@"; do out="$word"; done
+{ending}
+"""
+
+
+@pytest.fixture
+def maker(tmp_path):
+    """An engine that only notes what it is asked to make, and makes an empty file."""
+    return fake_maker(tmp_path, 'echo weights > "$out"')
+
+
+def fake_maker(folder: Path, ending: str) -> Engine:
+    program = folder / "python"
+    program.write_text(MAKER.format(made=folder / "made", ending=ending))
+    program.chmod(0o755)
+    return Engine(name="fake", interpreter=program, cache=folder / "cache", python_version="3.12.0")
+
+
+def made(folder: Path) -> list[str]:
+    file = folder / "made"
+    return file.read_text().splitlines() if file.exists() else []
+
+
+class TestRealModels:
+    def test_a_name_goes_through(self, maker):
+        found = resolve_llm("Qwen/Qwen2.5-7B-Instruct-AWQ", "real", engine=maker)
+        assert (found.model, found.weights, found.local) == (
+            "Qwen/Qwen2.5-7B-Instruct-AWQ",
+            "real",
+            False,
+        )
+        assert resolve_whisper("small", "real", engine=maker).model == "small"
+
+    def test_a_folder_and_a_file_go_through_as_local(self, maker, tmp_path):
+        (tmp_path / "config.json").write_text("{}")
+        (tmp_path / "mine.pt").write_bytes(b"weights")
+        assert resolve_llm(str(tmp_path), "real", engine=maker).local
+        found = resolve_whisper(str(tmp_path / "mine.pt"), "real", engine=maker)
+        assert (found.local, found.size_bytes) == (True, 7)
+
+    @pytest.mark.parametrize("model", ["/nowhere/llm", "./nowhere", "~/nowhere"])
+    def test_a_folder_that_is_not_there_is_bad_usage(self, maker, model):
+        with pytest.raises(UsageError, match=r"vllm\.model: .* is no folder with a config\.json"):
+            resolve_llm(model, "real", engine=maker)
+
+    def test_a_folder_without_a_model_is_bad_usage(self, maker, tmp_path):
+        with pytest.raises(UsageError, match="is no folder with a config"):
+            resolve_llm(str(tmp_path), "real", engine=maker)
+
+    def test_real_weights_need_a_name(self, maker):
+        with pytest.raises(UsageError, match=r"vllm\.model: missing"):
+            resolve_llm(None, "real", engine=maker)
+
+    def test_a_misspelt_whisper_is_bad_usage_and_the_nearest_is_named(self, maker):
+        with pytest.raises(UsageError, match=r"whisper\.model: 'larg' .* nearest: large"):
+            resolve_whisper("larg", "real", engine=maker)
+
+    def test_nothing_is_made_for_them(self, maker, tmp_path):
+        resolve_whisper("small", "real", engine=maker, cache=tmp_path / "weights")
+        assert made(tmp_path) == []
+        assert not (tmp_path / "weights").exists()
+
+
+class TestDummyModels:
+    def test_are_made_once_and_their_size_is_said_before(self, maker, tmp_path):
+        said: list[str] = []
+        first = resolve_whisper("small", "dummy", engine=maker, cache=tmp_path, say=said.append)
+        again = resolve_whisper("small", "dummy", engine=maker, cache=tmp_path, say=said.append)
+        assert first == again
+        assert first.weights == "dummy" and first.local
+        assert len(made(tmp_path)) == 1
+        assert said == [f"making random weights for Whisper small, 483 MB: {first.model}"]
+
+    def test_large_is_the_newest_large(self, maker, tmp_path):
+        assert dummy_whisper(maker, "large", cache=tmp_path).name == "large-v3.pt"
+        assert '"n_mels": 128' in made(tmp_path)[0]
+
+    def test_of_different_shapes_lie_in_different_folders(self, maker, tmp_path):
+        other = DummyLlm(**{**vars(SPEC), "layers": 3})
+        assert dummy_llm(maker, SPEC, tmp_path) != dummy_llm(maker, other, tmp_path)
+
+    def test_half_made_leave_nothing_and_the_engine_is_quoted(self, tmp_path):
+        broken = fake_maker(tmp_path, 'echo half > "$out"; echo "disk is full" >&2; exit 1')
+        cache = tmp_path / "weights"
+        with pytest.raises(EngineError, match="disk is full"):
+            dummy_llm(broken, SPEC, cache)
+        assert [path for path in cache.iterdir() if path.suffix != ".lock"] == []
+
+    def test_of_a_known_name_have_its_architecture(self, maker, tmp_path):
+        resolve_llm("Qwen/Qwen2.5-0.5B-Instruct", "dummy", engine=maker, cache=tmp_path)
+        assert '"hidden_size": 896' in made(tmp_path)[0]
+
+    def test_of_a_folder_have_its_architecture_and_its_tokenizer(self, maker, tmp_path):
+        (tmp_path / "config.json").write_text("{}")
+        (tmp_path / "tokenizer.json").write_text("{}")
+        found = resolve_llm(str(tmp_path), "dummy", engine=maker, cache=tmp_path)
+        assert found.model == str(tmp_path)
+        assert made(tmp_path) == []
+
+    def test_of_a_folder_without_a_tokenizer_get_one_of_ours(self, maker, tmp_path):
+        (tmp_path / "config.json").write_text(json.dumps(SPEC.config()))
+        found = resolve_llm(str(tmp_path), "dummy", engine=maker, cache=tmp_path / "weights")
+        assert Path(found.model).parent == tmp_path / "weights"
+        assert '"vocab_size": 600' in made(tmp_path)[0]
+
+    def test_of_a_folder_with_something_else_in_it_are_bad_usage(self, maker, tmp_path):
+        (tmp_path / "config.json").write_text('{"model_type": "unet"}')
+        with pytest.raises(UsageError, match="no configuration of a language model"):
+            resolve_llm(str(tmp_path), "dummy", engine=maker, cache=tmp_path)
+
+    def test_of_an_unknown_name_are_bad_usage_for_nobody_knows_their_size(self, maker):
+        with pytest.raises(UsageError, match="the size of 'someone/llm' is not known"):
+            resolve_llm("someone/llm", "dummy", engine=maker)
+
+    def test_without_a_name_need_a_shape(self, maker):
+        with pytest.raises(UsageError, match=r"vllm\.dummy: missing"):
+            resolve_llm(None, "dummy", engine=maker)
+
+
+@pytest.mark.engines
+class TestMadeByTheRealEngine:
+    def test_whisper_loads_them_and_they_are_as_many_as_was_said(self, tmp_path):
+        engine = real_engine()
+        file = dummy_whisper(engine, "tiny", cache=tmp_path)
+        code = (
+            "import sys, whisper; model = whisper.load_model(sys.argv[1], device='cpu');"
+            "print(sum(each.numel() for each in model.parameters()))"
+        )
+        assert run(engine, code, str(file)) == "37184640"
+
+    def test_the_same_seed_makes_the_same_file(self, tmp_path):
+        engine = real_engine()
+        first = dummy_whisper(engine, "tiny", cache=tmp_path / "a")
+        second = dummy_whisper(engine, "tiny", cache=tmp_path / "b")
+        other = dummy_whisper(engine, "tiny", cache=tmp_path / "a", seed=1)
+        assert first.read_bytes() == second.read_bytes() != other.read_bytes()
+
+    def test_the_tokenizer_knows_every_token_and_takes_any_text(self, tmp_path):
+        engine = real_engine()
+        folder = dummy_llm(engine, SPEC, tmp_path)
+        code = (
+            "import sys, transformers; t = transformers.AutoTokenizer.from_pretrained(sys.argv[1]);"
+            "c = transformers.AutoConfig.from_pretrained(sys.argv[1]);"
+            "text = 'Grüße, 世界!';"
+            "print(len(t), c.vocab_size, c.model_type, t.decode(t.encode(text)) == text)"
+        )
+        assert run(engine, code, str(folder)) == "600 600 llama True"
+
+
+def run(engine: Engine, code: str, *words: str) -> str:
+    """What a few lines of Python print in the engine."""
+    done = subprocess.run(
+        [str(engine.interpreter), "-c", code, *words],
+        env=engine.environment("cpu", offline=True),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    return done.stdout.strip()
