@@ -1,4 +1,4 @@
-"""What to change, in one sentence, for each cause."""
+"""Why a server or a trial ended: every cause, its remedy, its constraint, and what kind it is."""
 
 from __future__ import annotations
 

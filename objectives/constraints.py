@@ -74,6 +74,7 @@ def satisfied(
         Every constraint of `order`, none above 0: what was only predicted to fail did not.
     """
     both = {**known, **measured}
+    # A trial that worked has refuted whatever was predicted against it.
     return {name: min(0.0, both.get(name, 0.0)) for name in order}
 
 

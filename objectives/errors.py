@@ -96,7 +96,7 @@ class BenchError(ServingError):
     """The bench broke; the candidate is not to blame.
 
     Attributes:
-        cause: One word of `objectives.causes.CAUSES` where a log told it, else "bench".
+        cause: One word of `objectives.causes.CAUSES` where a log names it, else "bench".
     """
 
     def __init__(self, message: str, *, cause: str = "bench") -> None:

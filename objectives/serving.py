@@ -22,15 +22,17 @@ from objectives.device import hold_device
 from objectives.errors import BenchError, InfeasibleError
 from objectives.memory import Calibration
 from objectives.space import Scalar, point_key
-from objectives.trial import Bench, Seen, Stopwatch, Walk, shown
+from objectives.trial import Bench, Evidence, Stopwatch, TrialStages, shown
 
 CALIBRATION_ATTR = "calibration"
-"""Study attribute: what every start taught, as `Calibration.to_document` gives it."""
+"""Study attribute: what every start taught, as `Calibration.to_dict` gives it."""
 
-Keep = Callable[[Trial, Sequence[Path]], None]
+StoreFiles = Callable[[Trial, Sequence[Path]], None]
 """Keeps files with a trial that still runs."""
 
-Seal = Callable[[Trial, Mapping[str, Scalar], Sequence[float] | None], Mapping[str, object]]
+FinalAttributes = Callable[
+    [Trial, Mapping[str, Scalar], Sequence[float] | None], Mapping[str, object]
+]
 """Last attributes of a trial, from its point and the values it will return, if any."""
 
 Attributes = Callable[[Trial, Mapping[str, Scalar]], Mapping[str, object]]
@@ -43,24 +45,24 @@ class ServingObjective:
 
     Attributes:
         bench: What stays the same from trial to trial.
-        keep: Keeps a trial's files.
+        store_files: Keeps a trial's files.
         attributes: What else stands on every trial from its begin.
-        seal: What stands on every trial last, over all that was written before.
-        told: Called with every phase and step, for people.
+        final_attributes: What stands on every trial last, over all that was written before.
+        on_phase: Called with every phase and step, for people.
         wait_s: Seconds to wait for a device that another study holds.
         fitness: The legacy's weighted number of a trial's figures; None where it has none.
         pictures: Draws a trial's pictures into a folder, from its timeline and telemetry.
     """
 
     bench: Bench
-    keep: Keep
+    store_files: StoreFiles
     attributes: Attributes = lambda trial, params: {}
-    seal: Seal = lambda trial, params, values: {}
-    told: Callable[[str], None] = lambda text: None
+    final_attributes: FinalAttributes = lambda trial, params, values: {}
+    on_phase: Callable[[str], None] = lambda text: None
     wait_s: float = 0.0
     fitness: Callable[[Mapping[str, float]], float | None] = lambda figures: None
     pictures: Callable[[Path, Mapping[str, Any]], Sequence[Path]] = lambda folder, attrs: ()
-    walk: Walk | None = field(init=False, default=None)
+    stages: TrialStages | None = field(init=False, default=None)
 
     def __call__(self, trial: Trial) -> tuple[float, ...]:
         """Judge the trial's point.
@@ -79,9 +81,11 @@ class ServingObjective:
                 wait_s=self.wait_s,
                 study=trial.study.study_name,
             ),
+            # After the lock: a trial that waits for the device leaves nothing behind if it is
+            # killed.
             tempfile.TemporaryDirectory(prefix="gas-trial-") as folder,
         ):
-            watch = Stopwatch(told=self.told)
+            watch = Stopwatch(on_phase=self.on_phase)
             params = self.bench.space.suggest(trial)
             return self._judge(trial, params, Path(folder), watch)
 
@@ -96,51 +100,55 @@ class ServingObjective:
                 **self.attributes(trial, params),
             },
         )
-        walk = Walk(
+        stages = TrialStages(
             bench=self.bench,
             params=params,
             folder=folder,
             watch=watch,
             calibration=calibration_of(trial.study),
         )
-        self.walk = walk
+        self.stages = stages
         order = self.bench.constraint_names
         try:
-            figures = walk.run()
+            figures = stages.run()
         except InfeasibleError as error:
-            excess = {**walk.seen.excess, **error.excess}
-            constraints = violated(order, walk.seen.excess, excess, error.cause)
-            self._write(trial, walk, constraints, _infeasible(error))
+            excess = {**stages.evidence.excess, **error.excess}
+            constraints = violated(order, stages.evidence.excess, excess, error.cause)
+            self._write(trial, stages, constraints, _infeasible(error))
             raise optuna.TrialPruned(f"{error.cause}: {error.evidence}") from error
         except BaseException as error:
-            constraints = {name: walk.seen.excess.get(name, 0.0) for name in order}
-            self._write(trial, walk, constraints, {"error": _fault(error)})
+            constraints = {name: stages.evidence.excess.get(name, 0.0) for name in order}
+            self._write(trial, stages, constraints, {"error": _fault(error)})
             raise
-        constraints = satisfied(order, walk.seen.excess, {})
-        values = tuple(walk.seen.values[objective.name] for objective in self.bench.objectives)
-        self._write(trial, walk, constraints, {"fitness": self.fitness(figures)}, values)
+        constraints = satisfied(order, stages.evidence.excess, {})
+        values = tuple(
+            stages.evidence.values[objective.name] for objective in self.bench.objectives
+        )
+        self._write(trial, stages, constraints, {"fitness": self.fitness(figures)}, values)
         return values
 
     def _write(
         self,
         trial: Trial,
-        walk: Walk,
+        stages: TrialStages,
         constraints: Mapping[str, float],
         outcome: Mapping[str, object],
         values: Sequence[float] | None = None,
     ) -> None:
         """Everything that is known of the trial, once, before it ends."""
-        seen = walk.seen
+        evidence = stages.evidence
         for name, value in constraints.items():
             trial.set_constraint(name, float(value))
-        attrs = {**_record(seen, self.bench), **outcome}
-        attrs["timeline"] = walk.watch.timeline()
-        self.keep(trial, [*_files(seen, walk.folder), *self.pictures(walk.folder, attrs)])
-        if seen.calibration is not None:
-            trial.study.set_user_attr(CALIBRATION_ATTR, seen.calibration.to_document())
+        attrs = {**_record(evidence, self.bench), **outcome}
+        attrs["timeline"] = stages.watch.timeline()
+        self.store_files(
+            trial, [*_files(evidence, stages.folder), *self.pictures(stages.folder, attrs)]
+        )
+        if evidence.calibration is not None:
+            trial.study.set_user_attr(CALIBRATION_ATTR, evidence.calibration.to_dict())
         self._put(trial, attrs)
-        self._put(trial, {"phases_s": walk.watch.seconds()})
-        self._put(trial, self.seal(trial, walk.params, values))
+        self._put(trial, {"phases_s": stages.watch.seconds()})
+        self._put(trial, self.final_attributes(trial, stages.params, values))
 
     @staticmethod
     def _put(trial: Trial, attrs: Mapping[str, object]) -> None:
@@ -152,7 +160,7 @@ class ServingObjective:
 def calibration_of(study: optuna.Study) -> Calibration:
     """What all workers of a study have learned so far."""
     stored = study.user_attrs.get(CALIBRATION_ATTR)
-    return Calibration.from_document(stored) if isinstance(stored, Mapping) else Calibration()
+    return Calibration.from_dict(stored) if isinstance(stored, Mapping) else Calibration()
 
 
 def _infeasible(error: InfeasibleError) -> dict[str, object]:
@@ -176,49 +184,51 @@ def _fault(error: BaseException) -> dict[str, object]:
     }
 
 
-def _record(seen: Seen, bench: Bench) -> dict[str, object]:
+def _record(evidence: Evidence, bench: Bench) -> dict[str, object]:
     """The attributes that a trial's evidence becomes."""
-    attrs: dict[str, object] = dict(seen.figures)
-    tenants = seen.tenants
+    attrs: dict[str, object] = dict(evidence.figures)
+    tenants = evidence.tenants
     if tenants is not None and tenants.launches:
         attrs["settings"] = {
             name: shown(launch, os.environ) for name, launch in tenants.launches.items()
         }
     if tenants is not None and tenants.health is not None:
         attrs["whisper"] = dict(tenants.health)
-    if seen.before is not None:
-        attrs["device_state"] = seen.before.document()
+    if evidence.before is not None:
+        attrs["device_state"] = evidence.before.to_dict()
     footprint: dict[str, object] = {}
-    if seen.prospect is not None:
-        footprint["predicted"] = seen.prospect.document()
+    if evidence.prediction is not None:
+        footprint["predicted"] = evidence.prediction.to_dict()
     if tenants is not None and tenants.started is not None:
-        logged = tenants.started.document()
+        logged = tenants.started.to_dict()
         if tenants.started.available_kv_bytes is not None:
             logged["kv_cache_bytes"] = tenants.started.available_kv_bytes
         footprint["logged"] = logged
     if footprint:
         attrs["footprint"] = footprint
-    if seen.telemetry is not None:
-        whole = seen.whole_telemetry or seen.telemetry
+    if evidence.telemetry is not None:
+        whole = evidence.whole_telemetry or evidence.telemetry
         attrs["telemetry"] = {
-            **seen.telemetry.document(),
-            "samples": whole.document()["samples"],
-            "began_s": round(seen.telemetry_began_s, 3),
+            **evidence.telemetry.to_dict(),
+            "samples": whole.to_dict()["samples"],
+            "began_s": round(evidence.telemetry_began_s, 3),
         }
-        attrs["tenants_bytes"] = seen.telemetry.tenants_bytes
-    if seen.measurement is not None:
-        attrs["measurement"] = seen.measurement.document()
-        intervals = seen.measurement.legacy(bench.quantile).intervals
+        attrs["tenants_bytes"] = evidence.telemetry.tenants_bytes
+    if evidence.measurement is not None:
+        attrs["measurement"] = evidence.measurement.to_dict()
+        intervals = evidence.measurement.legacy(bench.quantile).intervals
         attrs["intervals"] = {name: list(between) for name, between in intervals.items()}
-    attrs["doubts"] = seen.doubts
+    attrs["doubts"] = evidence.doubts
     return attrs
 
 
-def _files(seen: Seen, folder: Path) -> list[Path]:
+def _files(evidence: Evidence, folder: Path) -> list[Path]:
     """Logs, and every sample."""
-    files = [] if seen.tenants is None else [log for log in seen.tenants.logs if log.exists()]
-    if seen.driven is not None:
+    files = (
+        [] if evidence.tenants is None else [log for log in evidence.tenants.logs if log.exists()]
+    )
+    if evidence.driven is not None:
         samples = folder / "samples.jsonl"
-        samples.write_text(seen.driven.jsonl(), encoding="utf-8")
+        samples.write_text(evidence.driven.jsonl(), encoding="utf-8")
         files.append(samples)
     return files

@@ -188,6 +188,7 @@ class Parameter:
         for choice in numbers:
             if math.isclose(choice, value, rel_tol=1e-9, abs_tol=1e-12):
                 return choice
+        # 0.1 + 0.2 must be the same point as 0.3, in the storage and in every key.
         return round(value, 12) if isinstance(value, float) else value
 
     def allows(self, value: Scalar) -> bool:
@@ -225,6 +226,7 @@ def _evenly_spaced(choices: Sequence[Scalar]) -> BaseDistribution | None:
         return None
     if all(isinstance(c, int) for c in choices):
         return IntDistribution(int(numbers[0]), int(numbers[-1]), step=round(step))
+    # Not categorical: a model then knows that 0.45 lies between 0.40 and 0.50.
     return FloatDistribution(numbers[0], numbers[-1], step=step)
 
 

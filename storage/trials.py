@@ -12,7 +12,8 @@ import json
 import os
 import re
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -23,7 +24,7 @@ import sqlalchemy
 from optuna.storages import BaseStorage, GrpcStorageProxy, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalRedisBackend
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import event
+from sqlalchemy import NullPool, event
 
 Direction = Literal["minimize", "maximize"]
 
@@ -78,6 +79,33 @@ def open_storage(url: str, *, create: bool = True) -> BaseStorage:
         raise StorageError(f"{masked(url)}: {_first_line(error)}") from error
 
 
+@contextmanager
+def storage_at(url: str, *, create: bool = True) -> Iterator[BaseStorage]:
+    """A storage that is open as long as the block lasts.
+
+    Args:
+        url: As for `open_storage`.
+        create: Likewise.
+
+    Raises:
+        StorageError: It cannot be opened.
+    """
+    storage = open_storage(url, create=create)
+    try:
+        yield storage
+    finally:
+        close_storage(storage)
+
+
+def close_storage(storage: BaseStorage) -> None:
+    """End a storage's connections; whoever uses it again makes new ones."""
+    if isinstance(storage, RDBStorage):
+        storage.remove_session()
+        storage.engine.dispose()
+    elif isinstance(storage, GrpcStorageProxy):
+        storage.close()
+
+
 def _open(url: str, path: Path | None) -> BaseStorage:
     scheme = url.split(":", 1)[0]
     if scheme == "sqlite":
@@ -107,17 +135,26 @@ def _first_line(error: Exception) -> str:
 
 
 def _sqlite(url: str) -> RDBStorage:
-    """SQLite with one writer at a time, and readers that are never in its way."""
-    storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
-    storage.engine.dispose()  # its first connections were made before the listeners
+    """SQLite with one writer at a time, and readers that are never in its way.
+
+    A connection lives for one transaction: a pool would keep it, open and unseen, until somebody
+    disposes of the engine, which nobody can whose `RDBStorage` failed to open. Opening a file is
+    cheap.
+    """
+    in_file = sqlite_path(url) not in {Path(), Path(":memory:")}  # else it is gone with its pool
+    pool = {"poolclass": NullPool} if in_file else {}
+    storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}, **pool})
 
     @event.listens_for(storage.engine, "connect")
     def _connected(connection: Any, _: object) -> None:  # noqa: ANN401 - a DBAPI connection
+        # sqlite3 would begin a transaction at the first write, too late: two workers could both
+        # have read the same waiting trial by then.
         connection.isolation_level = None  # we begin transactions ourselves
         connection.execute("PRAGMA journal_mode=WAL")
 
     @event.listens_for(storage.engine, "begin")
     def _begun(connection: sqlalchemy.Connection) -> None:
+        # The writer's lock is taken before anything is read.
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return storage
@@ -161,6 +198,19 @@ def open_study(
             f"{list(directions)}; give it another name"
         )
     return study
+
+
+@contextmanager
+def study_at(
+    url: str,
+    name: str,
+    *,
+    directions: Sequence[Direction] | None = None,
+    sampler: optuna.samplers.BaseSampler | None = None,
+) -> Iterator[optuna.Study]:
+    """A study that is open as long as the block lasts; arguments and errors as `open_study`."""
+    with storage_at(url, create=directions is not None) as storage:
+        yield open_study(url, name, directions=directions, sampler=sampler, storage=storage)
 
 
 def this_worker() -> dict[str, object]:

@@ -19,10 +19,11 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import optuna
 import optuna_dashboard
+from optuna.storages import BaseStorage
 
 from objectives.errors import UsageError
 from storage.artifacts import artifact_place, open_artifacts
-from storage.trials import StorageError, masked, open_storage
+from storage.trials import StorageError, masked, storage_at
 from study.config import read_config
 from study.reports import annotate
 from study.results import read_study
@@ -55,7 +56,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         url, artifacts = _places(args)
         for number in (signal.SIGINT, signal.SIGTERM):  # a background job ignores the first
             signal.signal(number, signal.default_int_handler)
-        with make(url, artifacts=artifacts, port=args.port) as server:
+        with (
+            storage_at(url, create=False) as storage,
+            make(storage, url, artifacts=artifacts, port=args.port) as server,
+        ):
             said = f"{masked(url)} at {address(server)} (Ctrl-C ends it)"
             print(said, file=sys.stderr, flush=True)
             server.serve_forever()
@@ -105,19 +109,18 @@ def _places(args: argparse.Namespace) -> tuple[str, str]:
     return config.storage_url, artifact_place(config.storage_url, configured)
 
 
-def make(url: str, *, artifacts: str, port: int) -> WSGIServer:
+def make(storage: BaseStorage, url: str, *, artifacts: str, port: int) -> WSGIServer:
     """A server that is bound and not running yet; notes and figures are brought up to date.
 
     Args:
-        url: Of the storage; it must exist.
+        storage: What is shown; whoever opened it closes it.
+        url: Its URL.
         artifacts: A folder, or `s3://BUCKET`.
         port: 0 takes any that is free.
 
     Raises:
-        StorageError: The storage cannot be opened.
         UsageError: The port is taken.
     """
-    storage = open_storage(url, create=False)
     for name in optuna.get_all_study_names(storage):
         study = optuna.load_study(study_name=name, storage=storage)
         if "schema" in study.user_attrs:

@@ -36,7 +36,7 @@ def render(diagnosis: Diagnosis) -> str:
     if diagnosis.line:
         rows.append((f"line {diagnosis.line:,}", diagnosis.evidence.strip()))
     elif diagnosis.evidence:
-        rows.append(("told by", diagnosis.evidence))
+        rows.append(("evidence", diagnosis.evidence))
     if diagnosis.figures:
         rows.append(("figures", ", ".join(_figure(*pair) for pair in diagnosis.figures.items())))
     rows.append(("remedy", diagnosis.remedy))
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
-    document = json.dumps(found.document(), ensure_ascii=False, indent=1)
+    document = json.dumps(found.to_dict(), ensure_ascii=False, indent=1)
     _print(document if args.json else render(found))
     return 1 if found.cause == "unknown" else 0
 

@@ -70,7 +70,7 @@ def kv_cache_frame(findings: Findings) -> pd.DataFrame:
 def noise_frame(findings: Findings) -> pd.DataFrame:
     """Settings that were measured several times: median and range of each objective."""
     rows = []
-    for setting in findings.settings:
+    for setting in findings.points:
         if len(setting.trials) < 2:
             continue
         for name in findings.directions:

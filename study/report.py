@@ -12,15 +12,17 @@ import argparse
 import json
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib as mpl
 import optuna
 from matplotlib.figure import Figure
+from optuna.storages import BaseStorage
 
 from objectives.errors import UsageError
-from storage.trials import StorageError, masked, open_storage, open_study
+from storage.trials import StorageError, masked, open_study, storage_at, study_at
 from study.config import read_config
 from study.replay import table_frame
 from study.reports import (
@@ -36,7 +38,7 @@ from study.reports import (
     title,
     trial_timeline,
 )
-from study.results import Findings, document, point, read_study
+from study.results import Findings, findings_to_dict, point, read_study
 from study.search import ATTR, chain, verify_lineage
 
 FORMATS = ("text", "json", "csv", "jsonl", "html")
@@ -48,11 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
-        study, url = _opened(args)
-        if args.lineage is not None:
-            return _lineage(study, args.lineage)
-        findings = read_study(study, url)
-        _put(rendered(study, findings, "json" if args.json else args.format), args.output)
+        with _opened(args) as (study, url):
+            if args.lineage is not None:
+                return _lineage(study, args.lineage)
+            findings = read_study(study, url)
+            _put(rendered(study, findings, "json" if args.json else args.format), args.output)
     except (UsageError, StorageError) as error:
         print(f"study.report: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -119,22 +121,24 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _opened(args: argparse.Namespace) -> tuple[optuna.Study, str]:
-    """The study that was asked for, and where it is kept."""
-    if args.storage and args.config is None:
-        return open_study(args.storage, args.study_name or _only_study(args.storage)), args.storage
-    config = read_config(args.config, experiment=args.experiment)
-    url = args.storage or config.storage_url
-    return open_study(url, args.study_name or config.name), url
+@contextmanager
+def _opened(args: argparse.Namespace) -> Iterator[tuple[optuna.Study, str]]:
+    """The study that was asked for, and where it is kept; open as long as the block lasts."""
+    url, name = args.storage, args.study_name
+    if not (url and args.config is None):
+        config = read_config(args.config, experiment=args.experiment)
+        url, name = url or config.storage_url, name or config.name
+    with storage_at(url, create=False) as storage:
+        yield open_study(url, name or _only_study(storage, url), storage=storage), url
 
 
-def _only_study(url: str) -> str:
+def _only_study(storage: BaseStorage, url: str) -> str:
     """The name of the only study there.
 
     Raises:
         UsageError: There is none, or more than one.
     """
-    names = optuna.get_all_study_names(open_storage(url, create=False))
+    names = optuna.get_all_study_names(storage)
     if len(names) != 1:
         found = ", ".join(names) or "no study"
         raise UsageError(f"--study-name: missing; {masked(url)} holds {found}")
@@ -144,7 +148,7 @@ def _only_study(url: str) -> str:
 def rendered(study: optuna.Study, findings: Findings, form: str) -> str:
     """The report in one of `FORMATS`, ending in a newline."""
     if form == "json":
-        return json.dumps(document(findings), allow_nan=False) + "\n"
+        return json.dumps(findings_to_dict(findings), allow_nan=False) + "\n"
     if form == "csv":
         return str(table_frame(study).to_csv(index=False))
     if form == "jsonl":
@@ -218,7 +222,8 @@ def _read(study: optuna.Study | None) -> Findings:
     if study is not None:
         return read_study(study, "")
     config = read_config(None)
-    return read_study(open_study(config.storage_url, config.name), config.storage_url)
+    with study_at(config.storage_url, config.name) as opened:
+        return read_study(opened, config.storage_url)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -28,13 +28,13 @@ from storage.trials import StorageError
 from study.config import StudyConfig, read_config
 from study.fit import render_candidates
 from study.reports import annotate, text_report, with_notes
-from study.results import document, read_study
+from study.results import findings_to_dict, read_study
 from study.samplers import Predict, make_sampler
 from study.search import Limits, Lines, Progress, Quiet, Search, run_search, setting, write_metrics
 from study.setup import (
-    forecaster,
     make_bench,
     predict_all,
+    predictor,
     replay_attrs,
     serving_objective,
     study_attrs,
@@ -140,16 +140,16 @@ def _run(args: argparse.Namespace) -> int:
     progress: Progress = Quiet() if args.quiet else _progress(args)
     try:
         for note in config.notes:
-            progress.note(note)
+            progress.log(note)
         if args.dry_run:
             return _dry_run(config, as_json=args.json)
-        if args.replay is not None:
-            search = _replay(config, args, progress)
-        else:
-            search = _live(config, args, progress)
-        limits = Limits(trials=args.trials, timeout_s=args.timeout)
-        healthy = run_search(search, limits, progress, ended=_metrics_writer(args, search))
-        return _conclude(search, args, healthy=healthy)
+        with ExitStack() as opened:
+            prepare = _live if args.replay is None else _replay
+            search = prepare(config, args, progress, opened)
+            limits = Limits(trials=args.trials, timeout_s=args.timeout)
+            write = _metrics_writer(args, search)
+            healthy = run_search(search, limits, progress, on_trial_end=write)
+            return _conclude(search, args, healthy=healthy)
     finally:
         progress.close()
 
@@ -182,16 +182,18 @@ def _dry_run(config: StudyConfig, *, as_json: bool) -> int:
     return 0 if any(row.fits for row in rows) else 1
 
 
-def _live(config: StudyConfig, args: argparse.Namespace, progress: Progress) -> Search:
-    """A study whose trials launch real servers."""
+def _live(
+    config: StudyConfig, args: argparse.Namespace, progress: Progress, opened: ExitStack
+) -> Search:
+    """A study whose trials launch real servers; `opened` closes it."""
     for pid in end_leftovers():
-        progress.note(f"ended process {pid}, left behind by a study that was killed")
-    bench = make_bench(config, build_engines=args.build_engines, say=progress.note)
-    opened: list[optuna.Study] = []
-    predict = forecaster(bench, lambda: calibration_of(opened[0]))
+        progress.log(f"ended process {pid}, left behind by a study that was killed")
+    bench = make_bench(config, build_engines=args.build_engines, log=progress.log)
+    studies: list[optuna.Study] = []
+    predict = predictor(bench, lambda: calibration_of(studies[0]))
     sampler = _sampler(config, predict)  # refused before anything is written
-    study = _open(config, sampler)
-    opened.append(study)
+    study = _open(config, sampler, opened)
+    studies.append(study)
     store = artifacts.open_artifacts(
         artifacts.artifact_place(config.storage_url, config.document.artifacts)
     )
@@ -209,14 +211,16 @@ def _live(config: StudyConfig, args: argparse.Namespace, progress: Progress) -> 
 def _front_rows(study: optuna.Study, config: StudyConfig) -> list[tuple[int, str, str]]:
     """The front so far, for whoever watches."""
     rows = []
-    for each in read_study(study, config.storage_url).front_settings:
+    for each in read_study(study, config.storage_url).front_points:
         values = ", ".join(f"{value:.4g}" for value in each.values().values())
         rows.append((each.trial.number, setting(each.trial.params), values))
     return rows
 
 
-def _replay(config: StudyConfig, args: argparse.Namespace, progress: Progress) -> Search:
-    """A study that draws from a recorded table."""
+def _replay(
+    config: StudyConfig, args: argparse.Namespace, progress: Progress, opened: ExitStack
+) -> Search:
+    """A study that draws from a recorded table; `opened` closes it."""
     from study.replay import (  # noqa: PLC0415 - pandas, only for a table
         read_table,
         replay_objective,
@@ -227,10 +231,10 @@ def _replay(config: StudyConfig, args: argparse.Namespace, progress: Progress) -
     table = read_table(args.replay)
     if args.study_name is None:
         config = replay_study(config, args.replay)
-    objective = replay_objective(config, table, progress.began)
-    study = _open(config, _sampler(config, table.predictor()))
+    objective = replay_objective(config, table, progress.on_trial_start)
+    study = _open(config, _sampler(config, table.predictor()), opened)
     attrs = {**replay_attrs(config, args.replay), "constraints": table_constraints(table)}
-    progress.note(f"replay of {args.replay}: nothing is launched or measured")
+    progress.log(f"replay of {args.replay}: nothing is launched or measured")
     progress.watch(lambda: None, lambda: _front_rows(study, config))
     return Search(config=config, study=study, objective=objective, attrs=attrs)
 
@@ -252,12 +256,14 @@ def _sampler(config: StudyConfig, predict: Predict | None) -> BaseSampler:
     )
 
 
-def _open(config: StudyConfig, sampler: BaseSampler) -> optuna.Study:
-    study = trials.open_study(
-        config.storage_url,
-        config.name,
-        directions=list(config.directions.values()),
-        sampler=sampler,
+def _open(config: StudyConfig, sampler: BaseSampler, opened: ExitStack) -> optuna.Study:
+    study = opened.enter_context(
+        trials.study_at(
+            config.storage_url,
+            config.name,
+            directions=list(config.directions.values()),
+            sampler=sampler,
+        )
     )
     study.set_metric_names(list(config.directions))
     return study
@@ -277,7 +283,7 @@ def _conclude(search: Search, args: argparse.Namespace, *, healthy: bool) -> int
     findings = read_study(search.study, search.config.storage_url)
     annotate(search.study, findings)
     if args.json:
-        print(json.dumps(document(findings), allow_nan=False))
+        print(json.dumps(findings_to_dict(findings), allow_nan=False))
     else:
         print(text_report(findings))
     return 0 if findings.front and healthy else 1

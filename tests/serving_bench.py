@@ -7,7 +7,6 @@ from pathlib import Path
 import optuna
 
 from objectives.candidate import ServerSettings
-from objectives.device.discovery import open_device
 from objectives.load.profile import LlmLoad, LoadProfile, SttLoad, plan
 from objectives.models.shape import ModelShape
 from objectives.servers.engine import probe
@@ -15,6 +14,7 @@ from objectives.serving import ServingObjective
 from objectives.space import Binding, Parameter, SearchSpace
 from objectives.trial.bench import Bench, Objective
 from tests.fakes.engine import write_engine
+from tests.fakes.fixed_node import fixed_node
 
 GIB = 1 << 30
 MODEL = {
@@ -69,8 +69,7 @@ class FakeBench:
         model = self.folder / "model"
         model.mkdir(parents=True)
         (model / "config.json").write_text(json.dumps(MODEL))
-        device = open_device("cpu")
-        device.settle(8 * GIB)  # a node that grows as it is touched may be tiny at first
+        device = fixed_node(self.folder / "machine")
         knobs = {
             "FAKE_VLLM_DEVICE_TOTAL_BYTES": str(device.total_bytes),
             "FAKE_VLLM_DEVICE_FREE_BYTES": str(device.read().free_bytes),
@@ -83,10 +82,10 @@ class FakeBench:
         engine = probe(write_engine(self.folder / "engine", knobs=knobs), home=home)
         profile = LoadProfile(
             seed=1,
-            llm=LlmLoad(rate_rps=20, prompt_tokens=16, output_tokens=8, vocab_size=2048),
-            stt=SttLoad(rate_rps=10, clip_s=(1.0,)),
-            warmup_s=0.2,
-            measure_s=0.8,
+            llm=LlmLoad(rate_rps=40, prompt_tokens=16, output_tokens=8, vocab_size=2048),
+            stt=SttLoad(rate_rps=20, clip_s=(1.0,)),
+            warmup_s=0.1,
+            measure_s=0.4,
             drain_s=2.0,
             timeout_s=5.0,
         )
@@ -118,7 +117,9 @@ class FakeBench:
         self.study = optuna.create_study(
             directions=["minimize", "minimize", "maximize"], sampler=optuna.samplers.RandomSampler()
         )
-        self.objective = ServingObjective(bench=self.bench, keep=self._keep, told=self.steps.append)
+        self.objective = ServingObjective(
+            bench=self.bench, store_files=self._keep, on_phase=self.steps.append
+        )
 
     def _keep(self, trial, paths):
         for path in paths:

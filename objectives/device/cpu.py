@@ -110,7 +110,7 @@ class CpuNode(Device):
         """Make the node as large as it will be, so that a fraction of it means the same later.
 
         Some virtual machines add memory to the node only as it is first touched. There, a child
-        touches memory and ends; a reserve is left alone (`memory_node.reserve_bytes`), and the
+        touches memory and ends; a reserve is left alone (`numa.reserve_bytes`), and the
         memory that a control group's limit leaves is respected. Elsewhere nothing is done.
 
         Args:

@@ -48,8 +48,8 @@ class CudaDevice(Device):
     def __init__(self, handle: object, index: int, *, root: Path = Path("/")) -> None:
         self.handle = handle
         self.index: int = index
-        self.uuid = _needed(nvml.told(pynvml.nvmlDeviceGetUUID, handle), "UUID")
-        self.name = _needed(nvml.told(pynvml.nvmlDeviceGetName, handle), "name")
+        self.uuid = _needed(nvml.query(pynvml.nvmlDeviceGetUUID, handle), "UUID")
+        self.name = _needed(nvml.query(pynvml.nvmlDeviceGetName, handle), "name")
         self._root = root
 
     @property
@@ -76,16 +76,16 @@ class CudaDevice(Device):
 
     def activity(self) -> Activity:
         """Utilisation, power, temperature, energy and slowdowns, as far as the driver tells."""
-        rates = nvml.told(pynvml.nvmlDeviceGetUtilizationRates, self.handle)
-        temperature = nvml.told(
+        rates = nvml.query(pynvml.nvmlDeviceGetUtilizationRates, self.handle)
+        temperature = nvml.query(
             pynvml.nvmlDeviceGetTemperature, self.handle, pynvml.NVML_TEMPERATURE_GPU
         )
         return Activity(
             utilisation=None if rates is None else rates.gpu / 100,
-            power_w=_thousandth(nvml.told(pynvml.nvmlDeviceGetPowerUsage, self.handle)),
+            power_w=_thousandth(nvml.query(pynvml.nvmlDeviceGetPowerUsage, self.handle)),
             temperature_c=None if temperature is None else float(temperature),
             energy_j=_thousandth(
-                nvml.told(pynvml.nvmlDeviceGetTotalEnergyConsumption, self.handle)
+                nvml.query(pynvml.nvmlDeviceGetTotalEnergyConsumption, self.handle)
             ),
             slowed_by=self._slowed_by(),
         )
@@ -99,17 +99,17 @@ class CudaDevice(Device):
             "uuid": self.uuid,
             "index": self.index,
             "total_bytes": self.total_bytes,
-            "driver": nvml.told(pynvml.nvmlSystemGetDriverVersion),
-            "cuda_driver": _cuda_version(nvml.told(pynvml.nvmlSystemGetCudaDriverVersion)),
+            "driver": nvml.query(pynvml.nvmlSystemGetDriverVersion),
+            "cuda_driver": _cuda_version(nvml.query(pynvml.nvmlSystemGetCudaDriverVersion)),
             "compute_capability": self.compute_capability,
             "compute_mode": self._compute_mode(),
             "mig": self._mode(pynvml.nvmlDeviceGetMigMode),
             "mps": self._mps(),
             "ecc": self._mode(pynvml.nvmlDeviceGetEccMode),
-            "persistence": _switch(nvml.told(pynvml.nvmlDeviceGetPersistenceMode, self.handle)),
+            "persistence": _switch(nvml.query(pynvml.nvmlDeviceGetPersistenceMode, self.handle)),
             "wsl": (self._root / "dev/dxg").exists(),
             "power_limit_w": _thousandth(
-                nvml.told(pynvml.nvmlDeviceGetEnforcedPowerLimit, self.handle)
+                nvml.query(pynvml.nvmlDeviceGetEnforcedPowerLimit, self.handle)
             ),
             "clocks_mhz": self._clocks(),
             "temperature_c": activity.temperature_c,
@@ -127,7 +127,7 @@ class CudaDevice(Device):
     @property
     def compute_capability(self) -> str | None:
         """As in "8.6"; None where the driver does not tell."""
-        capability = nvml.told(pynvml.nvmlDeviceGetCudaComputeCapability, self.handle)
+        capability = nvml.query(pynvml.nvmlDeviceGetCudaComputeCapability, self.handle)
         return None if capability is None else "{}.{}".format(*capability)
 
     def refusal(self) -> str | None:
@@ -147,31 +147,31 @@ class CudaDevice(Device):
         Raises:
             BenchError: It gives neither.
         """
-        second = nvml.told(pynvml.nvmlDeviceGetMemoryInfo, self.handle, pynvml.nvmlMemory_v2)
-        return _needed(second or nvml.told(pynvml.nvmlDeviceGetMemoryInfo, self.handle), "memory")
+        second = nvml.query(pynvml.nvmlDeviceGetMemoryInfo, self.handle, pynvml.nvmlMemory_v2)
+        return _needed(second or nvml.query(pynvml.nvmlDeviceGetMemoryInfo, self.handle), "memory")
 
     def _processes(self) -> dict[int, int | None]:
         """Every process on the device with its bytes; a process in two lists is one process."""
         found: dict[int, int | None] = {}
         for ask in _PROCESS_LISTS:
-            for process in nvml.told(ask, self.handle) or ():
+            for process in nvml.query(ask, self.handle) or ():
                 held = process.usedGpuMemory or None  # no context is of 0 bytes: not told
                 known = found.get(process.pid)
                 found[process.pid] = max(held, known) if held and known else held or known
         return found
 
     def _slowed_by(self) -> tuple[str, ...]:
-        reasons = nvml.told(pynvml.nvmlDeviceGetCurrentClocksEventReasons, self.handle)
+        reasons = nvml.query(pynvml.nvmlDeviceGetCurrentClocksEventReasons, self.handle)
         if reasons is None:  # the older name, before driver 535
-            reasons = nvml.told(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons, self.handle)
+            reasons = nvml.query(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons, self.handle)
         return tuple(name for bit, name in _SLOWDOWNS.items() if (reasons or 0) & bit)
 
     def _compute_mode(self) -> str | None:
-        return _COMPUTE_MODES.get(nvml.told(pynvml.nvmlDeviceGetComputeMode, self.handle))
+        return _COMPUTE_MODES.get(nvml.query(pynvml.nvmlDeviceGetComputeMode, self.handle))
 
     def _mode(self, ask: Any) -> bool | None:  # noqa: ANN401 - NVML is untyped
         """The current one of a pair (current, pending)."""
-        pair = nvml.told(ask, self.handle)
+        pair = nvml.query(ask, self.handle)
         return None if pair is None else bool(pair[0])
 
     def _mps(self) -> bool:
@@ -180,16 +180,16 @@ class CudaDevice(Device):
         pipes = Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", default))
         if (pipes / "control").exists():
             return True
-        return bool(nvml.told(pynvml.nvmlDeviceGetMPSComputeRunningProcesses_v3, self.handle))
+        return bool(nvml.query(pynvml.nvmlDeviceGetMPSComputeRunningProcesses_v3, self.handle))
 
     def _clocks(self) -> dict[str, int | None]:
         """MHz now and at most, of the multiprocessors and of the memory."""
         ask_now, ask_most = pynvml.nvmlDeviceGetClockInfo, pynvml.nvmlDeviceGetMaxClockInfo
         return {
-            "sm": nvml.told(ask_now, self.handle, pynvml.NVML_CLOCK_SM),
-            "sm_max": nvml.told(ask_most, self.handle, pynvml.NVML_CLOCK_SM),
-            "memory": nvml.told(ask_now, self.handle, pynvml.NVML_CLOCK_MEM),
-            "memory_max": nvml.told(ask_most, self.handle, pynvml.NVML_CLOCK_MEM),
+            "sm": nvml.query(ask_now, self.handle, pynvml.NVML_CLOCK_SM),
+            "sm_max": nvml.query(ask_most, self.handle, pynvml.NVML_CLOCK_SM),
+            "memory": nvml.query(ask_now, self.handle, pynvml.NVML_CLOCK_MEM),
+            "memory_max": nvml.query(ask_most, self.handle, pynvml.NVML_CLOCK_MEM),
         }
 
     def _pids(self) -> str:
@@ -240,7 +240,7 @@ def all_devices() -> tuple[list[CudaDevice], list[str]]:
     nvml.start()
     found: list[CudaDevice] = []
     broken: list[str] = []
-    for index in range(nvml.told(pynvml.nvmlDeviceGetCount) or 0):
+    for index in range(nvml.query(pynvml.nvmlDeviceGetCount) or 0):
         try:
             handle = pynvml.nvmlDeviceGetHandleByIndex(index)
             found.append(CudaDevice(handle, index))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
 
 from objectives.device.cpu import CpuNode
 from objectives.device.cuda import CudaDevice, all_devices, visible_devices
@@ -16,7 +15,6 @@ __all__ = [
     "Device",
     "DeviceKind",
     "DeviceState",
-    "foreign_processes",
     "open_device",
     "wait_for_memory",
 ]
@@ -97,15 +95,6 @@ def _grown(baseline: DeviceState, state: DeviceState) -> int:
         if held is not None and before is not None:
             grown += max(0, held - before)
     return grown
-
-
-def foreign_processes(device: Device, ours: Collection[int]) -> dict[int, int | None]:
-    """Processes on a GPU that are not ours, with their bytes; none for a CPU.
-
-    Where the driver lists process ids of another namespace, as in some containers, ours are among
-    them under other numbers: `describe()["pids"]` tells.
-    """
-    return {pid: held for pid, held in device.read().by_pid.items() if pid not in set(ours)}
 
 
 def _first_usable() -> CudaDevice | None:

@@ -49,7 +49,7 @@ def start() -> None:
         raise NoNvmlError(str(error)) from error
 
 
-def told(function: Callable[..., Any], *args: object) -> Any:  # noqa: ANN401 - NVML is untyped
+def query(function: Callable[..., Any], *args: object) -> Any:  # noqa: ANN401 - NVML is untyped
     """What NVML answers, or None where this driver or device does not tell.
 
     Raises:

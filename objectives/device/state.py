@@ -33,7 +33,7 @@ class DeviceState:
     reserved_bytes: int | None = None
     by_pid: Mapping[int, int | None] = field(default_factory=dict)
 
-    def document(self) -> dict[str, object]:
+    def to_dict(self) -> dict[str, object]:
         """The same as JSON-able facts; process ids become strings, as JSON keys are."""
         facts: dict[str, object] = {
             "total_bytes": self.total_bytes,

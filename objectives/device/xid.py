@@ -43,7 +43,7 @@ class XidWatch:
 
     def __enter__(self) -> Self:
         if isinstance(self._device, CudaDevice):
-            self._events = nvml.told(pynvml.nvmlEventSetCreate)
+            self._events = nvml.query(pynvml.nvmlEventSetCreate)
             self.supported = self._events is not None and self._register(self._device)
         return self
 
@@ -81,7 +81,7 @@ class XidWatch:
         return tuple(self._seen)
 
     def _register(self, device: CudaDevice) -> bool:
-        offered = nvml.told(pynvml.nvmlDeviceGetSupportedEventTypes, device.handle) or 0
+        offered = nvml.query(pynvml.nvmlDeviceGetSupportedEventTypes, device.handle) or 0
         wanted = offered & pynvml.nvmlEventTypeXidCriticalError
         if not wanted:
             return False

@@ -1,4 +1,4 @@
-"""From what a log told, how the process ended and what the device saw: one cause."""
+"""From what a log says, how the process ended and what the device saw: one cause."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class DeviceEvidence:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class Decision:
     """A cause and the line that tells it; `spot.line` is 0 where no line does."""
 
     cause: str
@@ -70,18 +70,18 @@ class Verdict:
 
 def judge(
     run: Run, before: Run | None, *, ended: Ended | None, evidence: DeviceEvidence | None
-) -> Verdict:
+) -> Decision:
     """The cause of the last run that says anything."""
-    verdict = _of_run(run, ended)
-    is_empty = verdict.cause == "unknown" or (
-        verdict.cause == "engine_dead_other" and not run.is_informative
+    decision = _of_run(run, ended)
+    is_empty = decision.cause == "unknown" or (
+        decision.cause == "engine_dead_other" and not run.is_informative
     )
     if is_empty and before is not None:
-        verdict = _of_run(before, None)
-    return _with_evidence(verdict, ended, evidence)
+        decision = _of_run(before, None)
+    return _with_evidence(decision, ended, evidence)
 
 
-def _of_run(run: Run, ended: Ended | None) -> Verdict:
+def _of_run(run: Run, ended: Ended | None) -> Decision:
     named = _named(run)
     if named is not None:
         return named
@@ -89,31 +89,31 @@ def _of_run(run: Run, ended: Ended | None) -> Verdict:
     if died is not None:
         return died
     if run.preemption is not None:
-        return Verdict(cause="preemption_warning", spot=run.preemption)
+        return Decision(cause="preemption_warning", spot=run.preemption)
     return _healthy(run, ended)
 
 
-def _named(run: Run) -> Verdict | None:
+def _named(run: Run) -> Decision | None:
     """A cause that a line names; a script's words count only where the engine has none."""
     worst = Rank.WEAK if run.death and run.root else Rank.OUTER
     best = run.best(worst)
     if best is None:
         return None
-    return Verdict(cause=best.cause, spot=best.spot, figures=best.figures)
+    return Decision(cause=best.cause, spot=best.spot, figures=best.figures)
 
 
-def _died(run: Run, ended: Ended | None) -> Verdict | None:
+def _died(run: Run, ended: Ended | None) -> Decision | None:
     """A death, or a hang, without a name."""
     was_asked = ended is not None and ended.was_asked
     ordered = was_asked or run.asked is not None
     if run.death is not None and not _died_on_order(run, was_asked=was_asked):
-        return Verdict(cause="engine_dead_other", spot=run.root or run.exception or run.death)
+        return Decision(cause="engine_dead_other", spot=run.root or run.exception or run.death)
     if not run.serving and run.exception is not None and run.death is None and not ordered:
-        return Verdict(cause="engine_dead_other", spot=run.exception)
+        return Decision(cause="engine_dead_other", spot=run.exception)
     if run.loss is not None and not (ordered or _lost_in_order(run)):
-        return Verdict(cause="engine_dead_other", spot=run.loss)
+        return Decision(cause="engine_dead_other", spot=run.loss)
     if _hangs(run) and run.stalled is not None:
-        return Verdict(cause="timeout_hang", spot=run.stalled, figures={"stalls": run.stalls})
+        return Decision(cause="timeout_hang", spot=run.stalled, figures={"stalls": run.stalls})
     return _died_silently(run, ended)
 
 
@@ -137,50 +137,50 @@ def _hangs(run: Run) -> bool:
     return run.stalls >= _STALLS_OF_A_START
 
 
-def _died_silently(run: Run, ended: Ended | None) -> Verdict | None:
+def _died_silently(run: Run, ended: Ended | None) -> Decision | None:
     """Only the return code says that something went wrong."""
     if ended is None or ended.was_asked or not ended.returncode:
         return None
     if ended.sounds_ordered and run.serving:
         return None
     spot = run.loss or run.exception or Spot(line=0, evidence=_in_words(ended))
-    return Verdict(cause="engine_dead_other", spot=spot, figures={"returncode": ended.returncode})
+    return Decision(cause="engine_dead_other", spot=spot, figures={"returncode": ended.returncode})
 
 
-def _healthy(run: Run, ended: Ended | None) -> Verdict:
+def _healthy(run: Run, ended: Ended | None) -> Decision:
     if run.health is not None:
-        return Verdict(cause="ok", spot=run.health)
+        return Decision(cause="ok", spot=run.health)
     if ended is not None and (ended.was_asked or ended.returncode == 0):
-        return Verdict(cause="ok", spot=run.asked or Spot(line=0, evidence=_in_words(ended)))
-    return Verdict(cause="unknown")
+        return Decision(cause="ok", spot=run.asked or Spot(line=0, evidence=_in_words(ended)))
+    return Decision(cause="unknown")
 
 
 def _with_evidence(
-    verdict: Verdict, ended: Ended | None, evidence: DeviceEvidence | None
-) -> Verdict:
+    decision: Decision, ended: Ended | None, evidence: DeviceEvidence | None
+) -> Decision:
     """A death without a name gets one from the kernel or the driver, never the other way round."""
-    if evidence is None or verdict.cause not in {"engine_dead_other", "unknown"}:
-        return verdict
-    figures = dict(verdict.figures)
+    if evidence is None or decision.cause not in {"engine_dead_other", "unknown"}:
+        return decision
+    figures = dict(decision.figures)
     if evidence.free_bytes is not None:
         figures["device_free_bytes"] = evidence.free_bytes
     if evidence.oom_kills > 0:
         figures["oom_kills"] = evidence.oom_kills
         words = f"the kernel killed {evidence.oom_kills} process(es) for want of memory"
-        return _renamed("host_oom", verdict, words, figures)
+        return _renamed("host_oom", decision, words, figures)
     faults = [xid for xid in evidence.xids if xid in APPLICATION_XIDS]
     if xids := faults or list(evidence.xids):
         figures["xid"] = xids[0]
         cause = "cuda_illegal_access" if faults else "engine_dead_other"
-        return _renamed(cause, verdict, f"the driver reported XID {xids[0]}", figures)
-    return Verdict(cause=verdict.cause, spot=verdict.spot, figures=figures)
+        return _renamed(cause, decision, f"the driver reported XID {xids[0]}", figures)
+    return Decision(cause=decision.cause, spot=decision.spot, figures=figures)
 
 
 def _renamed(
-    cause: str, verdict: Verdict, words: str, figures: dict[str, float | int | str]
-) -> Verdict:
-    spot = verdict.spot if verdict.spot.line else Spot(line=0, evidence=words)
-    return Verdict(cause=cause, spot=spot, figures=figures)
+    cause: str, decision: Decision, words: str, figures: dict[str, float | int | str]
+) -> Decision:
+    spot = decision.spot if decision.spot.line else Spot(line=0, evidence=words)
+    return Decision(cause=cause, spot=spot, figures=figures)
 
 
 def _in_words(ended: Ended) -> str:

@@ -7,12 +7,199 @@ failure and is none (a refused request, a retried download, an ordered stop) is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from objectives.causes import CAUSES, MEMORY_CAUSES, remedy_of
 from objectives.diagnosis.decision import DeviceEvidence, Ended, judge
-from objectives.diagnosis.scan import Scan
+from objectives.diagnosis.line_reader import Notes, Read
+from objectives.diagnosis.progress import Stage
+from objectives.diagnosis.server_run import Spot
+from objectives.diagnosis.tracebacks import TRACEBACK
+
+Wanted = Callable[[str], bool]
+"""Whether a line must be read, in one state of a run."""
+
+
+def every_line(line: str) -> bool:
+    """Something stalls: the next sign of life may be any line."""
+    return bool(line)
+
+
+def wanted_of_a_start(line: str) -> bool:
+    """Before a server serves, progress counts too."""
+    return (
+        _matters(line)
+        or "```" in line
+        or " took " in line
+        or "KV cache" in line
+        or "blocks:" in line
+        or "Capturing" in line
+        or "Starting to load" in line
+        or "from scratch" in line
+        or "shards" in line
+        or "throughput:" in line
+        or '" 200' in line
+        or "Uvicorn running" in line
+        or "Processed prompts" in line
+        or "graph memory" in line
+    )
+
+
+def wanted_of_a_server(line: str) -> bool:
+    """All but what a serving server says all day: rates, answered requests, progress bars."""
+    if "throughput:" in line:
+        return "reempt" in line
+    if '" 2' in line and " HTTP/1." in line:
+        return False
+    if "it/s]" in line and "\r" not in line:
+        return False
+    return "Received request " not in line and _matters(line)
+
+
+def wanted_of_the_settled(line: str) -> bool:
+    """Once it is known how a run ended, only the next one's first words count."""
+    return "ersion" in line or "LLM engine" in line or "startup complete" in line
+
+
+def _matters(line: str) -> bool:
+    if "INFO" in line and ("INFO 0" in line or "INFO 1" in line or "INFO:" in line):
+        return (
+            "rror" in line
+            or "RROR" in line
+            or "emory" in line
+            or "illed" in line
+            or "oom" in line
+            or "OOM" in line
+            or "hut" in line
+            or "SIG" in line
+            or "ignal" in line
+            or "nterrupt" in line
+            or "broadcast" in line
+            or "baton" in line
+            or "ersion" in line
+            or "LLM engine" in line
+            or "reempt" in line
+            or "lacement" in line
+            or "xception" in line
+            or "startup" in line
+            or "Xid" in line
+            or "# " in line
+            or "eager" in line
+        )
+    return (
+        "rror" in line
+        or "RROR" in line
+        or "xception" in line
+        or "raceback" in line
+        or '", line ' in line
+        or "emory" in line
+        or "illed" in line
+        or "oom" in line
+        or "OOM" in line
+        or "ailed" in line
+        or "imed out" in line
+        or "imeout" in line
+        or "NCCL" in line
+        or "Xid" in line
+        or "died" in line
+        or "fault" in line
+        or "ignal" in line
+        or "SIG" in line
+        or "core dumped" in line
+        or "reempt" in line
+        or "apabilit" in line
+        or "hut" in line
+        or "nterrupt" in line
+        or "ptxas" in line
+        or "lready" in line
+        or "max seq len" in line
+        or "baton" in line
+        or "broadcast" in line
+        or "137" in line
+    )
+
+
+_REMEMBERED = 8_192  # lines whose meaning is remembered; servers repeat themselves
+_KEY_MOST = 512  # characters of such a line
+_TIME_ENDS = 120  # the tag of a file stands within the first characters of a line
+
+
+class Scan:
+    """A pass over a log.
+
+    Attributes:
+        notes: What it says so far.
+        lines: Lines read.
+    """
+
+    def __init__(self) -> None:
+        self.notes = Notes()
+        self.lines = 0
+        self._meanings: dict[str, Stage] = {}
+        self._meanings_here: dict[str, Stage] = {}  # as long as this run lasts
+        self._run = self.notes.run
+
+    def read(self, lines: Iterable[str]) -> None:
+        """Read all lines; each is looked at closely only if some rule could know it."""
+        number = 0
+        wanted = self._wanted(number)
+        for number, line in enumerate(lines, 1):
+            if not wanted(line) and not self.notes.is_within_a_sentence:
+                continue
+            may_be_frame = '", line ' in line or TRACEBACK in line
+            if may_be_frame and self.notes.take_frame(number, line):
+                continue
+            if not self._recall(number, line):
+                self._take(number, line)
+            wanted = self._wanted(number)
+        self.lines = number
+        self.notes.finish_sentence()
+
+    def _wanted(self, number: int) -> Wanted:
+        """Which lines can change what is known, as things stand."""
+        run = self.notes.run
+        if run.is_settled(number):
+            return wanted_of_the_settled
+        if run.stage < Stage.SERVING:
+            return wanted_of_a_start
+        return every_line if run.stalls else wanted_of_a_server
+
+    def _recall(self, number: int, raw: str) -> bool:
+        """Take a line that has been read before and means the same again."""
+        if self.notes.is_within_a_sentence:
+            return False
+        key = _key(raw)
+        stage = self._meanings.get(key)
+        if stage is None:
+            stage = self._meanings_here.get(key)
+        if stage is None:
+            return False
+        if stage is not Stage.NOTHING:
+            self.notes.run.advance(stage, Spot(line=number, evidence=raw.rstrip("\r\n")))
+        return True
+
+    def _take(self, number: int, raw: str) -> None:
+        meaning: Stage | None = Stage.NOTHING
+        for part in raw.rstrip("\r\n").split("\r"):  # a progress bar rewrites its line
+            if not part or part.isspace():
+                continue
+            news = self.notes.take(Read.of(number, part))
+            meaning = None if meaning is None or news is None else max(meaning, news)
+        if self._run is not self.notes.run:
+            self._run = self.notes.run
+            self._meanings_here.clear()
+        key = _key(raw)
+        known = self._meanings_here if self._run.serving else self._meanings
+        if meaning is not None and len(key) <= _KEY_MOST and len(known) < _REMEMBERED:
+            known[key] = meaning
+
+
+def _key(line: str) -> str:
+    """What of a line comes back: all that follows its time, from the file it was said in."""
+    place = line.find(".py:")
+    return line[place:] if 0 <= place < _TIME_ENDS else line
+
 
 __all__ = ["CAUSES", "MEMORY_CAUSES", "DeviceEvidence", "Diagnosis", "Ended", "diagnose"]
 
@@ -24,8 +211,8 @@ class Diagnosis:
     Attributes:
         cause: One of `CAUSES`.
         evidence: The telling line as it stands in the log, with its prefixes. Where `line` is 0:
-            in words, what else told it, or "".
-        line: Its number, from 1; 0 if no line told it.
+            in words, what else names the cause, or "".
+        line: Its number, from 1; 0 if no line names it.
         remedy: What to change, in one sentence.
         figures: What the line prints, by names that carry its units.
     """
@@ -41,7 +228,7 @@ class Diagnosis:
         """Whether something went wrong, or nothing at all is known."""
         return self.cause not in {"ok", "preemption_warning"}
 
-    def document(self) -> dict[str, object]:
+    def to_dict(self) -> dict[str, object]:
         """For JSON."""
         return {
             "cause": self.cause,
@@ -71,11 +258,11 @@ def diagnose(
     """
     scan = Scan()
     scan.read(lines)
-    verdict = judge(scan.notes.run, scan.notes.before, ended=ended, evidence=evidence)
+    decision = judge(scan.notes.run, scan.notes.before, ended=ended, evidence=evidence)
     return Diagnosis(
-        cause=verdict.cause,
-        evidence=verdict.spot.evidence,
-        line=verdict.spot.line,
-        remedy=remedy_of(verdict.cause, verdict.figures),
-        figures=verdict.figures,
+        cause=decision.cause,
+        evidence=decision.spot.evidence,
+        line=decision.spot.line,
+        remedy=remedy_of(decision.cause, decision.figures),
+        figures=decision.figures,
     )

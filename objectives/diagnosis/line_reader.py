@@ -5,17 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
-from objectives.diagnosis.oom_phase import (
-    Stage,
-    earlier_of,
-    figures_of_refusal,
-    phase_in_message,
-    phase_of_stage,
-)
 from objectives.diagnosis.progress import (
     Death,
+    Stage,
     available_bytes,
     death_of,
+    earlier_of,
+    figures_of_refusal,
     is_alive,
     is_asked,
     is_eager,
@@ -23,6 +19,8 @@ from objectives.diagnosis.progress import (
     is_secondary,
     is_stall,
     is_stopping,
+    phase_in_message,
+    phase_of_stage,
     running_requests,
     stage_of,
 )
@@ -92,7 +90,7 @@ class Read:
 
 
 class Notes:
-    """What has been told so far.
+    """What the lines say so far.
 
     Attributes:
         run: The run that is being read.

@@ -37,7 +37,7 @@ class Rule:
     """One wording of one cause.
 
     Attributes:
-        cause: Of `objectives.diagnosis.diagnosis.CAUSES`.
+        cause: Of `objectives.causes.CAUSES`.
         hints: Lower-case parts; a line with none of them is not searched.
         pattern: What the line must hold.
         rank: How much it weighs.
@@ -63,7 +63,7 @@ def rules(
     """Rules of one cause.
 
     Args:
-        cause: Of `objectives.diagnosis.diagnosis.CAUSES`.
+        cause: Of `objectives.causes.CAUSES`.
         wordings: Pairs of hints, parted by "|", and a pattern; in neither does case matter.
         rank: As of `Rule`, and so the rest.
         start_only: See there.

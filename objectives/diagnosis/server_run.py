@@ -1,4 +1,4 @@
-"""What one run of a server has told so far: causes, deaths, progress.
+"""What the log says of one run of a server so far: causes, deaths, progress.
 
 A log may hold several runs, one after another; the last one that says anything is the one a person
 asks about. Progress contradicts an error: who still loads weights after "401 Client Error" did not
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from objectives.diagnosis.oom_phase import Stage
+from objectives.diagnosis.progress import Stage
 from objectives.diagnosis.rules import Rank
 
 KEPT = 64
@@ -44,11 +44,11 @@ class Finding:
     """A line that names a cause.
 
     Attributes:
-        cause: Of `objectives.diagnosis.diagnosis.CAUSES`.
+        cause: Of `objectives.causes.CAUSES`.
         rank: How much it weighs.
         spot: Where it stands.
         figures: What it prints.
-        placed: False for an out-of-memory whose phase no frame has told yet.
+        placed: False for an out-of-memory whose phase no frame has named yet.
     """
 
     cause: str
@@ -82,7 +82,7 @@ class Run:
         available_bytes: The KV cache memory as logged.
         eager: Whether it captures no graphs.
         is_quoted: Whether the log stands in a document between fences. There progress contradicts
-            nothing: a failure is told first, and then what helped.
+            nothing: a failure is printed first, and then what helped.
     """
 
     stage: Stage = Stage.NOTHING

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Self
 
-from objectives.diagnosis.oom_phase import PHASE_OF_FRAME, earlier_of
+from objectives.diagnosis.progress import PHASE_OF_FRAME, earlier_of
 from objectives.diagnosis.rules import REFUSALS, figures_of
 from objectives.diagnosis.server_run import Spot
 from objectives.vllm import LogLine
@@ -25,7 +25,7 @@ _OPENERS = (
 _HEALTHY = re.compile(r"on startup\. *Desired GPU memory utilization")
 _ENDS = re.compile(
     r"estimated maximum model length is \d+\D|Try increasing|cache blocks|See https?:|Decrease"
-    r"|current free memory [\d.]+\D|requested memory for kv \([^)]*\)|reduce (?:GPU|CPU) memory"
+    r"|current free memory [\d.]+[^\d.]|requested memory for kv \([^)]*\)|reduce (?:GPU|CPU) memory"
     r"|utilization \([^)]*\)|that can be stored in (?:the )?KV cache \(\d+\)|Mamba cache blocks \(",
     re.DOTALL,
 )

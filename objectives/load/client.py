@@ -69,17 +69,17 @@ def drive(
         ValueError: Neither target is given, or there is nothing in the window to send to them.
         RuntimeError: Called from inside a running event loop.
     """
-    walk = _Walk(
+    run = _LoadRun(
         trace=trace, llm=llm, stt=stt, check=check, on_phase=on_phase or (lambda name: None)
     )
-    if not walk.calls("measure"):
+    if not run.calls("measure"):
         raise ValueError("there is nothing to send: no request of the window has a target")
-    return asyncio.run(walk.watched())
+    return asyncio.run(run.watched())
 
 
 @dataclass(kw_only=True)
-class _Walk:
-    """One walk through the phases."""
+class _LoadRun:
+    """One run through the phases of a trace."""
 
     trace: Trace
     llm: Target | None
@@ -97,14 +97,16 @@ class _Walk:
         return [call(request, phase, target) for request, target in aimed if target is not None]
 
     async def watched(self) -> Driven:
-        """Walk, with `check` beside; the first of the two to end decides."""
-        walking = asyncio.create_task(self._phases())
+        """The phases, with `check` beside; the first of the two to end decides."""
+        phases = asyncio.create_task(self._phases())
         watching = asyncio.create_task(self._watch())
         try:
-            await asyncio.wait({walking, watching}, return_when=asyncio.FIRST_COMPLETED)
-            return watching.result() if watching.done() else walking.result()
+            # Not gather(): an error of `check` must cancel the requests under way, not wait for
+            # them.
+            await asyncio.wait({phases, watching}, return_when=asyncio.FIRST_COMPLETED)
+            return watching.result() if watching.done() else phases.result()
         finally:
-            await _give_up([walking, watching])
+            await _give_up([phases, watching])
 
     async def _watch(self) -> Driven:
         """Call `check` until cancelled; it never returns, but may raise."""

@@ -137,7 +137,7 @@ class LoadProfile:
         load = self.llm if server == "llm" else self.stt
         return 0 if load is None else _count(load.rate_rps, self.measure_s)
 
-    def document(self) -> dict[str, object]:
+    def to_dict(self) -> dict[str, object]:
         """The profile as JSON can hold it; absent loads are left out."""
         return {key: _plain(value) for key, value in asdict(self).items() if value is not None}
 
@@ -208,32 +208,6 @@ def plan(profile: LoadProfile) -> Trace:
         warmup_s=profile.warmup_s,
         measure_s=profile.measure_s,
         drain_s=profile.drain_s,
-        timeout_s=profile.timeout_s,
-    )
-
-
-def plan_burst(profile: LoadProfile, requests: int) -> Trace:
-    """`requests` of the language model's largest requests at once: can it hold so many?
-
-    Raises:
-        ValueError: The profile has no language model, or `requests` is not positive.
-    """
-    if profile.llm is None or requests < 1:
-        raise ValueError("a burst takes a language model and at least one request")
-    load = profile.llm
-    longest, most = bounds(load.prompt_tokens)[1], bounds(load.output_tokens)[1]
-    ids = _stream(profile.seed, "llm", "burst", "prompt ids")
-    burst = tuple(
-        LlmRequest(due_s=0.0, prompt=_prompt(load, longest, ids), output_tokens=most)
-        for _ in range(requests)
-    )
-    return Trace(
-        seed=profile.seed,
-        warmup=(),
-        measure=burst,
-        warmup_s=0.0,
-        measure_s=0.0,
-        drain_s=profile.timeout_s,
         timeout_s=profile.timeout_s,
     )
 

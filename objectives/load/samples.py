@@ -9,7 +9,6 @@ user meets (no coordinated omission).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -127,21 +126,6 @@ class Sample:
             if value is not None
         }
 
-    @classmethod
-    def from_record(cls, record: Mapping[str, object]) -> Sample:
-        """The sample that `record` came from.
-
-        Raises:
-            TypeError: A key is missing or unknown.
-        """
-        values = dict(record)
-        failure = values.pop("failure", None)
-        if failure is not None:
-            if not isinstance(failure, Mapping):
-                raise TypeError(f"failure: {failure!r} is no mapping")
-            values["failure"] = Failure(**failure)
-        return cls(**values)  # type: ignore[arg-type]
-
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseSpan:
@@ -201,20 +185,3 @@ class Driven:
         """Every sample, warm-up first, one JSON object a line."""
         lines = [json.dumps(sample.record()) for sample in (*self.warmup, *self.samples)]
         return "".join(f"{line}\n" for line in lines)
-
-
-def read_samples(lines: Iterable[str]) -> list[Sample]:
-    """The samples of `Driven.jsonl`, in its order.
-
-    Raises:
-        ValueError: A line is no JSON object, or no sample.
-    """
-    samples = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            samples.append(Sample.from_record(json.loads(line)))
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"line {number} is no sample: {error}") from error
-    return samples

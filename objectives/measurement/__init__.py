@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from objectives.measurement.capacity import Capacity, capacity, confirm
-from objectives.measurement.quantiles import quantile
+from objectives.measurement.quantiles import intervals_overlap, quantile
 from objectives.measurement.summary import Measurement, summarise
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Measurement",
     "capacity",
     "confirm",
+    "intervals_overlap",
     "quantile",
     "summarise",
 ]

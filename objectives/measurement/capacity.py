@@ -52,7 +52,7 @@ class Capacity:
     verdict: Verdict = "not_seen"
     evidence: str = "the engine's metrics were not read under load"
 
-    def document(self) -> dict[str, object]:
+    def to_dict(self) -> dict[str, object]:
         """The capacity as JSON can hold it."""
         return {key: value for key, value in vars(self).items() if value is not None}
 
@@ -63,7 +63,6 @@ def capacity(
     kv_cache_tokens: int,
     block_tokens: int = 16,
     max_num_seqs: int | None = None,
-    reserved_blocks: int = RESERVED_BLOCKS,
 ) -> Capacity:
     """Requests of the profile's longest size that the KV cache holds, capped by `max_num_seqs`.
 
@@ -77,7 +76,6 @@ def capacity(
         kv_cache_tokens: Tokens that fit, in the engine's words.
         block_tokens: Tokens of a block, in the engine's words; 16 is vLLM's default on GPUs.
         max_num_seqs: The engine's `--max-num-seqs`.
-        reserved_blocks: Blocks that the engine keeps for itself; 0 before the V1 engine.
 
     Raises:
         ValueError: A count is not positive (`kv_cache_tokens` may be 0).
@@ -88,7 +86,7 @@ def capacity(
         )
     tokens = load.most_tokens_per_request
     blocks_per_request = -(-tokens // block_tokens)
-    usable_blocks = max(0, kv_cache_tokens // block_tokens - reserved_blocks)
+    usable_blocks = max(0, kv_cache_tokens // block_tokens - RESERVED_BLOCKS)
     fitting = usable_blocks // blocks_per_request
     capped = max_num_seqs is not None and max_num_seqs < fitting
     return Capacity(

@@ -149,13 +149,6 @@ def capacity_refuted(capacity: Capacity | None) -> list[str]:
     return [f"a capacity of {capacity.requests} requests did not hold: {capacity.evidence}"]
 
 
-def foreign_cpu(fraction: float | None) -> list[str]:
-    """Others used the processors meanwhile."""
-    if fraction is None or fraction <= FOREIGN_CPU_LIMIT:
-        return []
-    return [f"other processes used {100 * fraction:.0f} % of the processors (limit 10 %)"]
-
-
 def _latencies_by_third(
     samples: Sequence[Sample], measure_s: float
 ) -> tuple[list[float], list[float]]:

@@ -54,7 +54,7 @@ class Summary:
         """The interval of "p50" or "p95"; p99 has none."""
         return {"p50": self.p50_interval, "p95": self.p95_interval, "p99": None}[quantile]
 
-    def document(self) -> dict[str, object]:
+    def to_dict(self) -> dict[str, object]:
         """The figures as JSON can hold them; what does not exist is null.
 
         `p99_indicative` stands there, true, where p99 rests on too few samples.
@@ -66,21 +66,6 @@ class Summary:
         if self.n < samples_needed(0.99):
             figures["p99_indicative"] = True
         return figures
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pooled:
-    """Replicates of one point, taken together.
-
-    Attributes:
-        value: Their median.
-        interval: Where it lies; None if no replicate had an interval and there are too few.
-        n: How many replicates.
-    """
-
-    value: float
-    interval: Interval | None
-    n: int
 
 
 def samples_needed(p: float) -> int:
@@ -219,30 +204,6 @@ def hull(intervals: Sequence[Interval]) -> Interval:
         ValueError: There is none.
     """
     return min(low for low, _ in intervals), max(high for _, high in intervals)
-
-
-def pool(values: Sequence[float], intervals: Sequence[Interval | None] = ()) -> Pooled:
-    """Replicates of one point as one figure: their median, and where it lies.
-
-    From six replicates on, the interval is the median's distribution-free one: it holds what
-    changes from run to run, which no single run can see. With fewer it is the hull of the
-    replicates and of their own intervals.
-
-    Raises:
-        ValueError: There are no values.
-    """
-    if not values:
-        raise ValueError("there are no replicates to pool")
-    ordered = sorted(values)
-    middle = float(np.median(ordered))
-    between = order_statistic_interval(ordered, 0.5)
-    if between is not None:
-        return Pooled(value=middle, interval=between, n=len(values))
-    own = [interval for interval in intervals if interval is not None]
-    if not own and len(values) < 2:
-        return Pooled(value=middle, interval=None, n=1)
-    spread = (ordered[0], ordered[-1])
-    return Pooled(value=middle, interval=hull([spread, *own]), n=len(values))
 
 
 def _binomial(n: int, p: float) -> npt.NDArray[np.float64]:

@@ -17,10 +17,7 @@ from objectives.measurement import doubts
 from objectives.measurement.capacity import Capacity
 from objectives.measurement.quantiles import (
     Interval,
-    Pooled,
     Summary,
-    intervals_overlap,
-    pool,
     samples_needed,
     summarise_values,
 )
@@ -30,13 +27,9 @@ __all__ = [
     "LegacyLatencies",
     "LlmMeasurement",
     "Measurement",
-    "Pooled",
     "Served",
-    "Slo",
     "SttMeasurement",
     "Summary",
-    "intervals_overlap",
-    "pool",
     "samples_needed",
     "summarise",
 ]
@@ -50,26 +43,6 @@ for several runs in a window."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Slo:
-    """How quick a request must be to count as good; what is None is not asked for."""
-
-    ttft_s: float | None = None
-    tpot_s: float | None = None
-    latency_s: float | None = None
-
-    def met_by(self, sample: Sample) -> bool:
-        """True if the request was answered, and every time that is limited is within its limit."""
-        limits = (
-            (self.ttft_s, sample.ttft_s),
-            (self.tpot_s, sample.tpot_s),
-            (self.latency_s, sample.latency_s),
-        )
-        return sample.answered and all(
-            seen is not None and seen <= limit for limit, seen in limits if limit is not None
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
 class Served:
     """How one server dealt with its requests of the window.
 
@@ -79,19 +52,17 @@ class Served:
         failed_by_kind: The same by `FailureKind`; "oom" is the server's own word.
         saturated: Why the server did not keep up; None if it did. Latencies of a saturated server
             depend on how long one measured.
-        goodput_rps: Requests per second that met the objectives; None without objectives.
     """
 
     requests: int
     failed: int
     failed_by_kind: Mapping[str, int]
     saturated: str | None
-    goodput_rps: float | None
 
-    def document(self) -> dict[str, object]:
+    def to_dict(self) -> dict[str, object]:
         """The figures as JSON can hold them."""
         return {
-            name: value.document() if isinstance(value, Summary) else value
+            name: value.to_dict() if isinstance(value, Summary) else value
             for name, value in vars(self).items()
             if value is not None
         }
@@ -191,11 +162,11 @@ class Measurement:
     doubts: tuple[str, ...]
     trace_sha256: str
 
-    def document(self) -> dict[str, object]:
+    def to_dict(self) -> dict[str, object]:
         """The figures as JSON can hold them; a server without load is absent."""
         document: dict[str, object] = {
             "client": {
-                "lag_s": self.lag_s.document(),
+                "lag_s": self.lag_s.to_dict(),
                 "cpu_s": self.client.thread_cpu_s,
                 "process_cpu_s": self.client.process_cpu_s,
                 "wall_s": self.client.wall_s,
@@ -205,9 +176,9 @@ class Measurement:
         }
         for name, part in (("llm", self.llm), ("stt", self.stt)):
             if part is not None:
-                document[name] = part.document()
+                document[name] = part.to_dict()
         if self.capacity is not None:
-            document["capacity"] = self.capacity.document()
+            document["capacity"] = self.capacity.to_dict()
         if self.pages:
             document["engine"] = dict(self.pages)
         return document
@@ -240,9 +211,6 @@ def summarise(
     *,
     quantile: Quantile = "p95",
     capacity: Capacity | None = None,
-    llm_slo: Slo | None = None,
-    stt_slo: Slo | None = None,
-    foreign_busy_share: float | None = None,
     device_doubts: Sequence[str] = (),
 ) -> Measurement:
     """The evidence of one trial.
@@ -251,12 +219,9 @@ def summarise(
         driven: All that was seen.
         quantile: The quantile that will be relied on: too few samples for it are a doubt.
         capacity: What the engine holds, already confirmed or refuted by the load.
-        llm_slo: When a request of the language model is good.
-        stt_slo: When a transcription is good.
-        foreign_busy_share: Processors that others used meanwhile, 0 .. 1.
         device_doubts: What the device's telemetry has to say: clocks, throttling, strangers.
     """
-    llm, stt = _llm(driven, llm_slo), _stt(driven, stt_slo)
+    llm, stt = _llm(driven), _stt(driven)
     lag_s = _summary(
         driven, [sample.lag_s for sample in driven.samples if sample.lag_s is not None]
     )
@@ -268,7 +233,6 @@ def summarise(
         *doubts.engine_pressure(driven.pages),
         *doubts.capacity_refuted(capacity),
         *doubts.client_lag(lag_s),
-        *doubts.foreign_cpu(foreign_busy_share),
         *device_doubts,
     ]
     return Measurement(
@@ -277,13 +241,13 @@ def summarise(
         lag_s=lag_s,
         client=driven.client,
         capacity=capacity,
-        pages={} if driven.pages is None else driven.pages.document(),
+        pages={} if driven.pages is None else driven.pages.to_dict(),
         doubts=tuple(found),
         trace_sha256=driven.trace_sha256,
     )
 
 
-def _llm(driven: Driven, slo: Slo | None) -> LlmMeasurement | None:
+def _llm(driven: Driven) -> LlmMeasurement | None:
     samples = driven.of("llm")
     if not samples:
         return None
@@ -291,7 +255,7 @@ def _llm(driven: Driven, slo: Slo | None) -> LlmMeasurement | None:
         one.output_tokens for one in samples if one.answered and one.output_tokens is not None
     ]
     return LlmMeasurement(
-        **vars(_served(driven, samples, slo)),
+        **vars(_served(driven, samples)),
         ttft_s=_times(driven, samples, lambda one: one.ttft_s),
         tpot_s=_times(driven, samples, lambda one: one.tpot_s),
         e2e_s=_times(driven, samples, lambda one: one.latency_s),
@@ -299,14 +263,14 @@ def _llm(driven: Driven, slo: Slo | None) -> LlmMeasurement | None:
     )
 
 
-def _stt(driven: Driven, slo: Slo | None) -> SttMeasurement | None:
+def _stt(driven: Driven) -> SttMeasurement | None:
     samples = driven.of("stt")
     if not samples:
         return None
     heard_s = [one.audio_s for one in samples if one.answered and one.audio_s is not None]
     infer_rtf = _times(driven, samples, lambda one: one.infer_rtf)
     return SttMeasurement(
-        **vars(_served(driven, samples, slo)),
+        **vars(_served(driven, samples)),
         latency_s=_times(driven, samples, lambda one: one.latency_s),
         rtf=_times(driven, samples, lambda one: one.rtf),
         infer_rtf=infer_rtf if infer_rtf.n else None,
@@ -314,15 +278,13 @@ def _stt(driven: Driven, slo: Slo | None) -> SttMeasurement | None:
     )
 
 
-def _served(driven: Driven, samples: Sequence[Sample], slo: Slo | None) -> Served:
+def _served(driven: Driven, samples: Sequence[Sample]) -> Served:
     kinds = Counter[str](one.failure.kind for one in samples if one.failure is not None)
-    good = None if slo is None else sum(1 for one in samples if slo.met_by(one))
     return Served(
         requests=len(samples),
         failed=kinds.total(),
         failed_by_kind=dict(kinds),
         saturated=doubts.saturation(samples, driven.measure_s),
-        goodput_rps=None if good is None else good / _span_s(driven),
     )
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from objectives.memory.advice import BreakEven, Gain, break_even, cheapest_room, overhead_note
+from objectives.memory.advice import BreakEven, Gain, break_even, cheapest_gains, overhead_note
 from objectives.memory.calibration import Calibration
 from objectives.memory.explain import gib
-from objectives.memory.footprint import Figure, given
+from objectives.memory.footprint import Estimate, given
 from objectives.memory.observed_start import EngineKey, Start
 from objectives.memory.predict import Prediction, predict_vllm
 from objectives.memory.whisper import whisper_bytes, whisper_key
@@ -14,12 +14,12 @@ __all__ = [
     "BreakEven",
     "Calibration",
     "EngineKey",
-    "Figure",
+    "Estimate",
     "Gain",
     "Prediction",
     "Start",
     "break_even",
-    "cheapest_room",
+    "cheapest_gains",
     "gib",
     "given",
     "overhead_note",

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from objectives.memory.estimates import estimate_activation, estimate_graphs, sampler_bytes
 from objectives.memory.explain import gib
-from objectives.memory.footprint import MIB, Figure
+from objectives.memory.footprint import MIB, Estimate
 from objectives.memory.predict import Prediction
 from objectives.models import ModelShape, UnsupportedShapeError
 from objectives.vllm import GIB, VllmRules, VllmSettings
@@ -44,7 +44,7 @@ class BreakEven:
     requests: Mapping[int, float | None]
     most: float | None
 
-    def document(self) -> dict[str, object]:
+    def to_dict(self) -> dict[str, object]:
         """The same as JSON."""
         return {
             "one_block": self.one_block,
@@ -121,7 +121,7 @@ class Gain:
         """The advice, for people."""
         return f"{self.flag} buys {gib(self.freed_bytes)}: {self.price}"
 
-    def document(self) -> dict[str, object]:
+    def to_dict(self) -> dict[str, object]:
         """The same as JSON."""
         return {
             "flag": self.flag,
@@ -131,7 +131,7 @@ class Gain:
         }
 
 
-def cheapest_room(
+def cheapest_gains(
     shape: ModelShape, settings: VllmSettings, prediction: Prediction, *, rules: VllmRules
 ) -> list[Gain]:
     """Flags that make room, the cheapest first: what costs nothing, then by what they buy.
@@ -157,7 +157,7 @@ def cheapest_room(
 
 
 def _activation_saved(
-    shape: ModelShape, rules: VllmRules, now: Figure, changed: VllmSettings
+    shape: ModelShape, rules: VllmRules, now: Estimate, changed: VllmSettings
 ) -> int:
     """What of the predicted peak goes; nothing if it was known to be lower than the formula's."""
     return now.value_bytes - estimate_activation(shape, changed, rules).value_bytes

@@ -1,6 +1,6 @@
 """What real starts taught: a study's memory of its engines' memory.
 
-An engine that started once has told, in its own log, what it holds beside the KV cache. The next
+The log of an engine that started once says what it holds beside the KV cache. The next
 prediction for the same engine, model and device rests on that; only what changed since (another
 `max_num_seqs`, say) is still estimated, as a difference. Nothing is ever carried from one version,
 model or device to another.
@@ -16,10 +16,10 @@ from statistics import median
 from typing import Any
 
 from objectives.memory.estimates import GRAPHS
-from objectives.memory.footprint import MIB, Figure, Parts
-from objectives.memory.observed_start import EngineKey, Start, StartFacts, lesson
+from objectives.memory.footprint import MIB, Estimate, Parts
+from objectives.memory.observed_start import EngineKey, Start, observe_start
 from objectives.models import ModelShape
-from objectives.vllm import VllmRules, VllmSettings
+from objectives.vllm import StartupFacts, VllmRules, VllmSettings
 
 SCHEMA = 1
 
@@ -61,7 +61,7 @@ class Calibration:
     def learn(
         self,
         settings: VllmSettings,
-        facts: StartFacts,
+        facts: StartupFacts,
         shape: ModelShape,
         *,
         version: str,
@@ -69,27 +69,28 @@ class Calibration:
         device: str,
         device_kind: str,
         total_bytes: int,
-        others_bytes: int = 0,
+        charged_bytes: int = 0,
     ) -> Calibration:
-        """This, and what one start's log told.
+        """This, and what one start's log says.
 
         Args:
             settings: What was launched.
-            facts: What its log told.
+            facts: What its log says.
             shape: The model's shape.
             version: The engine's.
             model: The model's name or path, as the study names it.
             device: The device's UUID.
             device_kind: "cuda" or "cpu".
             total_bytes: Of the device, read right before the launch.
-            others_bytes: Held by others then; counts only in versions that charge for it.
+            charged_bytes: Of vLLM's share, what its version charged for memory that others
+                held, as `Prediction.charged_bytes` says.
 
         Returns:
             Itself, where the log tells nothing that can be used.
         """
         key = EngineKey.of(settings, version=version, model=model, device=device, kind=device_kind)
-        start = lesson(
-            key, settings, facts, shape, total_bytes=total_bytes, others_bytes=others_bytes
+        start = observe_start(
+            key, settings, facts, shape, total_bytes=total_bytes, charged_bytes=charged_bytes
         )
         if start is None:
             return self
@@ -116,13 +117,13 @@ class Calibration:
         )
         return replace(self, whispers=(*others, seen))
 
-    def whisper(self, *, model: str, device: str) -> Figure | None:
+    def whisper(self, *, model: str, device: str) -> Estimate | None:
         """The peak that was seen of a speech model on a device; None if it never ran there."""
         known = self._whisper(model, device)
         if known is None:
             return None
         share = 8 if known.trials < 3 else 16
-        return Figure(
+        return Estimate(
             value_bytes=known.peak_bytes,
             source="calibrated",
             margin_bytes=known.peak_bytes // share + 64 * MIB,
@@ -163,7 +164,7 @@ class Calibration:
         margin = _margin(alike, key.device_kind) + int(_CHANGE_MARGIN * abs(change[nearest]))
         return _split(held, margin, nearest, estimated, len(alike))
 
-    def to_document(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The whole as JSON."""
         return {
             "schema": SCHEMA,
@@ -172,8 +173,8 @@ class Calibration:
         }
 
     @classmethod
-    def from_document(cls, document: Mapping[str, Any]) -> Calibration:
-        """Read what `to_document` wrote; entries that are not understood are left out."""
+    def from_dict(cls, document: Mapping[str, Any]) -> Calibration:
+        """Read what `to_dict` wrote; entries that are not understood are left out."""
         return cls(
             starts=tuple(_starts(document.get("starts") or ())),
             whispers=tuple(_peaks(document.get("whispers") or ())),
@@ -190,8 +191,8 @@ def _split(held: int, margin: int, nearest: Start, estimated: Parts, starts: int
     """Divide what was learned as a sum into parts that people can read."""
     note = f"from {starts} start{'s' if starts > 1 else ''}"
 
-    def learned(value: int, margin: int = 0) -> Figure:
-        return Figure(value_bytes=value, source="calibrated", margin_bytes=margin, note=note)
+    def learned(value: int, margin: int = 0) -> Estimate:
+        return Estimate(value_bytes=value, source="calibrated", margin_bytes=margin, note=note)
 
     weights = min(held, nearest.weights_bytes or estimated.weights.value_bytes)
     graphs = min(held - weights, nearest.graph_estimate_bytes)

@@ -10,7 +10,7 @@ margins are wider than the errors seen.
 
 from __future__ import annotations
 
-from objectives.memory.footprint import MIB, NOTHING, Figure, Parts, add
+from objectives.memory.footprint import MIB, NOTHING, Estimate, Parts, add
 from objectives.models import ModelShape, UnsupportedShapeError
 from objectives.vllm import GIB, VllmRules, VllmSettings
 
@@ -23,15 +23,15 @@ CPU_SERVER_BYTES = 900 * MIB
 GRAPHS = "CUDA graphs"
 _WIDEST_GRAPH_MARGIN = 320 * MIB
 
-CONTEXT = Figure(
+CONTEXT = Estimate(
     value_bytes=460 * MIB, source="estimated", margin_bytes=240 * MIB, note="CUDA context"
 )
 """0.35 to 0.61 GiB on the cards whose logs were read; large chips take more."""
 
 
 def weights_on_device(
-    shape: ModelShape, settings: VllmSettings, stated: int | Figure | None
-) -> Figure:
+    shape: ModelShape, settings: VllmSettings, stated: int | Estimate | None
+) -> Estimate:
     """Weights that one device holds.
 
     Args:
@@ -43,7 +43,7 @@ def weights_on_device(
     Raises:
         UnsupportedShapeError: if nothing is stated and the shape does not tell.
     """
-    if isinstance(stated, Figure):
+    if isinstance(stated, Estimate):
         return stated
     whole = shape.weight_bytes if stated is None else stated
     if whole is None:
@@ -52,8 +52,8 @@ def weights_on_device(
     if stated is not None:
         twice = shape.head_bytes if shape.tied_embeddings else 0  # a head that is not loaded
         margin = one // 50 + 128 * MIB + twice
-        return Figure(value_bytes=one, source="read", margin_bytes=margin, note="files")
-    return Figure(
+        return Estimate(value_bytes=one, source="read", margin_bytes=margin, note="files")
+    return Estimate(
         value_bytes=one,
         source="estimated",
         margin_bytes=_weights_margin(shape, one),
@@ -72,7 +72,7 @@ def estimate_parts(
     shape: ModelShape,
     settings: VllmSettings,
     rules: VllmRules,
-    weights: Figure,
+    weights: Estimate,
     *,
     total_bytes: int,
     context_known: bool = False,
@@ -105,19 +105,19 @@ def estimate_parts(
     )
 
 
-def _cpu_parts(shape: ModelShape, weights: Figure) -> Parts:
+def _cpu_parts(shape: ModelShape, weights: Estimate) -> Parts:
     """Loading leaves the heap larger than the weights: by the embedding in 32 bits, as seen."""
     left = 4 * (shape.vocab or 0) * (shape.hidden or 0)
     return Parts(
         weights=weights,
         activation=NOTHING,
-        non_torch=Figure(
+        non_torch=Estimate(
             value_bytes=WORKER_BYTES + left,
             source="estimated",
             margin_bytes=256 * MIB + left,
             note="the worker process",
         ),
-        late=Figure(
+        late=Estimate(
             value_bytes=CPU_SERVER_BYTES,
             source="estimated",
             margin_bytes=512 * MIB,
@@ -149,7 +149,7 @@ def sampler_bytes(shape: ModelShape, settings: VllmSettings, rules: VllmRules) -
     return int(rules.sampler_copies * rows * shape.vocab * 4)
 
 
-def estimate_activation(shape: ModelShape, settings: VllmSettings, rules: VllmRules) -> Figure:
+def estimate_activation(shape: ModelShape, settings: VllmSettings, rules: VllmRules) -> Estimate:
     """The higher of the two peaks of the profiling pass.
 
     The margin reaches down to half of the forward pass: other samplers than the one that the
@@ -161,7 +161,7 @@ def estimate_activation(shape: ModelShape, settings: VllmSettings, rules: VllmRu
     margin = max(160 * MIB, value // 4, value - (forward or 0) // 2)
     if shape.experts is not None or shape.multimodal:
         margin += 640 * MIB  # the experts' workspace, or an encoder's pass
-    return Figure(
+    return Estimate(
         value_bytes=value,
         source="estimated",
         margin_bytes=margin,
@@ -169,12 +169,14 @@ def estimate_activation(shape: ModelShape, settings: VllmSettings, rules: VllmRu
     )
 
 
-def estimate_non_torch(tp: int, total_bytes: int) -> Figure:
+def estimate_non_torch(tp: int, total_bytes: int) -> Estimate:
     """Libraries and communication buffers: small alone, about 0.3 GiB for each further device."""
     alone = 0.13 if total_bytes >= 70 * GIB else 0.05
     value = alone if tp == 1 else 0.3 * tp - 0.05
     margin = 0.3 if tp == 1 else 0.25 * tp
-    return Figure(value_bytes=int(value * GIB), source="estimated", margin_bytes=int(margin * GIB))
+    return Estimate(
+        value_bytes=int(value * GIB), source="estimated", margin_bytes=int(margin * GIB)
+    )
 
 
 def graphs_in_budget(settings: VllmSettings, rules: VllmRules) -> bool:
@@ -183,7 +185,7 @@ def graphs_in_budget(settings: VllmSettings, rules: VllmRules) -> bool:
     return rules.graphs_in_budget if chosen is None else chosen and rules.since(0, 18)
 
 
-def estimate_graphs(settings: VllmSettings, rules: VllmRules) -> Figure:
+def estimate_graphs(settings: VllmSettings, rules: VllmRules) -> Estimate:
     """CUDA graphs: about a MiB each since they are estimated, half a GiB in all before.
 
     Two sets are captured, for whole steps up to `max_num_seqs` and for pieces up to twice as many
@@ -192,12 +194,12 @@ def estimate_graphs(settings: VllmSettings, rules: VllmRules) -> Figure:
     if settings.enforce_eager or rules.device_kind == "cpu":
         return NOTHING
     if not rules.since(0, 17):
-        return Figure(
+        return Estimate(
             value_bytes=512 * MIB, source="estimated", margin_bytes=512 * MIB, note=GRAPHS
         )
     sizes = 3 + min(settings.max_num_seqs, 256) // 8 + max(0, settings.max_num_seqs - 256) // 16
     value = (2 * min(sizes, 51) + 48) * settings.tensor_parallel_size * MIB
-    return Figure(
+    return Estimate(
         value_bytes=value,
         source="estimated",
         margin_bytes=max(value, _WIDEST_GRAPH_MARGIN),

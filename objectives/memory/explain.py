@@ -54,7 +54,7 @@ def gib(value_bytes: float) -> str:
 
 
 def evidence(cause: str | None, story: Story) -> str:
-    """The arithmetic behind a verdict, in one sentence."""
+    """The arithmetic behind a cause, in one sentence."""
     return {
         None: _fits,
         "gpu_memory_insufficient_at_start": _start,

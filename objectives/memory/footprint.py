@@ -1,6 +1,6 @@
 """A server's device memory by part.
 
-Every number is a `Figure`: it says where it came from, and how far the truth may lie from it.
+Every number is a `Estimate`: it says where it came from, and how far the truth may lie from it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MIB = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figure:
+class Estimate:
     """A number of bytes, with its origin.
 
     Attributes:
@@ -35,7 +35,7 @@ class Figure:
     margin_bytes: int = 0
     note: str = ""
 
-    def document(self) -> dict[str, object]:
+    def to_dict(self) -> dict[str, object]:
         """The same as JSON."""
         plain: dict[str, object] = {
             "value_bytes": self.value_bytes,
@@ -45,9 +45,9 @@ class Figure:
         return {**plain, "note": self.note} if self.note else plain
 
 
-def given(value_bytes: int, note: str = "") -> Figure:
+def given(value_bytes: int, note: str = "") -> Estimate:
     """A figure that somebody vouches for: its margin is 0."""
-    return Figure(value_bytes=value_bytes, source="given", note=note)
+    return Estimate(value_bytes=value_bytes, source="given", note=note)
 
 
 NOTHING = given(0)
@@ -67,15 +67,15 @@ class Parts:
             server's other processes.
     """
 
-    weights: Figure
-    activation: Figure
-    non_torch: Figure
-    graphs: Figure = NOTHING
-    context: Figure = NOTHING
-    late: Figure = NOTHING
+    weights: Estimate
+    activation: Estimate
+    non_torch: Estimate
+    graphs: Estimate = NOTHING
+    context: Estimate = NOTHING
+    late: Estimate = NOTHING
 
     @property
-    def outside(self) -> Figure:
+    def outside(self) -> Estimate:
         """All that comes on top of the share."""
         return add(self.context, self.late)
 
@@ -90,7 +90,7 @@ class Parts:
         return sum(part.margin_bytes for part in self.inside)
 
     @property
-    def inside(self) -> tuple[Figure, ...]:
+    def inside(self) -> tuple[Estimate, ...]:
         """The parts that are subtracted from the share."""
         return self.weights, self.activation, self.non_torch, self.graphs
 
@@ -111,12 +111,12 @@ class Footprint:
         margin_bytes: How far `available_bytes` may be wrong, either way.
     """
 
-    weights: Figure
-    activation: Figure
-    non_torch: Figure
-    graphs: Figure
-    outside: Figure
-    whisper: Figure = NOTHING
+    weights: Estimate
+    activation: Estimate
+    non_torch: Estimate
+    graphs: Estimate
+    outside: Estimate
+    whisper: Estimate = NOTHING
     requested_bytes: int
     available_bytes: int
     kv_cache_bytes: int
@@ -125,13 +125,13 @@ class Footprint:
     margin_bytes: int
 
     @property
-    def parts(self) -> dict[str, Figure]:
+    def parts(self) -> dict[str, Estimate]:
         """The figures by name, in the order people read them."""
         names = ("weights", "activation", "non_torch", "graphs", "outside", "whisper")
         return {name: getattr(self, name) for name in names}
 
-    def document(self) -> dict[str, object]:
-        """Bytes by part, as a trial keeps them beside what the log told."""
+    def to_dict(self) -> dict[str, object]:
+        """Bytes by part, as a trial keeps them beside what the log says."""
         return {
             "weights_bytes": self.weights.value_bytes,
             "activation_bytes": self.activation.value_bytes,
@@ -147,9 +147,9 @@ class Footprint:
         }
 
 
-def add(*figures: Figure) -> Figure:
+def add(*figures: Estimate) -> Estimate:
     """A sum whose margin is the sum of margins, and whose source is the weakest of them."""
-    return Figure(
+    return Estimate(
         value_bytes=sum(figure.value_bytes for figure in figures),
         source=weakest(figures),
         margin_bytes=sum(figure.margin_bytes for figure in figures),
@@ -157,7 +157,7 @@ def add(*figures: Figure) -> Figure:
     )
 
 
-def weakest(figures: Iterable[Figure]) -> Source:
+def weakest(figures: Iterable[Estimate]) -> Source:
     """The least certain origin among figures that are not zero."""
     order: tuple[Source, ...] = ("given", "read", "calibrated", "estimated")
     return max(
@@ -168,7 +168,7 @@ def weakest(figures: Iterable[Figure]) -> Source:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Room:
+class Available:
     """What the device has for vLLM, once Whisper is there.
 
     Attributes:
@@ -197,6 +197,7 @@ class Budget:
         own_bytes: What the server will hold inside its share.
         available_bytes: For the cache; negative where the other parts exceed the share.
         sized_outright: A size is given, or the version knows no fraction.
+        charged_bytes: Of the share, what the version charges for memory that others hold.
     """
 
     kv: KVCacheShape
@@ -207,6 +208,7 @@ class Budget:
     own_bytes: int
     available_bytes: int
     sized_outright: bool
+    charged_bytes: int
 
 
 def budget_of(
@@ -216,7 +218,7 @@ def budget_of(
     parts: Parts,
     *,
     total_bytes: int,
-    charged: int,
+    charged_bytes: int,
 ) -> Budget:
     """Lay out a server's cache in what its settings leave of the device.
 
@@ -226,7 +228,7 @@ def budget_of(
         rules: The version's.
         parts: What it holds beside the cache.
         total_bytes: Of the device.
-        charged: Held by others, where the version charges for it.
+        charged_bytes: Held by others, where the version charges for it.
 
     Raises:
         UnsupportedShapeError: for a cache type whose packing is not known.
@@ -244,7 +246,7 @@ def budget_of(
     outright = settings.kv_cache_memory_bytes
     if outright is None and not rules.utilization_counts:
         outright = rules.cpu_cache_bytes(total_bytes)
-    available = share - parts.inside_bytes - charged if outright is None else outright
+    available = share - parts.inside_bytes - charged_bytes if outright is None else outright
     if settings.blocks_override is not None:
         available = settings.blocks_override * kv.block_bytes
     needed = (1 + kv.null_blocks) * kv.block_bytes
@@ -259,4 +261,5 @@ def budget_of(
         own_bytes=parts.inside_bytes + max(0, available),
         available_bytes=available,
         sized_outright=outright is not None or settings.blocks_override is not None,
+        charged_bytes=charged_bytes,
     )

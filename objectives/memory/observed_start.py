@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
 
 from objectives.memory.estimates import (
     estimate_graphs,
@@ -18,7 +17,7 @@ from objectives.memory.estimates import (
 )
 from objectives.memory.kv_cache import KVCacheShape
 from objectives.models import ModelShape, UnsupportedShapeError
-from objectives.vllm import GIB, VllmRules, VllmSettings
+from objectives.vllm import GIB, StartupFacts, VllmRules, VllmSettings
 
 _PRINTED_BYTES = GIB // 200
 """Half of the last digit of a printed size."""
@@ -27,45 +26,9 @@ _AGREES_BYTES = GIB // 50
 """How far a size from the blocks may lie from the printed one, before it is not believed."""
 
 
-class StartFacts(Protocol):
-    """What a log told, as `objectives.vllm.startup_log` reads it; None for what it did not tell."""
-
-    @property
-    def available_kv_bytes(self) -> int | None:
-        """What was left for the KV cache."""
-
-    @property
-    def kv_cache_tokens(self) -> int | None:
-        """Its size in tokens."""
-
-    @property
-    def gpu_blocks(self) -> int | None:
-        """Its size in blocks."""
-
-    @property
-    def weights_bytes(self) -> int | None:
-        """What loading the model took."""
-
-    @property
-    def graph_bytes(self) -> int | None:
-        """What CUDA graphs took in the end."""
-
-    @property
-    def graph_estimate_bytes(self) -> int | None:
-        """What was set aside for them."""
-
-    @property
-    def requested_bytes(self) -> int | None:
-        """The server's share of the device."""
-
-    @property
-    def cpu_consumed_bytes(self) -> int | None:
-        """A CPU worker's resident size."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class EngineKey:
-    """What a lesson holds for, and for nothing else.
+    """What an observed start holds for, and for nothing else.
 
     Attributes:
         version: The engine's.
@@ -167,24 +130,24 @@ def peak_bytes(shape: ModelShape, settings: VllmSettings, rules: VllmRules) -> i
     return max(forward, sampler_bytes(shape, settings, rules))
 
 
-def lesson(
+def observe_start(
     key: EngineKey,
     settings: VllmSettings,
-    facts: StartFacts,
+    facts: StartupFacts,
     shape: ModelShape,
     *,
     total_bytes: int,
-    others_bytes: int = 0,
+    charged_bytes: int,
 ) -> Start | None:
     """What a start's log teaches; None where it does not tell the KV cache or the share.
 
     Args:
         key: Engine, model and device.
         settings: What was launched.
-        facts: What its log told.
+        facts: What its log says.
         shape: The model's shape.
         total_bytes: Of the device, read right before the launch.
-        others_bytes: Held by others then; counts only in versions that charge for it.
+        charged_bytes: Of its share, what the version charged for memory that others held.
     """
     rules = VllmRules.of(key.version, "cpu" if key.device_kind == "cpu" else "cuda")
     if settings.kv_cache_memory_bytes is not None or not rules.utilization_counts:
@@ -194,20 +157,18 @@ def lesson(
         return _from_consumed(key, settings, facts, shape, rules)
     available, rounding = left
     share, share_rounding = _share(settings, facts, total_bytes)
-    if rules.charges_neighbours:
-        share -= others_bytes
     return _start(
         key,
         settings,
         facts,
         shape,
         rules,
-        inside=share - available,
+        inside=share - charged_bytes - available,
         rounding=rounding + share_rounding,
     )
 
 
-def _share(settings: VllmSettings, facts: StartFacts, total_bytes: int) -> tuple[int, int]:
+def _share(settings: VllmSettings, facts: StartupFacts, total_bytes: int) -> tuple[int, int]:
     """The share: from the device, unless the log shows that the engine saw another size."""
     computed = math.ceil(total_bytes * settings.utilization)
     logged = facts.requested_bytes
@@ -217,7 +178,7 @@ def _share(settings: VllmSettings, facts: StartFacts, total_bytes: int) -> tuple
 
 
 def _left_for_cache(
-    settings: VllmSettings, facts: StartFacts, shape: ModelShape, rules: VllmRules
+    settings: VllmSettings, facts: StartupFacts, shape: ModelShape, rules: VllmRules
 ) -> tuple[int, int] | None:
     """Bytes left for the KV cache, and how far off they may be."""
     printed = facts.available_kv_bytes
@@ -228,7 +189,7 @@ def _left_for_cache(
 
 
 def _from_blocks(
-    settings: VllmSettings, facts: StartFacts, shape: ModelShape, rules: VllmRules
+    settings: VllmSettings, facts: StartupFacts, shape: ModelShape, rules: VllmRules
 ) -> tuple[int, int] | None:
     if settings.blocks_override is not None:
         return None
@@ -253,9 +214,9 @@ def _from_blocks(
 
 
 def _from_consumed(
-    key: EngineKey, settings: VllmSettings, facts: StartFacts, shape: ModelShape, rules: VllmRules
+    key: EngineKey, settings: VllmSettings, facts: StartupFacts, shape: ModelShape, rules: VllmRules
 ) -> Start | None:
-    """A CPU worker that says its own size, though its cache is not told."""
+    """A CPU worker that says its own size, though not its cache."""
     if facts.cpu_consumed_bytes is None:
         return None
     inside = facts.cpu_consumed_bytes
@@ -265,7 +226,7 @@ def _from_consumed(
 def _start(
     key: EngineKey,
     settings: VllmSettings,
-    facts: StartFacts,
+    facts: StartupFacts,
     shape: ModelShape,
     rules: VllmRules,
     *,

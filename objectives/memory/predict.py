@@ -18,11 +18,11 @@ from objectives.memory.calibration import Calibration
 from objectives.memory.estimates import estimate_parts, weights_on_device
 from objectives.memory.footprint import (
     NOTHING,
+    Available,
     Budget,
-    Figure,
+    Estimate,
     Footprint,
     Parts,
-    Room,
     Source,
     budget_of,
     given,
@@ -35,7 +35,7 @@ from objectives.vllm import GIB, DeviceKind, VllmRules, VllmSettings
 __all__ = [
     "CONSTRAINTS",
     "Calibration",
-    "Figure",
+    "Estimate",
     "Footprint",
     "KVCacheShape",
     "ModelShape",
@@ -61,7 +61,7 @@ class Prediction:
         excess: Constraint to what is missing, in GiB; negative is to spare.
         margins: Constraint to how far that may be wrong, in GiB.
         certain: It does not fit, by more than the margin: a launch would be wasted.
-        cause: Why it does not fit, in the words of `objectives.diagnosis.diagnosis.CAUSES`, or
+        cause: Why it does not fit, in the words of `objectives.causes.CAUSES`, or
             "device_memory"; None where it fits.
         evidence: The arithmetic in one sentence.
         remedy: What to change, in one sentence; empty where it fits.
@@ -69,6 +69,7 @@ class Prediction:
         needed_bytes: Of KV cache, below which the engine refuses to start.
         max_model_len: Tokens of the longest request.
         unmodelled: Options whose memory is not in these numbers.
+        charged_bytes: Of vLLM's share, what its version charges for memory that others hold.
     """
 
     footprint: Footprint
@@ -82,6 +83,7 @@ class Prediction:
     needed_bytes: int
     max_model_len: int
     unmodelled: tuple[str, ...] = ()
+    charged_bytes: int = 0
 
     @property
     def fits(self) -> bool:
@@ -93,10 +95,10 @@ class Prediction:
         """What is missing of the constraint that is worst off; negative is to spare."""
         return round(max(self.excess.values()) * GIB)
 
-    def document(self) -> dict[str, object]:
+    def to_dict(self) -> dict[str, object]:
         """The prediction as JSON, as it is kept with a trial."""
         return {
-            **self.footprint.document(),
+            **self.footprint.to_dict(),
             "max_concurrency": self.footprint.max_concurrency,
             "fits": self.fits,
             "certain": self.certain,
@@ -117,10 +119,9 @@ def predict_vllm(
     calibration: Calibration | None = None,
     model: str = "",
     device: str = "",
-    weights_bytes: int | Figure | None = None,
-    overhead_bytes: int | Figure | None = None,
-    others_bytes: int | None = None,
-    whisper: Figure | None = None,
+    weights_bytes: int | Estimate | None = None,
+    overhead_bytes: int | Estimate | None = None,
+    whisper: Estimate | None = None,
     headroom_bytes: int = 0,
     total_margin_bytes: int = 0,
     free_margin_bytes: int = 0,
@@ -141,8 +142,6 @@ def predict_vllm(
         weights_bytes: Bytes of all the model's files; or a figure for one device; None for an
             estimate from the shape.
         overhead_bytes: Activation, non-torch and graphs together, where they are known.
-        others_bytes: Held by other processes when vLLM measures; None for what is not free, and
-            Whisper. Counts only in versions that charge for it.
         whisper: What the speech model will hold; it starts first.
         headroom_bytes: What must stay free on the device.
         total_margin_bytes: How far `total_bytes` may be wrong.
@@ -166,16 +165,18 @@ def predict_vllm(
         total_bytes=total_bytes,
         context_known=free_after_context,
     )
-    held = total_bytes - free_bytes + speech.value_bytes if others_bytes is None else others_bytes
-    charged = held if rules.charges_neighbours else 0
-    budget = budget_of(shape, settings, rules, parts, total_bytes=total_bytes, charged=charged)
-    room = Room(
+    held_bytes = total_bytes - free_bytes + speech.value_bytes  # not by vLLM, when it measures
+    charged = held_bytes if rules.charges_neighbours else 0
+    budget = budget_of(
+        shape, settings, rules, parts, total_bytes=total_bytes, charged_bytes=charged
+    )
+    available = Available(
         free_bytes=free_bytes - speech.value_bytes,
         margin_bytes=speech.margin_bytes + free_margin_bytes,
         headroom_bytes=headroom_bytes,
         total_margin_bytes=int(total_margin_bytes * settings.utilization),
     )
-    return _judge(settings, rules, parts, budget, room=room, speech=speech)
+    return _judge(settings, rules, parts, budget, available=available, speech=speech)
 
 
 def _parts(
@@ -185,8 +186,8 @@ def _parts(
     *,
     key: EngineKey,
     calibration: Calibration | None,
-    weights: Figure,
-    overhead: int | Figure | None,
+    weights: Estimate,
+    overhead: int | Estimate | None,
     total_bytes: int,
     context_known: bool,
 ) -> Parts:
@@ -200,8 +201,9 @@ def _parts(
     )
     if overhead is not None:
         note = "activation, non-torch and graphs"
-        whole = overhead if isinstance(overhead, Figure) else given(overhead, note)
+        whole = overhead if isinstance(overhead, Estimate) else given(overhead, note)
         return replace(estimated, activation=whole, non_torch=NOTHING, graphs=NOTHING, late=NOTHING)
+    # A start that was seen stands before every estimate, and its margin is its rounding.
     if calibration is not None:
         learned = calibration.parts(key, settings, estimated, shape=shape, rules=rules)
         if learned is not None:
@@ -215,12 +217,14 @@ def _judge(
     parts: Parts,
     budget: Budget,
     *,
-    room: Room,
-    speech: Figure,
+    available: Available,
+    speech: Estimate,
 ) -> Prediction:
-    missing, margins = _constraints(rules, parts, budget, room)
+    missing, margins = _constraints(rules, parts, budget, available)
     if budget.sized_outright:
         margins["kv_cache_gib"] = 0
+    # In the order in which the engine meets them: the first that is surely violated is the one
+    # whose words its log would have.
     over = [name for name in CONSTRAINTS if missing[name] > 0]
     sure = [name for name in over if missing[name] > margins[name]]
     certain = bool(sure) and not settings.unmodelled
@@ -244,7 +248,7 @@ def _judge(
         footprint=footprint,
         utilization=settings.utilization,
         share_bytes=budget.share_bytes,
-        free_bytes=room.free_bytes,
+        free_bytes=available.free_bytes,
         needed_bytes=budget.needed_bytes,
         max_model_len=budget.length,
         sized_outright=budget.sized_outright,
@@ -262,34 +266,35 @@ def _judge(
         needed_bytes=budget.needed_bytes,
         max_model_len=budget.length,
         unmodelled=settings.unmodelled,
+        charged_bytes=budget.charged_bytes,
     )
 
 
 def _constraints(
-    rules: VllmRules, parts: Parts, budget: Budget, room: Room
+    rules: VllmRules, parts: Parts, budget: Budget, available: Available
 ) -> tuple[dict[str, int], dict[str, int]]:
     """Bytes missing of each constraint, and how far each may be wrong."""
     inside = parts.margin_bytes
     context, outside = parts.context, parts.outside
     checked = rules.checks_start and not (rules.device_kind == "cpu" and budget.sized_outright)
     start = budget.share_bytes + context.value_bytes if checked else parts.inside_bytes
-    start_margin = room.total_margin_bytes + context.margin_bytes if checked else inside
-    everything = budget.own_bytes + outside.value_bytes + room.headroom_bytes
+    start_margin = available.total_margin_bytes + context.margin_bytes if checked else inside
+    everything = budget.own_bytes + outside.value_bytes + available.headroom_bytes
     exact = not budget.sized_outright and budget.available_bytes > 0
     missing = {
-        "start_memory_gib": start - room.free_bytes,
+        "start_memory_gib": start - available.free_bytes,
         "kv_cache_gib": budget.needed_bytes - budget.available_bytes,
-        "device_memory_gib": everything - room.free_bytes,
+        "device_memory_gib": everything - available.free_bytes,
     }
     margins = {
-        "start_memory_gib": room.margin_bytes + start_margin,
-        "kv_cache_gib": inside + room.total_margin_bytes + budget.kv.block_bytes,
-        "device_memory_gib": room.margin_bytes
+        "start_memory_gib": available.margin_bytes + start_margin,
+        "kv_cache_gib": inside + available.total_margin_bytes + budget.kv.block_bytes,
+        "device_memory_gib": available.margin_bytes
         + outside.margin_bytes
-        + (room.total_margin_bytes if exact else inside),
+        + (available.total_margin_bytes if exact else inside),
     }
     if rules.charges_neighbours:
-        margins["kv_cache_gib"] += room.margin_bytes
+        margins["kv_cache_gib"] += available.margin_bytes
     return missing, margins
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from objectives.memory.footprint import MIB, Figure
+from objectives.memory.footprint import MIB, Estimate
 from objectives.models import WhisperDims, whisper_dims
 from objectives.vllm import DeviceKind
 
@@ -44,7 +44,7 @@ def whisper_bytes(
     beam_size: int = 1,
     calibration: Calibration | None = None,
     device: str = "",
-) -> Figure:
+) -> Estimate:
     """What a speech worker will hold on its device while it transcribes.
 
     Args:
@@ -75,7 +75,7 @@ def whisper_bytes(
         else _CPU_PROCESS_BYTES + _WORK_BYTES
     )
     value = fixed + weights + cache + _BEAM_BYTES * (beam_size - 1)
-    return Figure(
+    return Estimate(
         value_bytes=value,
         source="estimated",
         margin_bytes=value // 4 + 160 * MIB,

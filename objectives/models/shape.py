@@ -12,8 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from objectives.models import config as keys
-from objectives.models.blocks import Experts, Latent, experts_of, latent_of
-from objectives.models.config import AttentionLayers, Config, UnsupportedShapeError
+from objectives.models.config import (
+    AttentionLayers,
+    Config,
+    Experts,
+    Latent,
+    UnsupportedShapeError,
+    experts_of,
+    latent_of,
+)
 from objectives.models.quantization import Quantization, cache_bits, quantization_of
 from objectives.models.weight_files import weight_bytes
 

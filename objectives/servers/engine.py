@@ -203,7 +203,7 @@ class Engine:
             ]
         return []
 
-    def document(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """JSON-able: what a study and a report store about the engine."""
         return {
             "name": self.name,

@@ -54,6 +54,8 @@ class _Orders:
     def __init__(self) -> None:
         self._unread = b""
         self._wake, sleeper = os.pipe()
+        # A signal may come between the look at its flag and the wait; a pipe that is written by the
+        # signal's own machinery is seen by select() whenever it came.
         os.set_blocking(self._wake, False)
         os.set_blocking(sleeper, False)
         signal.set_wakeup_fd(sleeper, warn_on_full_buffer=False)
@@ -105,12 +107,12 @@ class _Leader:
         Raises:
             OSError: The program or its working folder cannot be used.
         """
-        failure, told = os.pipe()
+        failure, notice = os.pipe()
         parent = os.getpid()
         self.pid = os.fork()
         if self.pid == 0:
-            _become(order, parent, told)
-        os.close(told)
+            _become(order, parent, notice)
+        os.close(notice)
         with os.fdopen(failure, "rb") as pipe:
             text = pipe.read()
         if text:
@@ -133,7 +135,7 @@ class _Leader:
         return was_running and self.returncode is not None
 
 
-def _become(order: dict[str, object], parent: int, told: int) -> None:
+def _become(order: dict[str, object], parent: int, notice: int) -> None:
     """In the child: turn into the server, or tell why not. Never returns."""
     try:
         os.setsid()
@@ -144,6 +146,7 @@ def _become(order: dict[str, object], parent: int, told: int) -> None:
         for name in _DEFAULTED:
             signal.signal(getattr(signal, name), signal.SIG_DFL)
         _offer_to_oom_killer(int(str(order["oom_score_adj"])))
+        # The guard's own standard input carries the study's orders; a server must not read them.
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(2, 1)
         if order["cwd"] is not None:
@@ -152,7 +155,7 @@ def _become(order: dict[str, object], parent: int, told: int) -> None:
         assert isinstance(argv, list) and isinstance(env, dict)
         os.execvpe(argv[0], argv, env)
     except OSError as error:
-        os.write(told, f"{error.strerror}: {error.filename or order['argv']}".encode())
+        os.write(notice, f"{error.strerror}: {error.filename or order['argv']}".encode())
     finally:
         os._exit(127)
 
@@ -190,6 +193,8 @@ def _attend(orders: _Orders, leader: _Leader, token: str) -> set[int]:
     while orders.grace_s is None:
         wait(None)
     left = end(find, leader=leader.pid, grace_s=lambda: orders.grace_s or 0.0, wait=wait)
+    # The environment's mark is searched last: reading every process's environment is slow, and only
+    # what left the tree on purpose needs it.
     left |= kill(lambda: marked(token), wait)  # who slipped out from below: a daemon's child
     wait(0)
     return left
@@ -200,9 +205,12 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     orders = _Orders()
+    # Nothing is started before the whole order is there: a study that dies while it writes leaves
+    # no half-started server.
     order = orders.launch()
     if order is None:
         return 0
+    # Whoever loses its parent below this process becomes its child, not init's, and is found.
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     temporary, before = order["temporary"], segments()
     left: set[int] = set()

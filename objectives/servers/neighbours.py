@@ -239,7 +239,7 @@ class _Found:
         return list(self._pids)
 
     def check(self) -> str | None:
-        """See that it is there, now; a doubt if what it holds cannot be told.
+        """See that it is there, now; a doubt if what it holds is unknown.
 
         Raises:
             NeighbourError: It is not, or it holds less than it must.
@@ -264,8 +264,8 @@ class _Found:
         if self._device_kind == "cpu":
             sizes = [pss_bytes(pid) or rss_bytes(pid) for pid in pids]
         else:
-            told = {} if self._by_pid is None else self._by_pid()
-            sizes = [told.get(pid) for pid in pids]
+            held = {} if self._by_pid is None else self._by_pid()
+            sizes = [held.get(pid) for pid in pids]
         known = [size for size in sizes if size is not None]
         return sum(known) if known else None
 

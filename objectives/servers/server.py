@@ -171,6 +171,8 @@ def _wait_until_ready(
         if waited_s >= ready_s:
             server.check()
             raise NotReadyError(server.name, log=server.log, waited_s=waited_s)
+        # Asked often at first, when a fake or a cached server is ready in no time, then ever less:
+        # a server that loads for minutes is not slowed by being asked.
         pause_s = min(POLL_S, 0.05 + waited_s / 10, ready_s - waited_s)
         guarded.listen(pause_s)  # its death ends this wait at once
 
@@ -196,6 +198,8 @@ class _Guarded:
         self._launch = launch
         with launch.log.open("wb"):
             pass  # emptied here; below, several processes append to it
+        # O_APPEND: the server, its children and the guard write to one file, and no line of one
+        # overwrites a line of another.
         with launch.log.open("ab") as log:
             self._guard = subprocess.Popen(
                 (sys.executable, "-I", "-S", guard.__file__, launch.name),
@@ -203,6 +207,8 @@ class _Guarded:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 bufsize=0,
+                # Ctrl-C of a terminal reaches the study alone, which then ends its servers in
+                # order.
                 start_new_session=True,
             )
 
@@ -286,6 +292,8 @@ class _Guarded:
                 break
             except Exception:
                 raise
+            # A second Ctrl-C while servers are being ended must not leave them running: it is kept,
+            # the ending goes on without any grace, and the interrupt is raised when all are gone.
             except BaseException as signalled:  # noqa: BLE001 - raised below, when all is gone
                 interrupt = signalled
         if left:

@@ -97,7 +97,7 @@ def machine_times(root: Path = Path("/")) -> MachineTimes | None:
 
 
 def cpu_pressure(root: Path = Path("/")) -> float | None:
-    """Share of the last 10 s, 0 to 1, in which somebody waited for a CPU; None if not told."""
+    """Share of the last 10 s, 0 to 1, in which somebody waited for a CPU; None if unknown."""
     found = re.search(r"^some avg10=([\d.]+)", _read(root / "proc/pressure/cpu"))
     return float(found[1]) / 100 if found else None
 

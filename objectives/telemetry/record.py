@@ -44,14 +44,14 @@ class CpuReading:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
+class DeviceSample:
     """One look at the device.
 
     Attributes:
         time_s: Since the telemetry began.
         total_bytes: The device's memory.
         free_bytes: Of it, free.
-        by_tenant: Bytes of each tenant; None where they cannot be told.
+        by_tenant: Bytes of each tenant; None where unknown.
         activity: How busy the device was.
         cpu: The machine's CPUs; looked at less often than the rest.
     """
@@ -79,7 +79,7 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class TelemetryRecord:
-    """A device's telemetry over a stretch of time; None for what could not be told.
+    """A device's telemetry over a stretch of time; None for what is unknown.
 
     Attributes:
         kind: Of the device.
@@ -94,7 +94,7 @@ class TelemetryRecord:
 
     kind: DeviceKind
     interval_s: float
-    samples: tuple[Sample, ...]
+    samples: tuple[DeviceSample, ...]
     memory_sources: Mapping[str, str | None] = field(default_factory=dict)
     peak_rss_by_tenant: Mapping[str, int] = field(default_factory=dict)
     oom_kills: int | None = None
@@ -134,14 +134,14 @@ class TelemetryRecord:
         """(seconds, share of time busy, 0 to 1): the device's own word; on a CPU, all CPUs'."""
         if self.kind == "cpu":
             return list(self._cpu_shares())
-        told = ((sample.time_s, sample.activity.utilisation) for sample in self.samples)
-        return [(at, share) for at, share in told if share is not None]
+        read = ((sample.time_s, sample.activity.utilisation) for sample in self.samples)
+        return [(at, share) for at, share in read if share is not None]
 
     @property
     def energy_j(self) -> float | None:
         """Drawn from the first sample to the last."""
-        told = [s.activity.energy_j for s in self.samples if s.activity.energy_j is not None]
-        return told[-1] - told[0] if len(told) > 1 else None
+        read = [s.activity.energy_j for s in self.samples if s.activity.energy_j is not None]
+        return read[-1] - read[0] if len(read) > 1 else None
 
     @property
     def slowed_share(self) -> dict[str, float]:
@@ -210,7 +210,7 @@ class TelemetryRecord:
             doubts.append(f"nobody looked at the device's memory for {self.longest_gap_s:.1f} s")
         return doubts
 
-    def document(self, *, points: int = 240) -> dict[str, object]:
+    def to_dict(self, *, points: int = 240) -> dict[str, object]:
         """JSON-able summary, with at most `points` samples, the highest of each stretch kept."""
         activities = [sample.activity for sample in self.samples]
         shares = [share for _, share in self.utilisation]
@@ -264,7 +264,7 @@ class TelemetryRecord:
                 yield end, min(1.0, share)
 
 
-def thinned(samples: Sequence[Sample], points: int) -> list[Sample]:
+def thinned(samples: Sequence[DeviceSample], points: int) -> list[DeviceSample]:
     """At most `points` samples, two or more: the ends, and the fullest of each stretch between."""
     if len(samples) <= points:
         return list(samples)
@@ -278,7 +278,7 @@ def thinned(samples: Sequence[Sample], points: int) -> list[Sample]:
     return [samples[0], *peaks, samples[-1]]
 
 
-def _point(sample: Sample) -> dict[str, object]:
+def _point(sample: DeviceSample) -> dict[str, object]:
     return {
         "time_s": round(sample.time_s, 3),
         "used_bytes": sample.used_bytes,

@@ -25,7 +25,7 @@ from objectives.telemetry.processes import (
     process_table,
     tree,
 )
-from objectives.telemetry.record import CpuReading, Sample, TelemetryRecord
+from objectives.telemetry.record import CpuReading, DeviceSample, TelemetryRecord
 
 _CAREFUL_S = 1.0
 _CAREFUL_SHARE = 0.02
@@ -57,7 +57,7 @@ class Telemetry:
         self._groups = dict(groups)
         self._interval_s = interval_s
         self._root = root
-        self._samples: list[Sample] = []
+        self._samples: list[DeviceSample] = []
         self._costs_s: list[float] = []
         self._members: dict[str, tuple[int, ...]] = dict.fromkeys(groups, ())
         self._meters = {name: ResidentMeter(root) for name in groups}
@@ -147,7 +147,7 @@ class Telemetry:
         at_s = self.now_s()
         if careful:
             self._members = {name: tuple(pids()) for name, pids in self._groups.items()}
-        sample = Sample(
+        sample = DeviceSample(
             time_s=at_s,
             total_bytes=state.total_bytes,
             free_bytes=state.free_bytes,

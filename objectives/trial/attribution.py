@@ -25,7 +25,7 @@ from objectives.vllm import lines_of
 _ENGINE_CAUSES = {"unsupported_gpu", "cuda_init"}
 
 
-class Witness:
+class MachineWatch:
     """What the machine saw of a trial: XIDs of the device, kills for want of memory.
 
     Args:
@@ -49,20 +49,20 @@ class Witness:
         )
 
 
-def blame(
-    error: ServerDiedError | NotReadyError, witness: Witness, *, serving: bool
+def cause_of_end(
+    error: ServerDiedError | NotReadyError, machine: MachineWatch, *, serving: bool
 ) -> InfeasibleError | BenchError:
     """What a server's end means for the trial.
 
     Args:
         error: How it was noticed.
-        witness: What the machine saw.
+        machine: What the machine saw.
         serving: The server was under load, not starting.
 
     Returns:
         An `InfeasibleError` if its log or the machine names memory, else a `BenchError`.
     """
-    evidence = witness.evidence()
+    evidence = machine.evidence()
     ended = Ended(returncode=error.returncode) if isinstance(error, ServerDiedError) else None
     found = diagnose(_lines(error.log), ended=ended, evidence=evidence)
     if faults := device_faults(evidence.xids):

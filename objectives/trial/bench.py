@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -96,7 +96,6 @@ class Bench:
     whisper_start_s: float = 180.0
     trial_timeout_s: float | None = None
     lock_folder: Path | None = None
-    told: Callable[[str], None] = lambda _: None
 
     @property
     def constraint_names(self) -> tuple[str, ...]:

@@ -9,20 +9,22 @@ from objectives.errors import BenchError, InfeasibleError, SloMissedError
 from objectives.load import LoadedServer
 from objectives.measurement import Capacity, capacity, confirm, summarise
 from objectives.trial.bench import Bench
-from objectives.trial.evidence import Seen
+from objectives.trial.evidence import Evidence
 
 _SERVERS: tuple[LoadedServer, ...] = ("llm", "stt")
 _BLOCK_TOKENS = 16
 """vLLM's default on GPUs, where neither its log nor its metrics say."""
 
 
-def conclude(bench: Bench, seen: Seen, check_budget: Callable[[], None]) -> dict[str, float]:
+def conclude(
+    bench: Bench, evidence: Evidence, check_budget: Callable[[], None]
+) -> dict[str, float]:
     """Sum a trial up and hold it against its limits.
 
     Args:
         bench: What stays the same from trial to trial.
-        seen: What was seen; its capacity, measurement, figures, values, excess and doubts are
-            filled in.
+        evidence: What the trial has so far; its capacity, measurement, figures, values, excess
+            and doubts are filled in.
         check_budget: Raises when the trial ran too long.
 
     Returns:
@@ -32,32 +34,32 @@ def conclude(bench: Bench, seen: Seen, check_budget: Callable[[], None]) -> dict
         InfeasibleError: Too many requests failed, or a hard objective of the service was missed.
         BenchError: An objective could not be measured.
     """
-    assert seen.driven is not None
-    seen.capacity = _capacity(bench, seen)
-    telemetry = seen.telemetry
-    seen.measurement = summarise(
-        seen.driven,
+    assert evidence.driven is not None
+    evidence.capacity = _capacity(bench, evidence)
+    telemetry = evidence.telemetry
+    evidence.measurement = summarise(
+        evidence.driven,
         quantile=bench.quantile,
-        capacity=seen.capacity,
+        capacity=evidence.capacity,
         device_doubts=() if telemetry is None else telemetry.doubts(),
     )
-    seen.doubts += seen.measurement.doubts
-    _check_answers(seen)
-    seen.figures = _figures(bench, seen)
-    _check_limits(bench, seen)
+    evidence.doubts += evidence.measurement.doubts
+    _check_answers(evidence)
+    evidence.figures = _figures(bench, evidence)
+    _check_limits(bench, evidence)
     check_budget()
-    absent = [o.name for o in bench.objectives if o.name not in seen.figures]
+    absent = [o.name for o in bench.objectives if o.name not in evidence.figures]
     if absent:
         raise BenchError(f"{', '.join(absent)} could not be measured")
-    seen.values = {o.name: o.value(seen.figures[o.name]) for o in bench.objectives}
-    return seen.figures
+    evidence.values = {o.name: o.value(evidence.figures[o.name]) for o in bench.objectives}
+    return evidence.figures
 
 
-def _capacity(bench: Bench, seen: Seen) -> Capacity | None:
+def _capacity(bench: Bench, evidence: Evidence) -> Capacity | None:
     """Requests of the profile's size that fit at once, held against the load."""
     load = bench.profile.llm
-    started = None if seen.tenants is None else seen.tenants.started
-    pages = None if seen.driven is None else seen.driven.pages
+    started = None if evidence.tenants is None else evidence.tenants.started
+    pages = None if evidence.driven is None else evidence.driven.pages
     tokens = None if started is None else started.kv_cache_tokens
     block = None if started is None else started.block_size
     if pages is not None:
@@ -68,62 +70,62 @@ def _capacity(bench: Bench, seen: Seen) -> Capacity | None:
         load,
         kv_cache_tokens=tokens,
         block_tokens=block or _BLOCK_TOKENS,
-        max_num_seqs=None if seen.prospect is None else seen.prospect.max_num_seqs,
+        max_num_seqs=None if evidence.prediction is None else evidence.prediction.max_num_seqs,
     )
     return confirm(promised, pages)
 
 
-def _check_answers(seen: Seen) -> None:
+def _check_answers(evidence: Evidence) -> None:
     """Too many requests without an answer: the latencies are the survivors'."""
-    assert seen.driven is not None
-    worst, evidence = 0.0, ""
+    assert evidence.driven is not None
+    worst, line = 0.0, ""
     for server in _SERVERS:
-        samples = seen.driven.of(server)
+        samples = evidence.driven.of(server)
         failed = [sample for sample in samples if not sample.answered]
         if samples and len(failed) / len(samples) > worst:
             worst = len(failed) / len(samples)
             first = failed[0].failure
             said = first.message if first is not None else "no answer"
-            evidence = f"{len(failed)} of {len(samples)} requests to {server} failed, first: {said}"
+            line = f"{len(failed)} of {len(samples)} requests to {server} failed, first: {said}"
     over = worst - FAILED_SHARE_ALLOWED
-    seen.excess["failed_share"] = over
+    evidence.excess["failed_share"] = over
     if over > 0:
         raise InfeasibleError(
             "requests_failed",
-            evidence,
+            line,
             remedy="Give the server that fails more room, or offer less load.",
             excess={"failed_share": over},
         )
 
 
-def _figures(bench: Bench, seen: Seen) -> dict[str, float]:
-    assert seen.measurement is not None and seen.candidate is not None
-    figures = dict(seen.measurement.legacy(bench.quantile).values)
-    if seen.capacity is not None:
-        figures["concurrent_capacity"] = float(seen.capacity.requests)
-    if seen.telemetry is not None:
-        figures["gpu_utilization"] = round(seen.telemetry.gpu_utilization, 2)
-        figures["free_memory_mb"] = round(seen.telemetry.free_memory_mb, 1)
+def _figures(bench: Bench, evidence: Evidence) -> dict[str, float]:
+    assert evidence.measurement is not None and evidence.candidate is not None
+    figures = dict(evidence.measurement.legacy(bench.quantile).values)
+    if evidence.capacity is not None:
+        figures["concurrent_capacity"] = float(evidence.capacity.requests)
+    if evidence.telemetry is not None:
+        figures["gpu_utilization"] = round(evidence.telemetry.gpu_utilization, 2)
+        figures["free_memory_mb"] = round(evidence.telemetry.free_memory_mb, 1)
     figures["oom_events"] = 0.0
-    published = bench.wer.get(seen.candidate.whisper.model)
+    published = bench.wer.get(evidence.candidate.whisper.model)
     if published is not None:
         figures["wer"] = published
     return figures
 
 
-def _check_limits(bench: Bench, seen: Seen) -> None:
+def _check_limits(bench: Bench, evidence: Evidence) -> None:
     """Hard objectives of the service, each graded in its own unit."""
     missed: list[str] = []
     excess: dict[str, float] = {}
     for limit in bench.limits:
-        value = seen.figures.get(limit.objective)
+        value = evidence.figures.get(limit.objective)
         if value is None:
             raise BenchError(f"{limit.objective} has a hard limit and could not be measured")
         excess[limit.constraint] = limit.excess(value)
         if excess[limit.constraint] > 0:
             bound = f"at most {limit.most}" if limit.most is not None else f"at least {limit.least}"
             missed.append(f"{limit.objective} is {value:.6g}, allowed is {bound}")
-    seen.excess.update(excess)
+    evidence.excess.update(excess)
     if missed:
         raise SloMissedError(
             "slo_missed",

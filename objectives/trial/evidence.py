@@ -1,4 +1,4 @@
-"""What a trial saw: filled in while it walks, stored whatever became of it."""
+"""What a trial saw: filled in stage by stage, stored whatever became of it."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from objectives.load import Driven
 from objectives.measurement import Capacity, Measurement
 from objectives.memory import Calibration
 from objectives.telemetry import TelemetryRecord
-from objectives.trial.prediction import Prospect
+from objectives.trial.prediction import CandidatePrediction
 from objectives.trial.tenants import Tenants
 
 
 @dataclass
-class Seen:
+class Evidence:
     """Everything that a trial saw.
 
     Attributes:
         candidate: The settings of both servers.
-        prospect: What was predicted of it.
+        prediction: What was predicted of it.
         before: The device right before the first server started.
         tenants: Who was started, and how.
         capacity: Requests that fit at once.
@@ -37,7 +37,7 @@ class Seen:
     """
 
     candidate: Candidate | None = None
-    prospect: Prospect | None = None
+    prediction: CandidatePrediction | None = None
     before: DeviceState | None = None
     tenants: Tenants | None = None
     capacity: Capacity | None = None

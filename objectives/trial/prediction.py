@@ -14,7 +14,7 @@ from objectives.constraints import GIB
 from objectives.device import DeviceKind, DeviceState
 from objectives.memory import (
     Calibration,
-    Figure,
+    Estimate,
     Prediction,
     predict_vllm,
     whisper_bytes,
@@ -40,7 +40,7 @@ _MOVED = 0.005
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outlook:
+class PredictionInputs:
     """What predictions of a study have in common.
 
     Attributes:
@@ -68,7 +68,7 @@ class Outlook:
     headroom_bytes: int
 
     @classmethod
-    def of(cls, bench: Bench) -> Outlook:
+    def of(cls, bench: Bench) -> PredictionInputs:
         """That of a bench."""
         return cls(
             shape=bench.shape,
@@ -86,13 +86,13 @@ class Outlook:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prospect:
+class CandidatePrediction:
     """What is known of a candidate before its launch.
 
     Attributes:
-        outlook: What predictions of the study have in common.
+        inputs: What predictions of the study have in common.
         settings: What of vLLM's options decides its memory; None where that is not known.
-        prediction: Of vLLM; None where nothing can be predicted.
+        vllm: Of vLLM; None where nothing can be predicted.
         whisper: What Whisper will hold on the device; None if it runs elsewhere or is unknown.
         whisper_key: The name under which its peak is remembered.
         excess: Constraint to GiB missing; negative is to spare.
@@ -100,10 +100,10 @@ class Prospect:
         total_bytes: Of the device, as vLLM will see it.
     """
 
-    outlook: Outlook
+    inputs: PredictionInputs
     settings: VllmSettings | None
-    prediction: Prediction | None
-    whisper: Figure | None
+    vllm: Prediction | None
+    whisper: Estimate | None
     whisper_key: str | None
     excess: Mapping[str, float]
     doubts: tuple[str, ...] = ()
@@ -112,36 +112,36 @@ class Prospect:
     @property
     def fits(self) -> bool:
         """Whether it is expected to start; also where nothing is known against it."""
-        return self.prediction is None or self.prediction.fits
+        return self.vllm is None or self.vllm.fits
 
     @property
     def is_refused(self) -> bool:
         """Whether it fails by more than the margin: it is not launched."""
-        return self.prediction is not None and self.prediction.certain
+        return self.vllm is not None and self.vllm.certain
 
     @property
     def cause(self) -> str | None:
         """Why it does not fit."""
-        return None if self.prediction is None else self.prediction.cause
+        return None if self.vllm is None else self.vllm.cause
 
     @property
     def evidence(self) -> str:
         """The arithmetic in one sentence."""
-        return "" if self.prediction is None else self.prediction.evidence
+        return "" if self.vllm is None else self.vllm.evidence
 
     @property
     def remedy(self) -> str:
         """What to change."""
-        return "" if self.prediction is None else self.prediction.remedy
+        return "" if self.vllm is None else self.vllm.remedy
 
     @property
     def max_num_seqs(self) -> int | None:
         """The engine's limit of requests at once."""
         return None if self.settings is None else self.settings.max_num_seqs
 
-    def document(self) -> dict[str, object]:
+    def to_dict(self) -> dict[str, object]:
         """The prediction as it is kept with a trial."""
-        known: dict[str, object] = {} if self.prediction is None else self.prediction.document()
+        known: dict[str, object] = {} if self.vllm is None else self.vllm.to_dict()
         if self.whisper is not None:
             known["whisper_bytes"] = self.whisper.value_bytes
             known["whisper_source"] = self.whisper.source
@@ -159,12 +159,12 @@ class Prospect:
 
     def surprise(self, started: StartupFacts) -> str | None:
         """A sentence if a calibrated KV cache came out other than predicted, beyond the margin."""
-        if self.prediction is None or started.available_kv_bytes is None:
+        if self.vllm is None or started.available_kv_bytes is None:
             return None
-        footprint = self.prediction.footprint
+        footprint = self.vllm.footprint
         if footprint.weights.source != "calibrated" or self.settings is None:
             return None
-        margin = self.prediction.margins["kv_cache_gib"] + _PRINTED_GIB
+        margin = self.vllm.margins["kv_cache_gib"] + _PRINTED_GIB
         off_gib = (started.available_kv_bytes - footprint.available_bytes) / GIB
         if abs(off_gib) <= margin:
             return None
@@ -175,19 +175,20 @@ class Prospect:
 
     def learn(self, known: Calibration, started: StartupFacts) -> Calibration:
         """What is known, and what vLLM's start taught."""
-        outlook = self.outlook
-        if outlook.shape is None or self.settings is None:
+        inputs = self.inputs
+        if inputs.shape is None or self.settings is None:
             return known
         return known.learn(
             self.settings,
             started,
-            outlook.shape,
-            version=outlook.vllm_version,
-            model=outlook.model,
-            device=outlook.device_uuid,
-            device_kind=outlook.device_kind,
+            inputs.shape,
+            version=inputs.vllm_version,
+            model=inputs.model,
+            device=inputs.device_uuid,
+            device_kind=inputs.device_kind,
             total_bytes=(self._total_seen(started) if self.moved(started) else None)
             or self.total_bytes,
+            charged_bytes=0 if self.vllm is None else self.vllm.charged_bytes,
         )
 
     def learn_whisper(self, known: Calibration, peak_bytes: int) -> Calibration:
@@ -195,7 +196,7 @@ class Prospect:
         if self.whisper_key is None:
             return known
         return known.learn_whisper(
-            model=self.whisper_key, device=self.outlook.device_uuid, peak_bytes=peak_bytes
+            model=self.whisper_key, device=self.inputs.device_uuid, peak_bytes=peak_bytes
         )
 
     def _total_seen(self, started: StartupFacts) -> int | None:
@@ -207,50 +208,50 @@ class Prospect:
         return round(started.requested_bytes / self.settings.utilization)
 
 
-def look(
+def predict_on_bench(
     candidate: Candidate, bench: Bench, state: DeviceState, calibration: Calibration
-) -> Prospect:
+) -> CandidatePrediction:
     """Predict a candidate on a bench, from a reading of its device just now."""
-    return look_ahead(candidate, Outlook.of(bench), state, calibration)
+    return predict_candidate(candidate, PredictionInputs.of(bench), state, calibration)
 
 
-def look_ahead(
-    candidate: Candidate, outlook: Outlook, state: DeviceState, calibration: Calibration
-) -> Prospect:
+def predict_candidate(
+    candidate: Candidate, inputs: PredictionInputs, state: DeviceState, calibration: Calibration
+) -> CandidatePrediction:
     """Predict a candidate from a reading of the device, before neighbours of ours are started.
 
     Args:
         candidate: The settings of both servers.
-        outlook: What predictions of the study have in common.
+        inputs: What predictions of the study have in common.
         state: The device now.
         calibration: What earlier starts taught.
     """
     doubts: list[str] = []
     total = state.total_bytes - (state.reserved_bytes or 0)
-    whisper, key = _whisper(candidate.whisper, outlook, calibration, doubts)
+    whisper, key = _whisper(candidate.whisper, inputs, calibration, doubts)
     settings = prediction = None
     excess: dict[str, float] = {}
-    if outlook.shape is None:
-        doubts.append(f"vLLM's memory was not predicted: {outlook.shape_missing}")
+    if inputs.shape is None:
+        doubts.append(f"vLLM's memory was not predicted: {inputs.shape_missing}")
     else:
         try:
             settings = VllmSettings.from_args(
                 candidate.vllm.args,
-                version=outlook.vllm_version,
+                version=inputs.vllm_version,
                 device_total_bytes=total,
-                device_kind=outlook.device_kind,
+                device_kind=inputs.device_kind,
                 env=candidate.vllm.env,
             )
             prediction = _predict(
-                outlook, settings, state, calibration, total=total, whisper=whisper
+                inputs, settings, state, calibration, total=total, whisper=whisper
             )
             excess = dict(prediction.excess)
         except UnsupportedShapeError as error:
             doubts.append(f"vLLM's memory was not predicted: {error}")
-    return Prospect(
-        outlook=outlook,
+    return CandidatePrediction(
+        inputs=inputs,
         settings=settings,
-        prediction=prediction,
+        vllm=prediction,
         whisper=whisper,
         whisper_key=key,
         excess=excess,
@@ -260,38 +261,38 @@ def look_ahead(
 
 
 def _predict(
-    outlook: Outlook,
+    inputs: PredictionInputs,
     settings: VllmSettings,
     state: DeviceState,
     calibration: Calibration,
     *,
     total: int,
-    whisper: Figure | None,
+    whisper: Estimate | None,
 ) -> Prediction:
-    assert outlook.shape is not None
-    coming = sum(n.bytes_ for n in outlook.neighbours if isinstance(n, Hold))
+    assert inputs.shape is not None
+    coming = sum(n.bytes_ for n in inputs.neighbours if isinstance(n, Hold))
 
-    def predict(speech: Figure | None) -> Prediction:
-        assert outlook.shape is not None
+    def predict(speech: Estimate | None) -> Prediction:
+        assert inputs.shape is not None
         return predict_vllm(
-            outlook.shape,
+            inputs.shape,
             settings,
-            device_kind=outlook.device_kind,
+            device_kind=inputs.device_kind,
             total_bytes=total,
             free_bytes=state.free_bytes - coming,
-            version=outlook.vllm_version,
+            version=inputs.vllm_version,
             calibration=calibration,
-            model=outlook.model,
-            device=outlook.device_uuid,
-            weights_bytes=outlook.weights_bytes,
+            model=inputs.model,
+            device=inputs.device_uuid,
+            weights_bytes=inputs.weights_bytes,
             whisper=speech,
-            headroom_bytes=outlook.headroom_bytes,
-            total_margin_bytes=int(_TOTAL_MARGIN[outlook.device_kind] * total),
-            free_margin_bytes=_free_margin(outlook),
+            headroom_bytes=inputs.headroom_bytes,
+            total_margin_bytes=int(_TOTAL_MARGIN[inputs.device_kind] * total),
+            free_margin_bytes=_free_margin(inputs),
         )
 
     beside = predict(whisper)
-    if outlook.whisper_first or whisper is None:
+    if inputs.whisper_first or whisper is None:
         return beside
     alone = predict(None)
     if alone.certain or not beside.certain or beside.cause != "device_memory":
@@ -304,21 +305,21 @@ def _later(beside: Prediction) -> dict[str, float]:
     return {"device_memory_gib": beside.excess["device_memory_gib"]}
 
 
-def _free_margin(outlook: Outlook) -> int:
+def _free_margin(inputs: PredictionInputs) -> int:
     """How far the reading of free memory may be wrong by the time vLLM starts.
 
-    Neighbours that we start and whose size nobody told are not taken off what is free: the
+    Neighbours that we start and whose size is unknown are not taken off what is free: the
     candidate gets the benefit of the doubt, and the launch decides.
     """
-    unknown = any(isinstance(neighbour, Command) for neighbour in outlook.neighbours)
+    unknown = any(isinstance(neighbour, Command) for neighbour in inputs.neighbours)
     return GIB if unknown else GIB // 8
 
 
 def _whisper(
-    settings: ServerSettings, outlook: Outlook, calibration: Calibration, doubts: list[str]
-) -> tuple[Figure | None, str | None]:
+    settings: ServerSettings, inputs: PredictionInputs, calibration: Calibration, doubts: list[str]
+) -> tuple[Estimate | None, str | None]:
     """What Whisper will hold on the study's device, and the name its peak is remembered by."""
-    if settings.device == "cpu" and outlook.device_kind == "cuda":
+    if settings.device == "cpu" and inputs.device_kind == "cuda":
         return None, None
     dtype = settings.args.get("dtype")
     beam = _whole(settings.args.get("beam-size"))
@@ -332,12 +333,12 @@ def _whisper(
     try:
         figure = whisper_bytes(
             settings.model,
-            device_kind=outlook.device_kind,
+            device_kind=inputs.device_kind,
             dtype=None if dtype is None else str(dtype),
             fp16_weights=narrow,
             beam_size=beam,
             calibration=calibration,
-            device=outlook.device_uuid,
+            device=inputs.device_uuid,
         )
     except UnsupportedShapeError as error:
         doubts.append(f"Whisper's memory was not predicted: {error}")
@@ -349,4 +350,10 @@ def _whole(value: Scalar | None) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 1
 
 
-__all__ = ["LATEST_VLLM", "Outlook", "Prospect", "look", "look_ahead"]
+__all__ = [
+    "LATEST_VLLM",
+    "CandidatePrediction",
+    "PredictionInputs",
+    "predict_candidate",
+    "predict_on_bench",
+]

@@ -29,10 +29,10 @@ class Stopwatch:
     Phases do not nest; steps may lie inside a phase, and only the timeline shows them.
 
     Attributes:
-        told: Called with the name of every phase and step as it begins.
+        on_phase: Called with the name of every phase and step as it begins.
     """
 
-    told: Callable[[str], None] = lambda _: None
+    on_phase: Callable[[str], None] = lambda _: None
     clock: Callable[[], float] = time.monotonic
     _began: float = field(init=False)
     _spans: list[Span] = field(init=False, default_factory=list)
@@ -56,7 +56,7 @@ class Stopwatch:
     def phase(self, name: Phase) -> Iterator[None]:
         """Count what happens inside as this phase; a second time adds to the first."""
         assert self._inside is None, f"{name} inside {self._inside}"
-        self.told(name)
+        self.on_phase(name)
         begun = self.elapsed_s
         self._inside = name
         try:
@@ -69,7 +69,7 @@ class Stopwatch:
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
         """Show what happens inside on the timeline."""
-        self.told(name)
+        self.on_phase(name)
         begun = self.elapsed_s
         try:
             yield

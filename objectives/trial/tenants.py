@@ -13,7 +13,7 @@ from objectives.constraints import GIB
 from objectives.errors import BenchError, NotReadyError, ServerDiedError, WrongDeviceError
 from objectives.load import Target
 from objectives.servers import Launch, Port, Present, Server, http_json, http_ready, present, serve
-from objectives.trial.attribution import Witness, blame
+from objectives.trial.attribution import MachineWatch, cause_of_end
 from objectives.trial.bench import Bench
 from objectives.trial.launch import SERVED_NAME, new_key, vllm_launch, whisper_kind, whisper_launch
 from objectives.vllm import StartupFacts, lines_of, read_startup
@@ -36,7 +36,7 @@ class Tenants:
         allowed_s: Given a start's own limit, the seconds that it may take; raises when the
             trial's time is up.
         step: A `with` block around every start, for the timeline.
-        witness: What the machine sees meanwhile.
+        machine: What the machine sees meanwhile.
         launches: Server to how it was started last.
         logs: Every log, those of earlier tries too.
         doubts: What a reader of the trial's figures should know.
@@ -49,7 +49,7 @@ class Tenants:
     folder: Path
     allowed_s: Callable[[float], float]
     step: Callable[[str], Any]
-    witness: Witness
+    machine: MachineWatch
     launches: dict[str, Launch] = field(default_factory=dict)
     logs: list[Path] = field(default_factory=list)
     doubts: list[str] = field(default_factory=list)
@@ -67,7 +67,7 @@ class Tenants:
             stack: Ends them, in reverse order, when it is closed.
 
         Raises:
-            InfeasibleError: A server refuses for memory, or computes elsewhere than it was told.
+            InfeasibleError: A server refuses for memory, or computes elsewhere than asked.
             BenchError: Something else is wrong.
         """
         for who in self.bench.start_order:
@@ -162,6 +162,7 @@ class Tenants:
         self._servers.pop(name, None)
         raced = False
         for attempt in range(TRIES):
+            # What this try opened is closed if it fails, and handed to the trial if it does not.
             with ExitStack() as trying:
                 port = trying.enter_context(Port())
                 launch = launch_for(
@@ -179,8 +180,10 @@ class Tenants:
                         )
                     )
                 except (ServerDiedError, NotReadyError) as error:
+                    # A start that was cut short by the trial's own limit is over budget, whatever
+                    # its log says.
                     self.allowed_s(most_s)
-                    reason = blame(error, self.witness, serving=error.server != name)
+                    reason = cause_of_end(error, self.machine, serving=error.server != name)
                     again = reason.cause == "port_in_use" and attempt + 1 < TRIES
                     if reason.cause == "memory_profiling_race" and not raced:
                         again = raced = True
@@ -241,6 +244,7 @@ class Tenants:
             return
         listed = set(self.bench.device.read().by_pid)
         ours = set(self._servers[name].members())
+        # Not an error: inside a container the driver lists the pids of the host.
         if listed and not listed & ours:
             self.doubts.append(
                 f"the driver does not list {name} among the device's processes; in a container "

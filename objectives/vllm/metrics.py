@@ -134,7 +134,7 @@ class Pages:
         """Tokens that the KV cache holds."""
         return None if self.first.kv_cache is None else self.first.kv_cache.tokens
 
-    def document(self) -> dict[str, float]:
+    def to_dict(self) -> dict[str, float]:
         """The figures that were on the pages, as JSON can hold them."""
         names = (
             *("taken", "missed", "most_running", "most_waiting", "most_kv_usage", "preemptions"),

@@ -105,11 +105,6 @@ class VllmRules:
         return 4.2 if self.since(0, 17) else 9.65
 
     @property
-    def sampler_may_be_smaller(self) -> bool:
-        """FlashInfer's sampler, where installed, was the default until 0.11."""
-        return not self.since(0, 12)
-
-    @property
     def graphs_in_budget(self) -> bool:
         """CUDA graphs are estimated and taken from the KV cache's share from 0.21 on."""
         return self.device_kind == "cuda" and self.since(0, 21)

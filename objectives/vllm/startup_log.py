@@ -25,7 +25,7 @@ _G = r" ?Gi?B"
 
 @dataclass(frozen=True, kw_only=True)
 class StartupFacts:
-    """The figures of the last start in a log; None where it told none.
+    """The figures of the last start in a log; None where it has none.
 
     Attributes:
         version: vLLM's, such as "0.11.0".
@@ -71,7 +71,7 @@ class StartupFacts:
     max_num_batched_tokens: int | None = None
     kv_is_explicit: bool | None = None
 
-    def document(self) -> dict[str, object]:
+    def to_dict(self) -> dict[str, object]:
         """What is known, for JSON."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
@@ -81,7 +81,7 @@ class _Wording:
     """A line of the log: a part to look for first, and the figures in it.
 
     Groups are named after fields; `_gib` stands for a field in bytes. Where `is_second` is set,
-    they only fill what no better line told.
+    they only fill what no better line has.
     """
 
     part: str

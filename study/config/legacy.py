@@ -53,7 +53,7 @@ def from_legacy(
         bundled: Gives the bundled study; told whether a GPU may be used.
 
     Returns:
-        The same in our format, and what a person must be told once.
+        The same in our format, and what a person has to read once.
 
     Raises:
         UsageError: The block says something that is not allowed.

@@ -27,7 +27,7 @@ class StudyConfig:
         source: The file, or None for a bundled study.
         space: What may vary.
         baseline: What runs today, a whole point of the space; None if there is none.
-        notes: What a person must be told once, a sentence each.
+        notes: What a person has to read once, a sentence each.
     """
 
     document: Document
@@ -83,7 +83,7 @@ def checked(
     Args:
         data: The file's content, in our own format.
         source: The file; None for a bundled study.
-        notes: What a person must be told once.
+        notes: What a person has to read once.
 
     Raises:
         UsageError: A key is unknown or missing, or says something that is not allowed.

@@ -35,16 +35,16 @@ def _overview(device: Device, home: Path | None) -> dict[str, Any]:
             roles[role] = {"engine": None, "problems": [str(error)]}
         else:
             report = check_engine(engine, device, roles=(role,), live=False)
-            roles[role] = {"engine": engine.document(), "problems": list(report.problems)}
+            roles[role] = {"engine": engine.to_dict(), "problems": list(report.problems)}
     return {
         "home": str(study_home() if home is None else home),
-        "device": _device_document(device),
+        "device": _device_to_dict(device),
         "roles": roles,
-        "recipes": [_recipe_document(name, home) for name in RECIPES],
+        "recipes": [_recipe_to_dict(name, home) for name in RECIPES],
     }
 
 
-def _device_document(device: Device) -> dict[str, Any]:
+def _device_to_dict(device: Device) -> dict[str, Any]:
     capability = capability_of(device)
     return {
         "kind": device.kind,
@@ -55,7 +55,7 @@ def _device_document(device: Device) -> dict[str, Any]:
     }
 
 
-def _recipe_document(name: str, home: Path | None) -> dict[str, Any]:
+def _recipe_to_dict(name: str, home: Path | None) -> dict[str, Any]:
     recipe, state = RECIPES[name], state_of(name, home=home)
     engine = built_engine(name, home=home) if state in ("ready", "outdated") else None
     return {
@@ -64,7 +64,7 @@ def _recipe_document(name: str, home: Path | None) -> dict[str, Any]:
         "roles": list(recipe.roles),
         "state": state,
         "size_bytes": built_size_bytes(name, home=home) if engine else recipe.size_bytes,
-        "engine": None if engine is None else engine.document(),
+        "engine": None if engine is None else engine.to_dict(),
     }
 
 
@@ -112,12 +112,12 @@ def _build(options: argparse.Namespace) -> int:
     device = open_device(options.device)
     engine = build_engine(
         device.kind,
-        say=lambda line: print(line, file=sys.stderr, flush=True),
+        log=lambda line: print(line, file=sys.stderr, flush=True),
         recipe=options.recipe,
         capability=capability_of(device),
         rebuild=options.rebuild,
     )
-    _print(options.json, engine.document(), [_engine_text(engine.document())])
+    _print(options.json, engine.to_dict(), [_engine_text(engine.to_dict())])
     return 0
 
 
@@ -136,8 +136,8 @@ def _check(options: argparse.Namespace) -> int:
         ]
     document = {
         "ok": all(report.ok for report in reports),
-        "device": _device_document(device),
-        "engines": [report.document() for report in reports],
+        "device": _device_to_dict(device),
+        "engines": [report.to_dict() for report in reports],
     }
     _print(options.json, document, (line for each in reports for line in _report_text(each)))
     return 0 if document["ok"] else 1

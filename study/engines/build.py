@@ -26,7 +26,7 @@ from objectives.errors import EngineError
 from objectives.servers import Capability, Engine, probe, study_home, write_whole
 from study.engines.recipes import Recipe, recipe_named, refuse_older_gpu
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 MARKER = "engine.json"
 MARKER_SCHEMA = 1
@@ -65,7 +65,7 @@ def built_engine(name: str, *, home: Path | None = None) -> Engine | None:
 def build_engine(
     device_kind: DeviceKind,
     *,
-    say: Say,
+    log: Log,
     recipe: str | None = None,
     capability: Capability | None = None,
     rebuild: bool = False,
@@ -77,7 +77,7 @@ def build_engine(
 
     Args:
         device_kind: What its servers shall compute on; names the recipe if `recipe` does not.
-        say: Told what happens, a line at a time, before it happens.
+        log: Called with what happens, a line at a time, before it happens.
         recipe: A name of `RECIPES`.
         capability: Of the GPU it is for, where known: an older one than the recipe serves is
             refused before anything is downloaded.
@@ -95,12 +95,12 @@ def build_engine(
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.with_name(f"{chosen.name}.lock"))
     if lock_is_held(lock):
-        say(f"engine {chosen.name}: another process builds it; waiting")
+        log(f"engine {chosen.name}: another process builds it; waiting")
     with lock:
         if rebuild or _marker(folder).get("recipe") != chosen.digest():
-            _build(chosen, folder, say)
+            _build(chosen, folder, log)
         else:
-            say(f"engine {chosen.name} is there already: {folder}")
+            log(f"engine {chosen.name} is there already: {folder}")
     engine = built_engine(chosen.name, home=home)
     if engine is None:  # somebody removed it meanwhile
         raise EngineError(f"engine {chosen.name} vanished from {folder}")
@@ -128,15 +128,15 @@ def _marker(folder: Path) -> dict[str, object]:
         return {}
 
 
-def _build(recipe: Recipe, folder: Path, say: Say) -> None:
-    log = folder.with_name(f"{recipe.name}.log")
-    say(f"engine {recipe.name}: {recipe.makes}, about {_gb(recipe.size_bytes)}, in {folder}")
-    say(f"engine {recipe.name}: this downloads packages and takes minutes; log: {log}")
+def _build(recipe: Recipe, folder: Path, log: Log) -> None:
+    log_file = folder.with_name(f"{recipe.name}.log")
+    log(f"engine {recipe.name}: {recipe.makes}, about {_gb(recipe.size_bytes)}, in {folder}")
+    log(f"engine {recipe.name}: this downloads packages and takes minutes; log: {log_file}")
     _want_room(recipe, folder)
     shutil.rmtree(folder, ignore_errors=True)
     began_s = time.monotonic()
-    with log.open("w") as out:
-        _Builder(recipe, folder, say, out).run()
+    with log_file.open("w") as out:
+        _Builder(recipe, folder, log, out).run()
     size_bytes = folder_bytes(folder)
     marker = {
         "schema": MARKER_SCHEMA,
@@ -146,7 +146,7 @@ def _build(recipe: Recipe, folder: Path, say: Say) -> None:
         "packages": installed(folder),
     }
     write_whole(folder / MARKER, json.dumps(marker, indent=1))
-    say(f"engine {recipe.name}: done in {marker['built_s']:.0f} s, {_gb(size_bytes)}")
+    log(f"engine {recipe.name}: done in {marker['built_s']:.0f} s, {_gb(size_bytes)}")
 
 
 def _want_room(recipe: Recipe, folder: Path) -> None:
@@ -164,7 +164,7 @@ class _Builder:
 
     recipe: Recipe
     folder: Path
-    say: Say
+    log: Log
     out: IO[str]
 
     def run(self) -> None:
@@ -193,20 +193,22 @@ class _Builder:
     def _compile(self) -> None:
         """Compiled files save every start of a server tens of seconds."""
         argv = [str(self.folder / "bin" / "python"), "-m", "compileall", "-q", "-j", "0"]
-        self.say(f"engine {self.recipe.name}: 5/5 compiling")
+        self.log(f"engine {self.recipe.name}: 5/5 compiling")
         self._run([*argv, str(packages_folder(self.folder))])
         failed = Path(self.out.name).read_text(errors="replace").count("*** Error compiling")
         if failed:
-            self.say(f"engine {self.recipe.name}: {failed} files do not compile; harmless")
+            self.log(f"engine {self.recipe.name}: {failed} files do not compile; harmless")
 
     def _step(self, what: str, argv: Sequence[str]) -> None:
-        self.say(f"engine {self.recipe.name}: {what}")
+        self.log(f"engine {self.recipe.name}: {what}")
         if code := self._run(argv):
-            log = Path(self.out.name)
-            lines = log.read_text(errors="replace").splitlines()[-SHOWN_LINES:]
+            log_file = Path(self.out.name)
+            lines = log_file.read_text(errors="replace").splitlines()[-SHOWN_LINES:]
             raise EngineError(
                 f"engine {self.recipe.name}: step {what} ended with exit code {code}; its last "
-                "lines:\n" + "\n".join(f"  {line}" for line in lines) + f"\nthe whole log: {log}"
+                "lines:\n"
+                + "\n".join(f"  {line}" for line in lines)
+                + f"\nthe whole log: {log_file}"
             )
 
     def _run(self, argv: Sequence[str]) -> int:

@@ -35,7 +35,7 @@ class EngineReport:
         """Whether nothing speaks against the engine."""
         return not self.problems
 
-    def document(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
         return {"ok": self.ok, "problems": list(self.problems), "facts": self.facts}
 
@@ -126,7 +126,7 @@ def check_engine(
         problems += engine.problems(
             role, device.kind, device_name=device.name, capability=capability
         )
-    facts: dict[str, Any] = {**engine.document(), "roles": list(wanted), "seen": None}
+    facts: dict[str, Any] = {**engine.to_dict(), "roles": list(wanted), "seen": None}
     if live and not problems:
         try:
             facts["seen"] = see(engine, device.kind, device.environment())
@@ -152,8 +152,8 @@ def _strangeness(seen: dict[str, Any], device: Device) -> list[str]:
 
 def capability_of(device: Device) -> Capability | None:
     """Compute capability of a CUDA device, (8, 6); None where there is none, or it is untold."""
-    told = device.describe().get("compute_capability")
-    if not isinstance(told, str):
+    stated = device.describe().get("compute_capability")
+    if not isinstance(stated, str):
         return None
-    major, _, minor = told.partition(".")
+    major, _, minor = stated.partition(".")
     return int(major), int(minor)

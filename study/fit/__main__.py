@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 
 from objectives.errors import BenchError, UsageError
 from objectives.memory import (
-    Figure,
+    Estimate,
     Prediction,
     break_even,
-    cheapest_room,
+    cheapest_gains,
     given,
     overhead_note,
     predict_vllm,
@@ -31,7 +31,7 @@ from objectives.memory import (
 )
 from objectives.models import WHISPER_NAMES, ModelShape, UnsupportedShapeError, read_weight_files
 from objectives.vllm import GIB, NEWEST, DeviceKind, VllmRules, VllmSettings
-from study.fit.document import Answer, Scene, documents
+from study.fit.document import Answer, Scene, answers_to_json
 from study.fit.text import render, render_candidates
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ def _one_model(args: argparse.Namespace) -> int:
         version=args.vllm_version,
         whisper=args.whisper,
     )
-    document = documents(scene, answers)
+    document = answers_to_json(scene, answers)
     _print(json.dumps(document, indent=2) if args.json else render(scene, answers))
     return 0 if any(answer.prediction.fits for answer in answers) else 1
 
@@ -220,7 +220,7 @@ def _answer(
         settings=settings,
         prediction=prediction,
         break_even=break_even(prediction, settings, rules=rules, total_bytes=device.total_bytes),
-        gains=cheapest_room(shape, settings, prediction, rules=rules),
+        gains=cheapest_gains(shape, settings, prediction, rules=rules),
         note=overhead_note(shape, settings, prediction, rules=rules),
     )
 
@@ -267,7 +267,7 @@ def _predict(
     )
 
 
-def _weights(args: argparse.Namespace, shape: ModelShape) -> int | Figure | None:
+def _weights(args: argparse.Namespace, shape: ModelShape) -> int | Estimate | None:
     """Given, else read from the files beside the configuration, else left to the shape."""
     if args.weights_gib is not None:
         return given(round(args.weights_gib * GIB))

@@ -62,21 +62,21 @@ class Answer:
     note: str = ""
 
 
-def documents(scene: Scene, answers: Sequence[Answer]) -> dict[str, object]:
+def answers_to_json(scene: Scene, answers: Sequence[Answer]) -> dict[str, object]:
     """One answer as it is; several under `candidates`."""
     if len(answers) == 1:
-        return _document(scene, answers[0])
+        return _answer_to_dict(scene, answers[0])
     return {
         "fits": any(answer.prediction.fits for answer in answers),
-        "candidates": [_document(scene, answer) for answer in answers],
+        "candidates": [_answer_to_dict(scene, answer) for answer in answers],
     }
 
 
-def _document(scene: Scene, answer: Answer) -> dict[str, object]:
+def _answer_to_dict(scene: Scene, answer: Answer) -> dict[str, object]:
     prediction = answer.prediction
     even = answer.break_even
     return {
-        **prediction_document(prediction),
+        **prediction_to_dict(prediction),
         "utilization": answer.utilization,
         "device": {
             "name": scene.device_name or None,
@@ -86,13 +86,13 @@ def _document(scene: Scene, answer: Answer) -> dict[str, object]:
         },
         "vllm_version": scene.version,
         "max_num_seqs": answer.settings.max_num_seqs,
-        "break_even": None if even is None else even.document(),
-        "room": [gain.document() for gain in answer.gains],
+        "break_even": None if even is None else even.to_dict(),
+        "room": [gain.to_dict() for gain in answer.gains],
         "note": answer.note or None,
     }
 
 
-def prediction_document(prediction: Prediction) -> dict[str, object]:
+def prediction_to_dict(prediction: Prediction) -> dict[str, object]:
     """A prediction under the names that `study.fit --json` promises, and more."""
     footprint = prediction.footprint
     return {
@@ -110,7 +110,7 @@ def prediction_document(prediction: Prediction) -> dict[str, object]:
             "outside_bytes": footprint.outside.value_bytes,
             "whisper_bytes": footprint.whisper.value_bytes,
         },
-        "figures": {name: part.document() for name, part in footprint.parts.items()},
+        "figures": {name: part.to_dict() for name, part in footprint.parts.items()},
         "excess_bytes": prediction.excess_bytes,
         "excess_gib": dict(prediction.excess),
         "margin_gib": dict(prediction.margins),
@@ -125,12 +125,17 @@ def prediction_document(prediction: Prediction) -> dict[str, object]:
     }
 
 
-def candidates_document(rows: Sequence[Predicted]) -> dict[str, object]:
+def candidates_to_list(rows: Sequence[Predicted]) -> dict[str, object]:
     """A study's candidates as JSON."""
     return {"fits": any(row.fits for row in rows), "candidates": [_candidate(row) for row in rows]}
 
 
 def _candidate(row: Predicted) -> dict[str, object]:
-    prospect = row.prospect
-    known = {} if prospect.prediction is None else prediction_document(prospect.prediction)
-    return {"params": dict(row.params), **known, "fits": row.fits, "doubts": list(prospect.doubts)}
+    prediction = row.prediction
+    known = {} if prediction.vllm is None else prediction_to_dict(prediction.vllm)
+    return {
+        "params": dict(row.params),
+        **known,
+        "fits": row.fits,
+        "doubts": list(prediction.doubts),
+    }

@@ -7,10 +7,10 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from objectives.memory import Figure, Gain, Prediction, gib
+from objectives.memory import Estimate, Gain, Prediction, gib
 from objectives.models import UnsupportedShapeError
 from objectives.vllm import GIB
-from study.fit.document import Answer, Scene, candidates_document
+from study.fit.document import Answer, Scene, candidates_to_list
 
 if TYPE_CHECKING:
     from study.setup import Predicted
@@ -38,7 +38,7 @@ def render(scene: Scene, answers: Sequence[Answer]) -> str:
         chosen = next((answer for answer in answers if answer.prediction.fits), answers[-1])
         sections.append(f"At {chosen.utilization:g}:")
     sections += [
-        _wrap(verdict(chosen.prediction)),
+        _wrap(outcome_line(chosen.prediction)),
         _bar(scene, chosen.prediction),
         _legend(scene, chosen.prediction),
         _even(chosen),
@@ -48,7 +48,7 @@ def render(scene: Scene, answers: Sequence[Answer]) -> str:
     return "\n\n".join(section for section in sections if section)
 
 
-def verdict(prediction: Prediction) -> str:
+def outcome_line(prediction: Prediction) -> str:
     """Fits, is refused, or is worth a launch; with the arithmetic and the remedy."""
     evidence = prediction.evidence
     if prediction.fits:
@@ -174,7 +174,7 @@ def _legend(scene: Scene, prediction: Prediction) -> str:
     footprint = prediction.footprint
     rows = [("", "", "", "", "")]
     pieces = _pieces(scene, prediction)
-    figures: Mapping[str, Figure] = footprint.parts
+    figures: Mapping[str, Estimate] = footprint.parts
     for name, held in pieces.items():
         sign, label = _LABELS[name]
         figure = figures.get(name)
@@ -192,7 +192,7 @@ def _legend(scene: Scene, prediction: Prediction) -> str:
     return columns(rows[1:], left=(0, 1, 3, 4))
 
 
-def _note(figure: Figure) -> str:
+def _note(figure: Estimate) -> str:
     margin = f"+- {gib(figure.margin_bytes)}" if figure.margin_bytes else ""
     return "  ".join(text for text in (margin, figure.note) if text)
 
@@ -234,9 +234,9 @@ def candidates_table(rows: Sequence[Predicted]) -> str:
     table = [(*names, "KV cache", "tokens", "requests", "excess GiB", "")]
     table += [(*(_value(row, name) for name in names), *_outcome(row)) for row in rows]
     count = sum(row.fits for row in rows)
-    refused = sum(row.prospect.is_refused for row in rows)
+    refused = sum(row.prediction.is_refused for row in rows)
     lead = f"{count} of {len(rows)} candidates fit; {refused} would not be launched."
-    doubts = list(dict.fromkeys(doubt for row in rows for doubt in row.prospect.doubts))
+    doubts = list(dict.fromkeys(doubt for row in rows for doubt in row.prediction.doubts))
     return "\n\n".join((lead, columns(table, left=(len(names) + 4,)), *map(_wrap, doubts)))
 
 
@@ -246,7 +246,7 @@ def _value(row: Predicted, name: str) -> str:
 
 
 def _outcome(row: Predicted) -> tuple[str, str, str, str, str]:
-    prediction = row.prospect.prediction
+    prediction = row.prediction.vllm
     if prediction is None:
         return "-", "-", "-", "-", "unknown"
     footprint = prediction.footprint
@@ -262,5 +262,5 @@ def _outcome(row: Predicted) -> tuple[str, str, str, str, str]:
 def render_candidates(rows: Sequence[Predicted], *, as_json: bool) -> str:
     """A study's candidates as they are predicted: a table for people, or one JSON document."""
     if as_json:
-        return json.dumps(candidates_document(rows), indent=2)
+        return json.dumps(candidates_to_list(rows), indent=2)
     return candidates_table(rows)

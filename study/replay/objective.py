@@ -25,14 +25,14 @@ class Replay:
         space: What may vary.
         objectives: Their names, in order.
         seed: Of the draws; the same trial number of the same point draws the same row.
-        began: Called with a trial's number and point.
+        on_trial_start: Called with a trial's number and point.
     """
 
     table: Table
     space: SearchSpace
     objectives: Sequence[str]
     seed: int
-    began: Callable[[int, Mapping[str, Scalar]], None]
+    on_trial_start: Callable[[int, Mapping[str, Scalar]], None]
 
     def __call__(self, trial: Trial) -> tuple[float, ...]:
         """The values of a recorded measurement.
@@ -41,7 +41,7 @@ class Replay:
             TrialPruned: The recorded measurement was infeasible.
         """
         params = self.space.suggest(trial)
-        self.began(trial.number, params)
+        self.on_trial_start(trial.number, params)
         row = self.table.draw(params, seed=self.seed, number=trial.number)
         values = None if row.values is None else [row.values[name] for name in self.objectives]
         self._write(trial, params, row)
@@ -77,7 +77,7 @@ def table_constraints(table: Table) -> list[str]:
 def replay_objective(
     config: StudyConfig,
     table: Table,
-    began: Callable[[int, Mapping[str, Scalar]], None],
+    on_trial_start: Callable[[int, Mapping[str, Scalar]], None],
 ) -> Replay:
     """The objective of a configuration on a table.
 
@@ -91,7 +91,7 @@ def replay_objective(
         space=config.space,
         objectives=objectives,
         seed=config.document.seed,
-        began=began,
+        on_trial_start=on_trial_start,
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from objectives.errors import UsageError
 from objectives.space import Binding, Parameter, Scalar, SearchSpace
 from study.config import BINDINGS
-from study.samplers import UNKNOWN, Forecast, Predict
+from study.samplers import UNKNOWN, PointPrediction, Predict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,14 +111,14 @@ class Table:
             return None
         spans = {name: margin * _span(self.rows, name) for name in self.constraints}
 
-        def predict(params: Mapping[str, Scalar]) -> Forecast:
+        def predict(params: Mapping[str, Scalar]) -> PointPrediction:
             rows = self._points.get(_key(params))
             if rows is None:
                 return UNKNOWN
             excess = {n: median(row.constraints[n] for row in rows) for n in rows[0].constraints}
             durations = [row.duration_s for row in rows if row.duration_s is not None]
             over = [value for value in excess.values() if value > 0]
-            return Forecast(
+            return PointPrediction(
                 feasible=not over,
                 certain=all(abs(value) >= spans[name] for name, value in excess.items()),
                 excess=excess,

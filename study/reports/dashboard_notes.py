@@ -25,10 +25,10 @@ from study.results import (
     command_lines,
     conditions,
     gib,
+    headline,
     number,
     point,
     seconds,
-    verdict,
 )
 
 Objective = Callable[[Trial], Sequence[float]]
@@ -46,7 +46,7 @@ def annotate(study: optuna.Study, findings: Findings) -> None:
 def graphs(findings: Findings) -> dict[str, Figure]:
     """The figures kept with a study, by identifier; writing one again replaces it."""
     kept: dict[str, Figure] = {}
-    if findings.settings:
+    if findings.points:
         for index, figure in enumerate(front_graphs(findings), start=1):
             kept[f"front-{index}"] = figure
         kept["hypervolume"] = hypervolume_graph(findings)
@@ -90,7 +90,7 @@ def ending(trial: Trial, state: str) -> TrialRecord:
 def study_note(findings: Findings) -> str:
     """The study's note, Markdown."""
     facts = conditions(findings)
-    lines = [f"**{_plain(verdict(findings))}**", ""]
+    lines = [f"**{_plain(headline(findings))}**", ""]
     if findings.caveat:
         lines += [f"> {_plain(findings.caveat)}", ""]
     lines += [f"- {fact}: {_plain(words)}" for fact, words in facts.items()]

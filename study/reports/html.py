@@ -22,7 +22,7 @@ from study.results import (
     SCENARIOS,
     STATE_WORDS,
     Findings,
-    Setting,
+    MeasuredPoint,
     TrialRecord,
     causes,
     change_in_words,
@@ -34,6 +34,7 @@ from study.results import (
     figure_with_interval,
     foremost,
     gib,
+    headline,
     kv_cache_rows,
     label,
     next_steps,
@@ -41,7 +42,6 @@ from study.results import (
     percentile_rows,
     phase_rows,
     point,
-    verdict,
 )
 
 
@@ -104,7 +104,7 @@ def html_report(findings: Findings) -> str:
         light=variables(dark=False),
         dark=variables(dark=True),
         under=escape(_under(findings)),
-        verdict=escape(verdict(findings)),
+        headline=escape(headline(findings)),
         caveat=caveat,
         sections="\n".join(section for section in sections if section),
     )
@@ -128,7 +128,7 @@ def _under(findings: Findings) -> str:
 
 
 def _front(findings: Findings) -> str:
-    if not findings.settings:
+    if not findings.points:
         return ""
     panels = "".join(
         figure(
@@ -141,7 +141,7 @@ def _front(findings: Findings) -> str:
     )
     doubts = "".join(
         f"<li>{escape(doubt)} (trials {', '.join(map(str, numbers))})</li>"
-        for doubt, numbers in doubts_of(findings.front_settings).items()
+        for doubt, numbers in doubts_of(findings.front_points).items()
     )
     return section(
         "The front",
@@ -168,12 +168,12 @@ def _front_table(findings: Findings) -> str:
     shown = table(heads, [_row(findings, each) for each in first], caption=caption, tight=True)
     if len(first) == len(findings.front):
         return shown
-    rows = [_row(findings, each) for each in findings.front_settings]
+    rows = [_row(findings, each) for each in findings.front_points]
     unfolded = table(heads, rows, tight=True)
     return f"{shown}<details><summary>All {len(rows)} of the front</summary>{unfolded}</details>"
 
 
-def _row(findings: Findings, setting: Setting) -> list[str]:
+def _row(findings: Findings, setting: MeasuredPoint) -> list[str]:
     return [
         f"{setting.trial.number}{'*' if doubts_of([setting]) else ''}",
         *(choice(setting.trial.params.get(name)) for name in findings.parameters),
@@ -192,7 +192,7 @@ def _percentiles(findings: Findings) -> str:
 
 
 def _front_words(findings: Findings) -> str:
-    listed = [f"{s.trial.number}: {point(s.trial.params)}" for s in findings.front_settings]
+    listed = [f"{s.trial.number}: {point(s.trial.params)}" for s in findings.front_points]
     return f"on the front are trials {'; '.join(listed)}."
 
 
@@ -226,7 +226,7 @@ def _figures(findings: Findings, chosen: int | None) -> list[str]:
     if chosen is None:
         return ["–", "not tried", *["–"] * (len(findings.directions) + 1)]
     trial = findings[chosen]
-    setting = findings.setting(chosen)
+    setting = findings.measured_point(chosen)
     if setting is None:
         reason = f"{point(trial.params)}: {trial.cause}"
         return [str(chosen), reason, *["–"] * (len(findings.directions) + 1)]
@@ -239,7 +239,7 @@ def _figures(findings: Findings, chosen: int | None) -> list[str]:
 
 
 def _commands(findings: Findings, pick: int, scenarios: Sequence[str]) -> str:
-    setting = findings.setting(pick)
+    setting = findings.measured_point(pick)
     against = changes(findings, setting) if setting else []
     said = "; ".join(change_in_words(change) for change in against)
     lines = "".join(

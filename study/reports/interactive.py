@@ -12,7 +12,16 @@ import plotly.graph_objects as go
 
 from study.reports.palette import BASELINE, FRONT, INK, OTHER, tenants
 from study.reports.plots import bar_name, memory_trials, pairs, title
-from study.results import GIB, Findings, Setting, hypervolume_history, label, number, point, spread
+from study.results import (
+    GIB,
+    Findings,
+    MeasuredPoint,
+    hypervolume_history,
+    label,
+    number,
+    point,
+    spread,
+)
 
 LAYOUT = {"template": "plotly_white", "font": {"family": "system-ui, sans-serif", "size": 13}}
 
@@ -27,11 +36,11 @@ def front_graphs(findings: Findings) -> list[go.Figure]:
 
 
 def _front_graph(findings: Findings, x: str, y: str) -> go.Figure:
-    front = {setting.point for setting in findings.front_settings}
-    today = None if findings.baseline is None else findings.setting(findings.baseline)
+    front = {setting.point for setting in findings.front_points}
+    today = None if findings.baseline is None else findings.measured_point(findings.baseline)
     kinds = {
-        "feasible": [each for each in findings.settings if each.point not in front],
-        "front": findings.front_settings,
+        "feasible": [each for each in findings.points if each.point not in front],
+        "front": findings.front_points,
         "runs today": [today] if today else [],
     }
     figure = go.Figure([_marks(settings, x, y, name) for name, settings in kinds.items()])
@@ -45,7 +54,7 @@ def _title(findings: Findings) -> str:
     return title(findings).replace("\n", "<br>")
 
 
-def _marks(settings: Sequence[Setting], x: str, y: str, name: str) -> go.Scatter:
+def _marks(settings: Sequence[MeasuredPoint], x: str, y: str, name: str) -> go.Scatter:
     """One kind of setting; the front with error bars, what runs today as a ring."""
     known = [s for s in settings if s.figure(x) is not None and s.figure(y) is not None]
     symbols = {"feasible": "circle", "front": "square", "runs today": "diamond-open"}
@@ -71,7 +80,7 @@ def _marks(settings: Sequence[Setting], x: str, y: str, name: str) -> go.Scatter
     )
 
 
-def _bars(settings: Sequence[Setting], name: str) -> dict[str, object]:
+def _bars(settings: Sequence[MeasuredPoint], name: str) -> dict[str, object]:
     """Error bars from each setting's median to the ends of its interval."""
     ends = [(setting.figure(name) or 0.0, spread(setting, name)) for setting in settings]
     return {
@@ -84,7 +93,7 @@ def _bars(settings: Sequence[Setting], name: str) -> dict[str, object]:
     }
 
 
-def _hover(setting: Setting) -> str:
+def _hover(setting: MeasuredPoint) -> str:
     lines = [f"trial {setting.trial.number}", point(setting.trial.params)]
     lines += [f"{label(name)}: {number(value)}" for name, value in setting.values().items()]
     return "<br>".join([*lines, *setting.trial.doubts])

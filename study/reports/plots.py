@@ -23,7 +23,7 @@ from matplotlib.ticker import MaxNLocator
 
 from objectives.errors import UsageError
 from study.reports.palette import BASELINE, FRONT, GRID, INK, MUTED, OTHER, PAPER, Role, tenants
-from study.results import GIB, Findings, Setting, TrialRecord, choice, label, spread
+from study.results import GIB, Findings, MeasuredPoint, TrialRecord, choice, label, spread
 
 STYLE: dict[Any, Any] = {
     "font.size": 9.0,
@@ -79,7 +79,7 @@ def pairs(findings: Findings) -> list[tuple[str, str]]:
     varied = [
         name
         for name in findings.directions
-        if len({setting.values()[name] for setting in findings.settings}) > 1
+        if len({setting.values()[name] for setting in findings.points}) > 1
     ]
     names = list(findings.directions)
     return list(itertools.combinations(varied, 2))[:3] or [(names[0], names[-1])]
@@ -104,9 +104,9 @@ def front_figure(findings: Findings, axes_of: Sequence[tuple[str, str]] | None =
 def _front_panel(axes: Axes, findings: Findings, x: str, y: str) -> None:
     axes.set(xlabel=_axis(findings, x), ylabel=_axis(findings, y))
     axes.grid(visible=True, linewidth=0.6)
-    on_front = [each for each in findings.settings if each.trial.number in findings.front]
-    others = [each for each in findings.settings if each.trial.number not in findings.front]
-    today = None if findings.baseline is None else findings.setting(findings.baseline)
+    on_front = [each for each in findings.points if each.trial.number in findings.front]
+    others = [each for each in findings.points if each.trial.number not in findings.front]
+    today = None if findings.baseline is None else findings.measured_point(findings.baseline)
     _marks(axes, others, x, y, role=OTHER, marker="o", size=26, name="feasible")
     _marks(axes, on_front, x, y, role=FRONT, marker="s", size=42, name="front")
     if today is not None:
@@ -118,13 +118,13 @@ def _front_panel(axes: Axes, findings: Findings, x: str, y: str) -> None:
         _intervals(axes, setting, x, y, role=FRONT, named=setting.trial.number in named)
     if today is not None and today.trial.number not in findings.front:
         _intervals(axes, today, x, y, role=BASELINE, named=True)
-    if findings.settings:
+    if findings.points:
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, handletextpad=0.2)
 
 
 def _marks(
     axes: Axes,
-    settings: Sequence[Setting],
+    settings: Sequence[MeasuredPoint],
     x: str,
     y: str,
     *,
@@ -151,7 +151,9 @@ def _marks(
     )
 
 
-def _intervals(axes: Axes, setting: Setting, x: str, y: str, *, role: Role, named: bool) -> None:
+def _intervals(
+    axes: Axes, setting: MeasuredPoint, x: str, y: str, *, role: Role, named: bool
+) -> None:
     """Where the true values may lie, and the trial's number."""
     place = _place(setting, x, y)
     if place is None:
@@ -171,7 +173,7 @@ def _intervals(axes: Axes, setting: Setting, x: str, y: str, *, role: Role, name
     )
 
 
-def _place(setting: Setting, x: str, y: str) -> tuple[float, float] | None:
+def _place(setting: MeasuredPoint, x: str, y: str) -> tuple[float, float] | None:
     across, up = setting.figure(x), setting.figure(y)
     return None if across is None or up is None else (across, up)
 

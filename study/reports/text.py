@@ -17,7 +17,7 @@ from study.results import (
     SCENARIOS,
     STATE_WORDS,
     Findings,
-    Setting,
+    MeasuredPoint,
     TrialRecord,
     causes,
     choice,
@@ -26,13 +26,13 @@ from study.results import (
     figure_with_interval,
     foremost,
     gib,
+    headline,
     kv_cache_rows,
     label,
     next_steps,
     number,
     point,
     seconds,
-    verdict,
 )
 
 WIDTH = 80
@@ -66,7 +66,7 @@ def _head(findings: Findings) -> str:
         f"{kind}: {device.get('name', 'not recorded')}{total}",
         f"Trials: {states or 'none'}",
         "",
-        _wrap(verdict(findings)),
+        _wrap(headline(findings)),
     ]
     if findings.caveat:
         lines.append(_wrap(findings.caveat))
@@ -96,11 +96,11 @@ def _trials(numbers: Sequence[int]) -> str:
     return f"trial {listed}" if len(numbers) == 1 else f"trials {listed}"
 
 
-def _mark(setting: Setting) -> str:
+def _mark(setting: MeasuredPoint) -> str:
     return "*" if any(trial.doubts for trial in setting.trials) else ""
 
 
-def _front_table(findings: Findings, settings: Sequence[Setting]) -> list[str]:
+def _front_table(findings: Findings, settings: Sequence[MeasuredPoint]) -> list[str]:
     objectives = list(findings.directions)
     header = ["trial", *findings.parameters, *(label(name) for name in objectives), "fit-ness", "n"]
     rows = [
@@ -116,7 +116,7 @@ def _front_table(findings: Findings, settings: Sequence[Setting]) -> list[str]:
     return columns(header, rows)
 
 
-def _front_cards(findings: Findings, settings: Sequence[Setting]) -> list[str]:
+def _front_cards(findings: Findings, settings: Sequence[MeasuredPoint]) -> list[str]:
     """The front where a table is too wide: a block a setting."""
     lines = []
     for setting in settings:
@@ -168,7 +168,7 @@ def _failed(findings: Findings) -> str:
 
 
 def _picks(findings: Findings) -> str:
-    if not findings.settings:
+    if not findings.points:
         return ""
     lines = [_title("Picks")]
     for scenario in SCENARIOS:

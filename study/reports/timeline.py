@@ -123,7 +123,7 @@ def memory_series(telemetry: Mapping[str, Any], *, began_s: float) -> Series | N
         began_s: When it began to look, seconds since the trial began.
 
     Returns:
-        Tenants in their order, then `other`: what is used and told of no tenant. None without
+        Tenants in their order, then `other`: what is used and known of no tenant. None without
         samples.
     """
     samples = telemetry.get("samples") or []
@@ -152,11 +152,6 @@ def caption(trial: TrialRecord) -> str:
     weights = str(trial.attrs.get("weights", "real"))
     ended += "" if weights == "real" else f", {weights} weights"
     return f"trial {trial.number}: {values} ({ended})"
-
-
-def draw_timeline(trial: TrialRecord, save_path: str | Path) -> Path:
-    """Write the picture of a stored trial as .png, .svg or .pdf."""
-    return save(trial_timeline(trial), save_path)
 
 
 def pictures(folder: Path, attrs: Mapping[str, Any], *, weights: str = "real") -> list[Path]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from study.results.convergence import hypervolume_history, hypervolume_now
-from study.results.findings import Findings, document, objective_names, read_study
-from study.results.headline import change_in_words, next_steps, verdict
+from study.results.findings import Findings, findings_to_dict, objective_names, read_study
+from study.results.headline import change_in_words, headline, next_steps
 from study.results.pareto import Floats, hypervolume, nondominated, open_boxes
 from study.results.phrases import (
     DEVICE_WORDS,
@@ -25,7 +25,7 @@ from study.results.phrases import (
     spread,
 )
 from study.results.picks import SCENARIOS
-from study.results.records import Setting, TrialRecord
+from study.results.records import MeasuredPoint, TrialRecord
 from study.results.trial_rows import (
     ROWS,
     conditions,
@@ -44,7 +44,7 @@ __all__ = [
     "UNITS",
     "Findings",
     "Floats",
-    "Setting",
+    "MeasuredPoint",
     "TrialRecord",
     "causes",
     "change_in_words",
@@ -52,11 +52,12 @@ __all__ = [
     "choice",
     "command_lines",
     "conditions",
-    "document",
     "doubts_of",
     "figure_with_interval",
+    "findings_to_dict",
     "foremost",
     "gib",
+    "headline",
     "hypervolume",
     "hypervolume_history",
     "hypervolume_now",
@@ -73,5 +74,4 @@ __all__ = [
     "read_study",
     "seconds",
     "spread",
-    "verdict",
 ]

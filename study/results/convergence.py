@@ -10,7 +10,7 @@ import numpy as np
 
 from study.results.findings import Findings
 from study.results.pareto import Floats, hypervolume, losses
-from study.results.records import Setting, settings_of
+from study.results.records import MeasuredPoint, measured_points
 
 STEPS = 120
 """A longer study is drawn in so many steps."""
@@ -26,9 +26,9 @@ def hypervolume_now(findings: Findings) -> float | None:
         None where nothing is feasible. As the ranges grow with the study, two values of a
         running study are not to be compared; `hypervolume_history` is.
     """
-    if not findings.settings:
+    if not findings.points:
         return None
-    scaled = _scaled(findings, [losses(each, findings.directions) for each in findings.settings])
+    scaled = _scaled(findings, [losses(each, findings.directions) for each in findings.points])
     volume = hypervolume(scaled, _corner(findings))
     return volume / float((1 + MARGIN) ** len(findings.directions))
 
@@ -40,7 +40,7 @@ def hypervolume_history(findings: Findings) -> list[tuple[int, float]]:
         (trial number, share), by number; empty where nothing is feasible. A share above 1 is
         possible: a lucky measurement counts until its setting is measured again.
     """
-    if not findings.settings:
+    if not findings.points:
         return []
     corner = _corner(findings)
     finished = [trial for trial in findings.trials if trial.feasible is not None]
@@ -48,7 +48,7 @@ def hypervolume_history(findings: Findings) -> list[tuple[int, float]]:
     counts = sorted({*range(1, len(finished) + 1, stride), len(finished)})
     volumes = []
     for count in counts:
-        settings = settings_of(finished[:count])
+        settings = measured_points(finished[:count])
         rows = [losses(setting, findings.directions) for setting in settings]
         volumes.append(hypervolume(_scaled(findings, rows), corner) if rows else 0.0)
     now = volumes[-1]
@@ -71,9 +71,9 @@ def _scaled(findings: Findings, rows: list[tuple[float, ...]]) -> Floats:
     return scaled
 
 
-def _single_measurements(findings: Findings) -> list[Setting]:
+def _single_measurements(findings: Findings) -> list[MeasuredPoint]:
     return [
-        Setting(point=each.point, trials=(trial,))
-        for each in findings.settings
+        MeasuredPoint(point=each.point, trials=(trial,))
+        for each in findings.points
         for trial in each.trials
     ]

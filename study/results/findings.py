@@ -1,11 +1,11 @@
 """A study, read once: what every report, picture and machine reads it through.
 
 `read_study` turns an Optuna study into `Findings`, which nothing can change any more;
-`document` turns those into the JSON that other programs read. Nothing here writes, and nothing
-here knows where it will be shown.
+`findings_to_dict` turns those into the JSON that other programs read. Nothing here writes, and
+nothing here knows where it will be shown.
 
-The front is drawn by settings: where one was measured several times its medians count, and the
-first undoubted measurement stands for it.
+The front is drawn by points of the space: where one was measured several times its medians count,
+and the first undoubted measurement stands for it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from objectives.space import Scalar
 from storage.trials import masked
 from study.results.pareto import undominated
 from study.results.picks import choose
-from study.results.records import Setting, TrialRecord, settings_of
+from study.results.records import MeasuredPoint, TrialRecord, measured_points
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class Findings:
         directions: Objective name to minimize or maximize, in the objectives' order.
         attrs: What was stored with the study: device, load, engines, baseline, space, ...
         trials: All trials, by number.
-        settings: The feasible settings, each with all its measurements.
+        points: The feasible points, each with all its measurements.
         front: Numbers of the trials whose setting no feasible setting dominates, rising.
         baseline: The trial of what runs today; None if it was not tried.
         picks: The trial to choose per scenario; None where nothing can be chosen.
@@ -47,7 +47,7 @@ class Findings:
     directions: Mapping[str, str]
     attrs: Mapping[str, Any]
     trials: tuple[TrialRecord, ...]
-    settings: tuple[Setting, ...]
+    points: tuple[MeasuredPoint, ...]
     front: tuple[int, ...]
     baseline: int | None
     picks: Mapping[str, int | None]
@@ -86,9 +86,9 @@ class Findings:
         return (*declared, *sorted(tried.difference(declared)))
 
     @property
-    def front_settings(self) -> tuple[Setting, ...]:
-        """The settings of the front, in the order of `front`."""
-        by_number = {setting.trial.number: setting for setting in self.settings}
+    def front_points(self) -> tuple[MeasuredPoint, ...]:
+        """The points of the front, in the order of `front`."""
+        by_number = {setting.trial.number: setting for setting in self.points}
         return tuple(by_number[number] for number in self.front)
 
     @property
@@ -101,9 +101,9 @@ class Findings:
         """Every trial whose candidate does not work here."""
         return tuple(trial for trial in self.trials if trial.feasible is False)
 
-    def setting(self, number: int) -> Setting | None:
+    def measured_point(self, number: int) -> MeasuredPoint | None:
         """The setting that a trial measured; None if the trial is not feasible."""
-        return next((s for s in self.settings if s.point == self[number].point), None)
+        return next((s for s in self.points if s.point == self[number].point), None)
 
     def count(self, state: str) -> int:
         """How many trials are in this state."""
@@ -135,21 +135,21 @@ def read_study(study: optuna.Study, storage_url: str) -> Findings:
     trials = with_unsteady_settings(
         [_record(trial, names, distances) for trial in study.get_trials(deepcopy=False)]
     )
-    settings = settings_of(trials)
+    points = measured_points(trials)
     return Findings(
         study=study.study_name,
         storage=masked(storage_url),
         directions=directions,
         attrs=study.user_attrs,
         trials=trials,
-        settings=settings,
-        front=tuple(sorted(each.trial.number for each in undominated(settings, directions))),
+        points=points,
+        front=tuple(sorted(each.trial.number for each in undominated(points, directions))),
         baseline=_baseline(trials, study.user_attrs.get("baseline")),
-        picks=choose(settings, directions),
+        picks=choose(points, directions),
     )
 
 
-def document(findings: Findings) -> dict[str, Any]:
+def findings_to_dict(findings: Findings) -> dict[str, Any]:
     """The JSON document of a study: what `study.report --json` prints.
 
     Returns:
@@ -162,14 +162,14 @@ def document(findings: Findings) -> dict[str, Any]:
         "device": {key: device.get(key) for key in ("kind", "name", "uuid", "total_bytes")},
         "weights": findings.weights,
         "directions": dict(findings.directions),
-        "trials": [_trial_document(trial) for trial in findings.trials],
+        "trials": [_trial_to_dict(trial) for trial in findings.trials],
         "front": list(findings.front),
         "baseline": findings.baseline,
         "picks": dict(findings.picks),
         "replay": findings.attrs.get("replay"),
         "replicates": [
             {"trials": [trial.number for trial in each.trials], "medians": each.values()}
-            for each in findings.settings
+            for each in findings.points
             if len(each.trials) > 1
         ],
     }
@@ -237,7 +237,7 @@ def _baseline(trials: Iterable[TrialRecord], params: Mapping[str, Any] | None) -
     return None
 
 
-def _trial_document(trial: TrialRecord) -> dict[str, Any]:
+def _trial_to_dict(trial: TrialRecord) -> dict[str, Any]:
     reason = trial.infeasible
     return {
         "number": trial.number,

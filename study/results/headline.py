@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from study.results.findings import Findings
 from study.results.pareto import balanced
 from study.results.phrases import Change, causes, changes, label, number, point
-from study.results.records import Setting
+from study.results.records import MeasuredPoint
 
 
-def verdict(findings: Findings) -> str:
+def headline(findings: Findings) -> str:
     """The study's result in one sentence; what limits it follows in `Findings.caveat`."""
     tried = {t.point for t in findings.trials if t.feasible is not None}
-    works = len(findings.settings)
+    works = len(findings.points)
     if not tried:
         return "No trial has finished yet, so nothing can be said."
     where = findings.device.get("name") or "this device"
@@ -35,23 +35,23 @@ def _settings(count: int) -> str:
     return f"{count} setting" if count == 1 else f"{count} settings"
 
 
-def best(findings: Findings) -> Setting:
+def best(findings: Findings) -> MeasuredPoint:
     """The setting to name first: the fitness pick, or the most balanced of the front without one.
 
     Raises:
         IndexError: Nothing is feasible.
     """
     fittest = findings.picks["fitness"]
-    setting = None if fittest is None else findings.setting(fittest)
-    return setting or balanced(findings.front_settings, findings.directions)[0]
+    setting = None if fittest is None else findings.measured_point(fittest)
+    return setting or balanced(findings.front_points, findings.directions)[0]
 
 
-def _headline(findings: Findings, setting: Setting) -> str:
+def _headline(findings: Findings, setting: MeasuredPoint) -> str:
     name = f"{point(setting.trial.params)} (trial {setting.trial.number})"
     doubt = ", though every measurement of it is doubted" if setting.doubted else ""
     if findings.baseline is None:
         return f"the best compromise is {name}{doubt}"
-    today = findings.setting(findings.baseline)
+    today = findings.measured_point(findings.baseline)
     if today is None:
         cause = findings[findings.baseline].cause
         return f"what runs today does not ({cause}); the best compromise is {name}{doubt}"
@@ -60,7 +60,7 @@ def _headline(findings: Findings, setting: Setting) -> str:
     return f"{name} changes, against what runs today: {_changes(findings, setting)}{doubt}"
 
 
-def _changes(findings: Findings, setting: Setting) -> str:
+def _changes(findings: Findings, setting: MeasuredPoint) -> str:
     return ", ".join(change_in_words(change) for change in changes(findings, setting))
 
 
@@ -89,7 +89,7 @@ def next_steps(findings: Findings) -> list[Step]:
         steps.append(Step(why="Not finished: the command that began the study goes on with it."))
     if not findings.trials:
         return steps or [Step(why="Measure:", command="python -m study.run")]
-    if not findings.settings:
+    if not findings.points:
         steps.append(
             Step(
                 why="Nothing is feasible: free memory on the device, take a smaller model, or "
@@ -106,7 +106,7 @@ def next_steps(findings: Findings) -> list[Step]:
                 "keep the old ones at hand.",
             )
         )
-    if any(setting.doubted for setting in findings.front_settings):
+    if any(setting.doubted for setting in findings.front_points):
         steps.append(
             Step(why="Repeat doubted settings, or measure longer, before relying on them.")
         )

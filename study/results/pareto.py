@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from study.results.records import Setting
+from study.results.records import MeasuredPoint
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -128,7 +128,9 @@ def _boxes(bounds: Floats, definers: Floats, reference: Floats) -> tuple[Floats,
     return lower[solid], upper[solid]
 
 
-def undominated(settings: Sequence[Setting], directions: Mapping[str, str]) -> list[Setting]:
+def undominated(
+    settings: Sequence[MeasuredPoint], directions: Mapping[str, str]
+) -> list[MeasuredPoint]:
     """The settings that no other equals in every objective and beats in one, by medians."""
     if not settings:
         return []
@@ -136,7 +138,9 @@ def undominated(settings: Sequence[Setting], directions: Mapping[str, str]) -> l
     return [setting for setting, kept in zip(settings, keep, strict=True) if kept]
 
 
-def balanced(settings: Sequence[Setting], directions: Mapping[str, str]) -> list[Setting]:
+def balanced(
+    settings: Sequence[MeasuredPoint], directions: Mapping[str, str]
+) -> list[MeasuredPoint]:
     """The settings, most balanced first.
 
     Each objective runs from 0, the best of these settings, to 1, the worst; the smallest sum is
@@ -153,7 +157,7 @@ def balanced(settings: Sequence[Setting], directions: Mapping[str, str]) -> list
     return [settings[index] for index in order]
 
 
-def losses(setting: Setting, directions: Mapping[str, str]) -> tuple[float, ...]:
+def losses(setting: MeasuredPoint, directions: Mapping[str, str]) -> tuple[float, ...]:
     """The objectives' medians, all to be minimised."""
     return tuple(
         value if directions[name] == "minimize" else -value

@@ -13,8 +13,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from objectives.measurement import intervals_overlap
 from study.results.findings import Findings
-from study.results.records import Setting, TrialRecord
+from study.results.records import MeasuredPoint, TrialRecord
 
 GIB = 2**30
 
@@ -130,15 +131,17 @@ class Change:
         return f"{sign}{abs(ratio):.0f} %" if round(ratio) else "±0 %"
 
 
-def changes(findings: Findings, setting: Setting) -> list[Change]:
+def changes(findings: Findings, setting: MeasuredPoint) -> list[Change]:
     """What a setting changes against the baseline, by objective; empty without a measured one."""
-    today = None if findings.baseline is None else findings.setting(findings.baseline)
+    today = None if findings.baseline is None else findings.measured_point(findings.baseline)
     if today is None or today.point == setting.point:
         return []
     found = []
     for name, direction in findings.directions.items():
         before, after = today.values()[name], setting.values()[name]
-        clear = not _overlap(spread(today, name), spread(setting, name)) and before != after
+        clear = (
+            not intervals_overlap(spread(today, name), spread(setting, name)) and before != after
+        )
         lower_is_better = direction == "minimize"
         found.append(
             Change(
@@ -151,7 +154,7 @@ def changes(findings: Findings, setting: Setting) -> list[Change]:
     return found
 
 
-def spread(setting: Setting, name: str) -> tuple[float, float]:
+def spread(setting: MeasuredPoint, name: str) -> tuple[float, float]:
     """How far a quantity's true value may lie: its replicates and their intervals together."""
     lows, highs = [], []
     for trial in setting.trials:
@@ -164,11 +167,7 @@ def spread(setting: Setting, name: str) -> tuple[float, float]:
     return (min(lows, default=middle), max(highs, default=middle))
 
 
-def _overlap(left: tuple[float, float], right: tuple[float, float]) -> bool:
-    return left[0] <= right[1] and right[0] <= left[1]
-
-
-def figure_with_interval(setting: Setting, name: str) -> str:
+def figure_with_interval(setting: MeasuredPoint, name: str) -> str:
     """A figure and, where it is known to be wider than a point, its interval: `61 (58-66)`."""
     value = setting.figure(name)
     low, high = spread(setting, name)
@@ -177,7 +176,7 @@ def figure_with_interval(setting: Setting, name: str) -> str:
     return f"{number(value)} ({number(low)}-{number(high)})"
 
 
-def doubts_of(settings: Iterable[Setting]) -> dict[str, list[int]]:
+def doubts_of(settings: Iterable[MeasuredPoint]) -> dict[str, list[int]]:
     """Every doubt about these settings, with the trials that have it."""
     found: dict[str, list[int]] = {}
     for setting in settings:

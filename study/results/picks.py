@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 
 from objectives.models import WHISPER_SIZES
 from study.results.pareto import undominated
-from study.results.records import Setting
+from study.results.records import MeasuredPoint
 
 SCENARIOS = ("latency", "capacity", "quality", "fitness")
 """The picks, in the order in which they are shown."""
@@ -34,7 +34,9 @@ Rank = tuple[float, ...]
 """What a setting is compared by in a scenario: smaller is better."""
 
 
-def choose(settings: Sequence[Setting], directions: Mapping[str, str]) -> dict[str, int | None]:
+def choose(
+    settings: Sequence[MeasuredPoint], directions: Mapping[str, str]
+) -> dict[str, int | None]:
     """The pick of every scenario: a trial's number, or None where nothing can win.
 
     Args:
@@ -54,7 +56,7 @@ def choose(settings: Sequence[Setting], directions: Mapping[str, str]) -> dict[s
     return {scenario: _winner(pool, ranks[scenario], front) for scenario in SCENARIOS}
 
 
-def whisper_size(setting: Setting) -> str | None:
+def whisper_size(setting: MeasuredPoint) -> str | None:
     """The checkpoint that a parameter chooses, without its language; None if none does."""
     for value in setting.trial.params.values():
         name = str(value).removesuffix(".en")
@@ -63,7 +65,9 @@ def whisper_size(setting: Setting) -> str | None:
     return None
 
 
-def _winner(pool: Sequence[Setting], ranks: Sequence[Rank | None], front: set[str]) -> int | None:
+def _winner(
+    pool: Sequence[MeasuredPoint], ranks: Sequence[Rank | None], front: set[str]
+) -> int | None:
     known = [
         (rank, setting.point not in front, setting.trial.number)
         for rank, setting in zip(ranks, pool, strict=True)
@@ -84,11 +88,11 @@ def _negative(figure: float | None) -> float | None:
     return None if figure is None else -figure
 
 
-def _fewness(setting: Setting) -> float | None:
+def _fewness(setting: MeasuredPoint) -> float | None:
     return _negative(setting.figure("concurrent_capacity"))
 
 
-def _slowness(setting: Setting, among: Sequence[Setting]) -> float | None:
+def _slowness(setting: MeasuredPoint, among: Sequence[MeasuredPoint]) -> float | None:
     """Sum of the latencies, each as a multiple of the fastest; None where one is not known."""
     total = 0.0
     for name in LATENCIES:
@@ -100,7 +104,7 @@ def _slowness(setting: Setting, among: Sequence[Setting]) -> float | None:
     return total
 
 
-def _poorness(setting: Setting, among: Sequence[Setting]) -> float | None:
+def _poorness(setting: MeasuredPoint, among: Sequence[MeasuredPoint]) -> float | None:
     """Word error rate if all have one, else the checkpoint's rank from the best."""
     if all(each.figure("wer") is not None for each in among):
         return setting.figure("wer")

@@ -1,7 +1,8 @@
-"""A trial and a setting, as reports read them.
+"""A trial, and a measured point, as reports read them.
 
-A `TrialRecord` is one trial as it stands in the storage; a `Setting` is all measurements of one
-point of the space. Both only read: what was not measured is None, and nothing is made up for it.
+A `TrialRecord` is one trial as it stands in the storage; a `MeasuredPoint` is all measurements of
+one point of the space. Both only read: what was not measured is None, and nothing is made up for
+it.
 """
 
 from __future__ import annotations
@@ -99,8 +100,8 @@ class TrialRecord:
         """The KV cache's size as predicted before the launch, and as vLLM logged it."""
         parts = self.part("footprint")
         predicted, logged = parts.get("predicted") or {}, parts.get("logged") or {}
-        told = logged.get("kv_cache_bytes", logged.get("available_kv_bytes"))
-        return predicted.get("kv_cache_bytes"), told
+        size = logged.get("kv_cache_bytes", logged.get("available_kv_bytes"))
+        return predicted.get("kv_cache_bytes"), size
 
     def part(self, name: str) -> Mapping[str, Any]:
         """A stored mapping such as `footprint`; empty where it was not stored."""
@@ -125,7 +126,7 @@ class TrialRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
+class MeasuredPoint:
     """All measurements of one point of the space that were feasible.
 
     Attributes:
@@ -157,10 +158,10 @@ class Setting:
         return {name: median(each[name] for each in measured) for name in measured[0]}
 
 
-def settings_of(trials: Iterable[TrialRecord]) -> tuple[Setting, ...]:
+def measured_points(trials: Iterable[TrialRecord]) -> tuple[MeasuredPoint, ...]:
     """The feasible trials, measurements of the same point together, in order of appearance."""
     groups: dict[str, list[TrialRecord]] = {}
     for trial in trials:
         if trial.feasible:
             groups.setdefault(trial.point, []).append(trial)
-    return tuple(Setting(point=key, trials=tuple(found)) for key, found in groups.items())
+    return tuple(MeasuredPoint(point=key, trials=tuple(found)) for key, found in groups.items())

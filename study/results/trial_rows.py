@@ -8,7 +8,7 @@ from typing import Any
 from study.results.findings import Findings
 from study.results.pareto import balanced
 from study.results.phrases import flat, gib, number, seconds
-from study.results.records import Setting, TrialRecord
+from study.results.records import MeasuredPoint, TrialRecord
 
 ROWS = 16
 """Longer lists are cut where a person reads; the JSON document and the table have everything."""
@@ -26,9 +26,9 @@ TIMES = {
 ENGINE_PARTS = ("vllm", "whisper", "torch", "cuda", "python")
 
 
-def foremost(findings: Findings) -> list[Setting]:
+def foremost(findings: Findings) -> list[MeasuredPoint]:
     """The front by trial number; of a long one the picks and the most balanced."""
-    settings = findings.front_settings
+    settings = findings.front_points
     if len(settings) <= ROWS:
         return list(settings)
     chosen = [each for each in settings if each.trial.number in findings.picks.values()]

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 from study.samplers.by_name import NAMES, make_sampler
 from study.samplers.draws import random_point
-from study.samplers.forecast import UNKNOWN, Forecast, Predict, SpaceExhaustedError, doomed_points
 from study.samplers.legacy_fitness import legacy_fitness
 from study.samplers.point_sampler import PointSampler
+from study.samplers.predictions import (
+    UNKNOWN,
+    PointPrediction,
+    Predict,
+    SpaceExhaustedError,
+    infeasible_points,
+)
 from study.samplers.tournament import TournamentSampler
 from study.samplers.tried_points import History, is_feasible, is_launched
 
 __all__ = [
     "NAMES",
     "UNKNOWN",
-    "Forecast",
     "History",
+    "PointPrediction",
     "PointSampler",
     "Predict",
     "SpaceExhaustedError",
     "TournamentSampler",
-    "doomed_points",
+    "infeasible_points",
     "is_feasible",
     "is_launched",
     "legacy_fitness",

@@ -1,7 +1,7 @@
 """Which sampler for which study: every name, made right for our outcomes.
 
 Whatever the name, no point is proposed twice while others are left, points of other workers count,
-doomed points are never proposed, and points at which the bench broke come again. `auto` is the
+infeasible points are never proposed, and points at which the bench broke come again. `auto` is the
 default; the others are for comparison, and for who knows better.
 """
 
@@ -15,22 +15,34 @@ from optuna.samplers import BaseSampler, TPESampler
 
 from objectives.errors import UsageError
 from objectives.space import SearchSpace
-from study.samplers.bayesian import ModelChooser, Prior, Settings
-from study.samplers.candidates import Chooser
-from study.samplers.choosers import GridChooser, HaltonChooser, RandomChooser, SamplerChooser
-from study.samplers.forecast import Forecast, Predict, SpaceExhaustedError, doomed_points
+from study.samplers.bayesian import ChooserOptions, ModelChooser, Prior
+from study.samplers.choosers import (
+    POPULATION,
+    GridChooser,
+    HaltonChooser,
+    Mirror,
+    RandomChooser,
+    SamplerChooser,
+    make_nsga,
+)
 from study.samplers.legacy_fitness import fitness_of
-from study.samplers.nsga import POPULATION, Mirror, make_nsga
 from study.samplers.point_sampler import PointSampler
+from study.samplers.predictions import (
+    PointPrediction,
+    Predict,
+    SpaceExhaustedError,
+    infeasible_points,
+)
+from study.samplers.sampling_context import Chooser
 from study.samplers.tournament import TournamentSampler
 
 __all__ = [
     "NAMES",
-    "Forecast",
+    "PointPrediction",
     "PointSampler",
     "Predict",
     "SpaceExhaustedError",
-    "doomed_points",
+    "infeasible_points",
     "make_sampler",
 ]
 
@@ -55,14 +67,14 @@ Make = Callable[..., Chooser]
 
 
 def _auto(
-    space: SearchSpace, seed: int | None, *, boldness: float = 1.0, design: int = 3
+    space: SearchSpace, seed: int | None, *, exploration_weight: float = 1.0, design: int = 3
 ) -> Chooser:
-    return ModelChooser(space, Settings(boldness=boldness, design=design))
+    return ModelChooser(space, ChooserOptions(exploration_weight=exploration_weight, design=design))
 
 
 def _gp(space: SearchSpace, seed: int | None, *, n_startup_trials: int = 10) -> Chooser:
     """The same model as a textbook has it: a random start, and nothing known beforehand."""
-    settings = Settings(
+    settings = ChooserOptions(
         design=n_startup_trials,
         random_design=True,
         near_enough=1.0,

@@ -13,15 +13,16 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from objectives.space import SearchSpace
-from study.samplers.candidates import Chooser, Point, Question
-from study.samplers.forecast import Forecasts, Predict, SpaceExhaustedError
-from study.samplers.replicates import points_to_repeat, repeats_used
+from study.samplers.predictions import PointPredictions, Predict, SpaceExhaustedError
+from study.samplers.sampling_context import Chooser, Point, SamplingContext
 from study.samplers.tried_points import (
     History,
     Remaining,
     fixed_params,
     is_launched,
     is_whole,
+    points_to_repeat,
+    repeats_used,
     wait_for_turn,
 )
 
@@ -59,7 +60,7 @@ class PointSampler(BaseSampler):
         self._repeats = repeats
         self._exhausted = exhausted
         self._independent = RandomSampler(seed=seed)
-        self._forecasts = Forecasts(space, predict)
+        self._predictions = PointPredictions(space, predict)
         self._points = space.points()
         self._known: WeakKeyDictionary[optuna.Study, tuple[History, Remaining | None]]
         self._known = WeakKeyDictionary()
@@ -84,36 +85,37 @@ class PointSampler(BaseSampler):
             SpaceExhaustedError: Nothing is left to propose.
         """
         history, _ = self._known_of(study)
+        # Two workers that ask at the same time would both be given the best point.
         wait_for_turn(study, history, trial.number)
-        return dict(self._answer(self._question(study, trial)))
+        return dict(self._answer(self._context(study, trial)))
 
-    def _question(self, study: optuna.Study, trial: FrozenTrial) -> Question:
+    def _context(self, study: optuna.Study, trial: FrozenTrial) -> SamplingContext:
         """What a trial asks, once the history is up to date."""
         history, remaining = self._known_of(study)
-        self._forecasts.begin(len(history.finished))
-        return Question(
+        self._predictions.begin(len(history.finished))
+        return SamplingContext(
             study=study,
             trial=trial,
             space=self._space,
             history=history,
-            forecasts=self._forecasts,
+            predictions=self._predictions,
             rng=self._rng(trial.number),
             fixed=fixed_params(trial),
             remaining=None if remaining is None else remaining.after(history),
         )
 
-    def _answer(self, question: Question) -> Mapping[str, Any]:
-        baseline = self._baseline(question)
+    def _answer(self, context: SamplingContext) -> Mapping[str, Any]:
+        baseline = self._baseline(context)
         if baseline is not None:
             return baseline
-        exhausted = question.remaining is not None and not question.candidates()
-        if exhausted or self._rest_is_for_repeats(question):
-            again = self._to_repeat(question)
+        exhausted = context.remaining is not None and not context.candidates()
+        if exhausted or self._rest_is_for_repeats(context):
+            again = self._to_repeat(context)
             if again is not None:
                 return again
         if exhausted:
-            return self._when_exhausted(question)
-        return self._checked(question)
+            return self._when_exhausted(context)
+        return self._checked(context)
 
     def _known_of(self, study: optuna.Study) -> tuple[History, Remaining | None]:
         """What everybody tried, and what nobody finished."""
@@ -124,41 +126,44 @@ class PointSampler(BaseSampler):
 
     def _rng(self, number: int) -> np.random.Generator:
         assert isinstance(self._entropy, int)
+        # By the trial's number, not by a running state: a study that is resumed draws as it would
+        # have drawn without the interruption.
         return np.random.default_rng([self._entropy, max(0, number)])
 
-    def _checked(self, question: Question) -> Mapping[str, Any]:
-        """The chooser's answer, forecast once more: what was learned since may have doomed it."""
-        point = self._chooser.choose(question)
-        if self._forecasts.any and self._forecasts.of(point, fresh=True).doomed:
-            return self._chooser.choose(question.again())
+    def _checked(self, context: SamplingContext) -> Mapping[str, Any]:
+        """The chooser's answer, predicted once more: what was learned since may rule it out."""
+        point = self._chooser.choose(context)
+        if self._predictions.any and self._predictions.of(point, fresh=True).is_infeasible:
+            # Once: if the second answer cannot work either, the launch's own check stops it.
+            return self._chooser.choose(context.again())
         return point
 
-    def _baseline(self, question: Question) -> Point | None:
+    def _baseline(self, context: SamplingContext) -> Point | None:
         """What runs today, first, unless somebody has it already."""
-        stored = question.study.user_attrs.get("baseline")
-        if question.history.finished or not isinstance(stored, Mapping):
+        stored = context.study.user_attrs.get("baseline")
+        if context.history.finished or not isinstance(stored, Mapping):
             return None
         point = self._space.spelt(stored)
-        return point if is_whole(self._space, point) and question.allows(point) else None
+        return point if is_whole(self._space, point) and context.allows(point) else None
 
-    def _rest_is_for_repeats(self, question: Question) -> bool:
+    def _rest_is_for_repeats(self, context: SamplingContext) -> bool:
         if not self._repeats or self._budget is None:
             return False
-        launched = sum(map(is_launched, question.history.finished)) + len(question.history.running)
-        used = repeats_used(question.history)
+        launched = sum(map(is_launched, context.history.finished)) + len(context.history.running)
+        used = repeats_used(context.history)
         return launched >= self._budget - (self._repeats - used)
 
-    def _to_repeat(self, question: Question) -> Point | None:
-        if repeats_used(question.history) >= self._repeats:
+    def _to_repeat(self, context: SamplingContext) -> Point | None:
+        if repeats_used(context.history) >= self._repeats:
             return None
-        claimed = question.history.claimed
-        for point in points_to_repeat(question.study, self._space):
+        claimed = context.history.claimed
+        for point in points_to_repeat(context.study, self._space):
             if self._space.canonical(point) not in claimed:
                 return point
         return None
 
-    def _when_exhausted(self, question: Question) -> Point:
-        counts = question.history.counts
+    def _when_exhausted(self, context: SamplingContext) -> Point:
+        counts = context.history.counts
         if self._exhausted == "raise" or not counts:
             raise SpaceExhaustedError(
                 "every point of the space is measured, being measured, or known not to work"
@@ -168,28 +173,28 @@ class PointSampler(BaseSampler):
 
     def is_exhausted(self, study: optuna.Study) -> bool:
         """Whether nothing is left to propose: no point, and nothing to be repeated."""
-        question = self._outlook(study)
-        return question is not None and not question.candidates() and not self._to_repeat(question)
+        context = self._next_context(study)
+        return context is not None and not context.candidates() and not self._to_repeat(context)
 
     def points_left(self, study: optuna.Study) -> int | None:
         """Points of a finite space that nobody has and that may work; None for an infinite one.
 
-        Of a large space no more than `study.samplers.candidates.LOOK_LIMIT` are counted.
+        Of a large space no more than `study.samplers.sampling_context.LOOK_LIMIT` are counted.
         """
-        question = self._outlook(study)
-        return None if question is None else len(question.candidates())
+        context = self._next_context(study)
+        return None if context is None else len(context.candidates())
 
     def generation(self, study: optuna.Study) -> int | None:
         """The generation that the next trial will be in; None without generations."""
         return self._chooser.generation(study)
 
-    def _outlook(self, study: optuna.Study) -> Question | None:
+    def _next_context(self, study: optuna.Study) -> SamplingContext | None:
         """What the next trial would be asked; None for an infinite space."""
         if self._points is None:
             return None
         history, _ = self._known_of(study)
         history.update(study)
-        return self._question(study, create_trial(state=TrialState.WAITING))
+        return self._context(study, create_trial(state=TrialState.WAITING))
 
     def sample_independent(
         self,

@@ -51,7 +51,10 @@ class Live:
     _stop: threading.Event = field(init=False, default_factory=threading.Event)
 
     def __post_init__(self) -> None:
-        self._live = RichLive(self.render(), console=self.console, auto_refresh=False)
+        # Standard output stays what it is: the report goes there, also where it is a file.
+        self._live = RichLive(
+            self.render(), console=self.console, auto_refresh=False, redirect_stdout=False
+        )
         self._live.start()
         self._thread = threading.Thread(target=self._redraw, name="live view", daemon=True)
         self._thread.start()
@@ -62,20 +65,20 @@ class Live:
                 self._seen = self.holding() or self._seen
             self._live.update(self.render(), refresh=True)
 
-    def note(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """A line that stays for a while."""
         self._lines.append(text)
 
-    def began(self, number: int, params: Mapping[str, object]) -> None:
+    def on_trial_start(self, number: int, params: Mapping[str, object]) -> None:
         """The trial in the heading."""
         self._trial = f"trial {number}: {setting(params)}"
         self._trial_began_s = time.monotonic()
 
-    def step(self, text: str) -> None:
+    def on_phase(self, text: str) -> None:
         """The phase under it."""
         self._step, self._step_began_s = text, time.monotonic()
 
-    def ended(self, trial: FrozenTrial, names: list[str], left: str) -> None:
+    def on_trial_end(self, trial: FrozenTrial, names: list[str], left: str) -> None:
         """The outcome among the lines; the front anew."""
         self._lines.append(f"trial {trial.number}: {outcome(trial, names)}")
         predicted = trial.user_attrs.get("infeasible", {}).get("predicted")
@@ -84,7 +87,7 @@ class Live:
         self._left = left
         if self.front is not None:
             self._rows = self.front()
-        self.step("next")
+        self.on_phase("next")
 
     def watch(self, holding: Holder, front: FrontRows) -> None:
         """Where to look for the device's memory, and for the front so far."""

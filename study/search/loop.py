@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from objectives.errors import BenchError, UsageError
 from storage import trials
 from study.config import StudyConfig
-from study.samplers import Predict, doomed_points, is_launched
+from study.samplers import Predict, infeasible_points, is_launched
 from study.search.progress import Progress
 from study.search.stopping import Stopping
 
@@ -57,18 +57,18 @@ def run_search(
     limits: Limits,
     progress: Progress,
     *,
-    ended: Callable[[optuna.Study], None] = lambda study: None,
+    on_trial_end: Callable[[optuna.Study], None] = lambda study: None,
 ) -> bool:
     """Ask, judge, tell, until there is a reason to stop.
 
     Args:
         search: The study, and how its trials are judged.
         limits: What the command line allows.
-        progress: Told what happens.
-        ended: Called after every trial.
+        progress: Shows what happens.
+        on_trial_end: Called after every trial.
 
     Returns:
-        Whether the bench is healthy; if not, the reason was told.
+        Whether the bench is healthy; if not, `progress` has shown why.
 
     Raises:
         UsageError: The study was measured under other conditions.
@@ -90,37 +90,43 @@ def run_search(
     reason = stopping.reason(study)
     faults = _Faults()
 
-    def told(study: optuna.Study, trial: FrozenTrial) -> None:
+    def after_trial(study: optuna.Study, trial: FrozenTrial) -> None:
         faults.see(study, trial, progress)
-        progress.ended(trial, names, stopping.left(study))
-        ended(study)
+        progress.on_trial_end(trial, names, stopping.left(study))
+        on_trial_end(study)
         if faults.stop:
             study.stop()
 
     if reason is None:
         study.optimize(
-            search.objective, n_trials=None, callbacks=[told, stopping], catch=(BenchError,)
+            search.objective, n_trials=None, callbacks=[after_trial, stopping], catch=(BenchError,)
         )
         reason = stopping.reason(study) or faults.stop
+    # Last, when every start has taught the arithmetic: none is recorded as impossible on an
+    # estimate that a later start would have corrected.
     if not faults.stop:
-        _record_doomed(search, told)
+        _record_infeasible(search, after_trial)
     if reason:
-        progress.note(reason)
+        progress.log(reason)
     return faults.stop is None
 
 
-def _record_doomed(search: Search, told: Callable[[optuna.Study, FrozenTrial], None]) -> None:
+def _record_infeasible(
+    search: Search, after_trial: Callable[[optuna.Study, FrozenTrial], None]
+) -> None:
     """Points that are certain not to work: recorded with their cause, once the rest is known."""
     space, study = search.config.space, search.study
     if search.predict is None or (space.size or SMALL_SPACE + 1) > SMALL_SPACE:
         return
     known = {space.canonical(trial.params) for trial in study.get_trials(deepcopy=False)}
-    doomed = [p for p in doomed_points(space, search.predict) if space.canonical(p) not in known]
-    for point in doomed:
+    infeasible = [
+        p for p in infeasible_points(space, search.predict) if space.canonical(p) not in known
+    ]
+    for point in infeasible:
         study.enqueue_trial(point)
-    if doomed:
+    if infeasible:
         study.optimize(
-            search.objective, n_trials=len(doomed), callbacks=[told], catch=(BenchError,)
+            search.objective, n_trials=len(infeasible), callbacks=[after_trial], catch=(BenchError,)
         )
 
 
@@ -139,10 +145,11 @@ class _Faults:
             self.stop = f"the bench stops: {error.get('message')}"
         elif error.get("cause") == "device_fault":
             self.stop = f"the device is at fault, the bench stops: {error.get('message')}"
+        # The bench broke, not the point: it goes back into the queue.
         elif trials.enqueue_again(study, trial):
-            progress.note(f"trial {trial.number} will be tried again")
+            progress.log(f"trial {trial.number} will be tried again")
         else:
-            progress.note(f"trial {trial.number} failed too often and is left alone")
+            progress.log(f"trial {trial.number} failed too often and is left alone")
             if not _anything_worked(study):
                 self.stop = "nothing works on this bench; see the last trial's log"
 
@@ -181,9 +188,9 @@ def _queue(search: Search, progress: Progress) -> None:
     """The baseline first; what a killed run left behind next."""
     study, baseline = search.study, search.config.baseline
     for number in trials.sweep(study):
-        progress.note(f"trial {number} was cut off; its point is measured again")
+        progress.log(f"trial {number} was cut off; its point is measured again")
     for trial in trials.unfinished_business(study):
         if trials.enqueue_again(study, trial):
-            progress.note(f"trial {trial.number} was interrupted; its point is measured again")
+            progress.log(f"trial {trial.number} was interrupted; its point is measured again")
     if baseline is not None and not study.get_trials(deepcopy=False):
         study.enqueue_trial(baseline, user_attrs={"baseline": True})

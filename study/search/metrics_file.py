@@ -87,7 +87,7 @@ def _metrics(findings: Findings) -> Iterator[tuple[str, str, Iterable[Sample]]]:
 
 def _best(findings: Findings) -> Iterator[Sample]:
     for name, direction in findings.directions.items():
-        values = [setting.values()[name] for setting in findings.settings]
+        values = [setting.values()[name] for setting in findings.points]
         if values:
             yield {"objective": name}, min(values) if direction == "minimize" else max(values)
 

@@ -36,16 +36,16 @@ FrontRows = Callable[[], list[tuple[int, str, str]]]
 class Progress(Protocol):
     """Whoever shows a run to people."""
 
-    def note(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """Something that a person should read once."""
 
-    def began(self, number: int, params: Mapping[str, object]) -> None:
+    def on_trial_start(self, number: int, params: Mapping[str, object]) -> None:
         """A trial was handed a point."""
 
-    def step(self, text: str) -> None:
+    def on_phase(self, text: str) -> None:
         """A phase or a step of the running trial began."""
 
-    def ended(self, trial: FrozenTrial, names: list[str], left: str) -> None:
+    def on_trial_end(self, trial: FrozenTrial, names: list[str], left: str) -> None:
         """A trial ended; `left` says what is left of the budget."""
 
     def watch(self, holding: Holder, front: FrontRows) -> None:
@@ -58,16 +58,16 @@ class Progress(Protocol):
 class Quiet:
     """Shows nothing."""
 
-    def note(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """Nothing."""
 
-    def began(self, number: int, params: Mapping[str, object]) -> None:
+    def on_trial_start(self, number: int, params: Mapping[str, object]) -> None:
         """Nothing."""
 
-    def step(self, text: str) -> None:
+    def on_phase(self, text: str) -> None:
         """Nothing."""
 
-    def ended(self, trial: FrozenTrial, names: list[str], left: str) -> None:
+    def on_trial_end(self, trial: FrozenTrial, names: list[str], left: str) -> None:
         """Nothing."""
 
     def watch(self, holding: Holder, front: FrontRows) -> None:
@@ -89,21 +89,21 @@ class Lines:
         elapsed_s = time.monotonic() - self._began_s
         print(f"[{elapsed_s:6.0f} s] {text}", file=self.out, flush=True)
 
-    def note(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """A line."""
         self._say(text)
 
-    def began(self, number: int, params: Mapping[str, object]) -> None:
+    def on_trial_start(self, number: int, params: Mapping[str, object]) -> None:
         """A line with the point."""
         self._say(f"trial {number}: {setting(params)}")
 
-    def step(self, text: str) -> None:
+    def on_phase(self, text: str) -> None:
         """A line, indented; the same step is said once."""
         if text != self._last:
             self._say(f"  {text}")
         self._last = text
 
-    def ended(self, trial: FrozenTrial, names: list[str], left: str) -> None:
+    def on_trial_end(self, trial: FrozenTrial, names: list[str], left: str) -> None:
         """A line with the outcome, and one with what is left."""
         self._say(f"trial {trial.number}: {outcome(trial, names)}")
         if left:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from study.setup.dummy_models import DummyLlm
 from study.setup.make_bench import make_bench
 from study.setup.make_objective import serving_objective
-from study.setup.predictions import Predicted, forecaster, predict_all
+from study.setup.model_shapes import DummyLlm
+from study.setup.predictions import Predicted, predict_all, predictor
 from study.setup.study_attrs import replay_attrs, study_attrs
 from study.setup.weights import default_cache, dummy_llm
 
@@ -14,9 +14,9 @@ __all__ = [
     "Predicted",
     "default_cache",
     "dummy_llm",
-    "forecaster",
     "make_bench",
     "predict_all",
+    "predictor",
     "replay_attrs",
     "serving_objective",
     "study_attrs",

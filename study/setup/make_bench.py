@@ -12,26 +12,21 @@ from objectives.servers import Command, Engine, Hold, Neighbour, Role, Running
 from objectives.trial import Bench, Objective
 from study.config import NeighbourSection, StudyConfig, fixed_settings
 from study.engines import build_engine, capability_of, check_engine, find_engine
-from study.setup.weights import (
-    dummy_shape,
-    llm_weights_bytes,
-    model_shape,
-    resolve_llm,
-    resolve_whisper,
-)
+from study.setup.model_shapes import dummy_shape, llm_weights_bytes, model_shape
+from study.setup.weights import resolve_llm, resolve_whisper
 
 GIB = 1 << 30
 SMALL_VOCABULARY = 2048
 """Token ids below this exist in every model that is served; used where the model's is unknown."""
 
 
-def make_bench(config: StudyConfig, *, build_engines: bool, say: Callable[[str], None]) -> Bench:
+def make_bench(config: StudyConfig, *, build_engines: bool, log: Callable[[str], None]) -> Bench:
     """Everything that a study's trials share; makes what is missing, and says so.
 
     Args:
         config: What a person wants.
         build_engines: Build the engines that are missing.
-        say: Told what happens, a sentence at a time.
+        log: Called with what happens, a sentence at a time.
 
     Raises:
         UsageError: Something that the configuration names is not there.
@@ -39,21 +34,23 @@ def make_bench(config: StudyConfig, *, build_engines: bool, say: Callable[[str],
     """
     document = config.document
     device = open_device(document.device)
-    say(f"device: {device.name}, {device.total_bytes / GIB:.1f} GiB")
+    log(f"device: {device.name}, {device.total_bytes / GIB:.1f} GiB")
     for reason in device.passed_over:
-        say(f"not taken: {reason}")
-    vllm_engine = _engine("vllm", document.engines.vllm, device, build_engines, say)
+        log(f"not taken: {reason}")
+    vllm_engine = _engine("vllm", document.engines.vllm, device, build_engines, log)
     named = document.engines.whisper
     whisper_engine = _engine(
         "whisper",
         document.engines.vllm if named == "auto" else named,
         _whisper_device(config, device),
         build_engines,
-        say,
+        log,
     )
+    # Before anything is predicted: a fraction of a node that still grows would mean another size
+    # in every trial.
     settled = device.settle()
     if settled[1].total_bytes > settled[0].total_bytes:
-        say(
+        log(
             f"memory of {device.name} grew from {settled[0].total_bytes / GIB:.1f} to "
             f"{settled[1].total_bytes / GIB:.1f} GiB when it was touched"
         )
@@ -62,15 +59,15 @@ def make_bench(config: StudyConfig, *, build_engines: bool, say: Callable[[str],
         document.vllm.weights,
         engine=vllm_engine,
         spec=dummy_shape(config),
-        say=say,
+        log=log,
     )
     whispers = {
-        name: resolve_whisper(name, document.whisper.weights, engine=whisper_engine, say=say)
+        name: resolve_whisper(name, document.whisper.weights, engine=whisper_engine, log=log)
         for name in whisper_models(config)
     }
     shape, missing = model_shape(config, Path(llm.model) if llm.local else None)
     if shape is None:
-        say(f"the KV cache cannot be predicted: {missing}")
+        log(f"the KV cache cannot be predicted: {missing}")
     profile = load_profile(config, shape.vocab if shape is not None else None)
     settings = fixed_settings(document)
     return Bench(
@@ -107,7 +104,7 @@ def make_bench(config: StudyConfig, *, build_engines: bool, say: Callable[[str],
 
 
 def _engine(
-    role: Role, configured: str, device: Device, build: bool, say: Callable[[str], None]
+    role: Role, configured: str, device: Device, build: bool, log: Callable[[str], None]
 ) -> Engine:
     """The engine of a server, judged against the device; built if that was asked for."""
     try:
@@ -115,7 +112,7 @@ def _engine(
     except EngineError as error:
         if not build:
             raise EngineError(f"{error}; or run with --build-engines") from error
-        build_engine(device.kind, say=say, capability=capability_of(device))
+        build_engine(device.kind, log=log, capability=capability_of(device))
         engine = find_engine(role, configured, device.kind)
     report = check_engine(engine, device, roles=(role,), live=False)
     if not report.ok:

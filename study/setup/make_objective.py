@@ -26,7 +26,7 @@ class StudyObjective(ServingObjective):
 
     def holding(self) -> Holding | None:
         """Who holds how much of the device now; None while no servers run."""
-        seen = None if self.walk is None else self.walk.holding()
+        seen = None if self.stages is None else self.stages.holding()
         return None if seen is None else Holding(**seen)
 
 
@@ -39,7 +39,7 @@ def serving_objective(
         config: What a person wants.
         bench: Device, engines, weights, load.
         store: Where logs and samples go.
-        progress: Told every phase.
+        progress: Shows every phase.
     """
 
     def keep_files(trial: Trial, files: Sequence[Path]) -> None:
@@ -47,20 +47,20 @@ def serving_objective(
             keep(store, trial, file)
 
     def attributes(trial: Trial, params: Mapping[str, Scalar]) -> Mapping[str, object]:
-        progress.began(trial.number, params)
+        progress.on_trial_start(trial.number, params)
         return {WORKER_ATTR: this_worker(), ATTR: lineage_for(trial.study, trial, params)}
 
-    def seal(
+    def final_attributes(
         trial: Trial, params: Mapping[str, Scalar], values: Sequence[float] | None
     ) -> Mapping[str, object]:
         return {ATTR: lineage_for(trial.study, trial, params, values=values, final=True)}
 
     return StudyObjective(
         bench=bench,
-        keep=keep_files,
+        store_files=keep_files,
         attributes=attributes,
-        seal=seal,
-        told=progress.step,
+        final_attributes=final_attributes,
+        on_phase=progress.on_phase,
         wait_s=DEVICE_WAIT_S,
         fitness=fitness,
         pictures=lambda folder, attrs: pictures(folder, attrs, weights=bench.weights),

@@ -14,12 +14,19 @@ from objectives.measurement import capacity
 from objectives.memory import Calibration
 from objectives.models import ModelShape
 from objectives.space import Scalar
-from objectives.trial import LATEST_VLLM, Bench, Outlook, Prospect, look, look_ahead
+from objectives.trial import (
+    LATEST_VLLM,
+    Bench,
+    CandidatePrediction,
+    PredictionInputs,
+    predict_candidate,
+    predict_on_bench,
+)
 from study.config import StudyConfig, fixed_settings
 from study.engines import find_engine
-from study.samplers import Forecast
+from study.samplers import PointPrediction
 from study.setup.make_bench import GIB, neighbour_of
-from study.setup.weights import llm_weights_bytes, model_shape
+from study.setup.model_shapes import llm_weights_bytes, model_shape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,12 +34,12 @@ class Predicted:
     """What arithmetic says of one candidate before anything is launched."""
 
     params: Mapping[str, Scalar]
-    prospect: Prospect
+    prediction: CandidatePrediction
 
     @property
     def fits(self) -> bool:
         """Whether it would be launched, and is expected to start."""
-        return self.prospect.fits
+        return self.prediction.fits
 
 
 def predict_all(config: StudyConfig) -> list[Predicted]:
@@ -48,17 +55,17 @@ def predict_all(config: StudyConfig) -> list[Predicted]:
     shape, missing = model_shape(config, None)
     if shape is None:
         raise UsageError(f"{config.name}: {missing}")
-    outlook = outlook_for(config, device, shape)
+    inputs = prediction_inputs(config, device, shape)
     state = device.read()
     settings = fixed_settings(config.document)
     return [
         Predicted(
             params=point,
-            prospect=look_ahead(
+            prediction=predict_candidate(
                 Candidate.lay(
                     config.space, point, vllm=settings["vllm"], whisper=settings["whisper"]
                 ),
-                outlook,
+                inputs,
                 state,
                 Calibration(),
             ),
@@ -67,21 +74,22 @@ def predict_all(config: StudyConfig) -> list[Predicted]:
     ]
 
 
-def outlook_for(config: StudyConfig, device: Device, shape: ModelShape) -> Outlook:
+def prediction_inputs(config: StudyConfig, device: Device, shape: ModelShape) -> PredictionInputs:
     """What a prediction needs, without a bench: no engine has to be there."""
     try:
         version = find_engine("vllm", config.document.engines.vllm, device.kind).vllm_version
     except (EngineError, UsageError):
         version = None
     model = config.document.vllm.model or "dummy"
+    is_local = Path(model).expanduser().exists()
     order = config.document.start_order
-    return Outlook(
+    return PredictionInputs(
         shape=shape,
         model=model,
         device_kind=device.kind,
         device_uuid=device.uuid,
         vllm_version=version or LATEST_VLLM,
-        weights_bytes=llm_weights_bytes(config, model, shape, local=Path(model).exists()),
+        weights_bytes=llm_weights_bytes(config, model, shape, local=is_local),
         neighbours=[neighbour_of(section) for section in config.document.neighbours],
         whisper_first=order.index("whisper") < order.index("vllm"),
         headroom_bytes=round(config.document.headroom_gib * GIB),
@@ -89,12 +97,12 @@ def outlook_for(config: StudyConfig, device: Device, shape: ModelShape) -> Outlo
 
 
 FRESH_S = 1.0
-"""So old may a reading of device and calibration be when many points are forecast at once."""
+"""So old may a reading of device and calibration be when many points are predicted at once."""
 
 
-def forecaster(
+def predictor(
     bench: Bench, learned: Callable[[], Calibration]
-) -> Callable[[Mapping[str, Scalar]], Forecast]:
+) -> Callable[[Mapping[str, Scalar]], PointPrediction]:
     """What arithmetic says of a point of the space, with the device as it is when it is asked.
 
     Args:
@@ -104,40 +112,44 @@ def forecaster(
     read_at_s = -FRESH_S
     state, known = bench.device.read(), Calibration()
 
-    def predict(params: Mapping[str, Scalar]) -> Forecast:
+    def predict(params: Mapping[str, Scalar]) -> PointPrediction:
         nonlocal read_at_s, state, known
+        # A proposal looks at hundreds of points; reading the device for each would take longer than
+        # the prediction itself.
         if time.monotonic() - read_at_s >= FRESH_S:
             state, known, read_at_s = bench.device.read(), learned(), time.monotonic()
         over = bench.space.excess(params)
         if over > 0:
-            return Forecast(feasible=False, certain=True, excess={"bounds": over})
+            return PointPrediction(feasible=False, certain=True, excess={"bounds": over})
         candidate = Candidate.lay(bench.space, params, vllm=bench.vllm, whisper=bench.whisper)
-        prospect = look(candidate, bench, state, known)
-        if prospect.prediction is None:
-            return Forecast()
-        return Forecast(
-            feasible=prospect.fits,
-            certain=prospect.is_refused,
-            excess={"bounds": over, **prospect.excess},
-            figures=_expected(bench, candidate, prospect),
+        prediction = predict_on_bench(candidate, bench, state, known)
+        if prediction.vllm is None:
+            return PointPrediction()
+        return PointPrediction(
+            feasible=prediction.fits,
+            certain=prediction.is_refused,
+            excess={"bounds": over, **prediction.excess},
+            figures=_expected(bench, candidate, prediction),
         )
 
     return predict
 
 
-def _expected(bench: Bench, candidate: Candidate, prospect: Prospect) -> dict[str, float]:
+def _expected(
+    bench: Bench, candidate: Candidate, prediction: CandidatePrediction
+) -> dict[str, float]:
     """The objectives that arithmetic knows before a launch."""
     figures: dict[str, float] = {}
     wer = bench.wer.get(candidate.whisper.model)
     if wer is not None:
         figures["wer"] = wer
-    load, predicted = bench.profile.llm, prospect.prediction
+    load, predicted = bench.profile.llm, prediction.vllm
     if load is not None and predicted is not None:
         fitting = capacity(
             load,
             kv_cache_tokens=predicted.footprint.kv_cache_tokens,
             block_tokens=predicted.kv.block_tokens,
-            max_num_seqs=prospect.max_num_seqs,
+            max_num_seqs=prediction.max_num_seqs,
         )
         figures["concurrent_capacity"] = float(fitting.requests)
     return figures

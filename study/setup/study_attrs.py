@@ -21,10 +21,10 @@ def study_attrs(config: StudyConfig, bench: Bench) -> dict[str, object]:
         },
         "device_facts": device.describe(),
         "weights": bench.weights,
-        "load": {**bench.profile.document(), "trace_sha256": bench.trace.sha256},
+        "load": {**bench.profile.to_dict(), "trace_sha256": bench.trace.sha256},
         "engines": {
-            "vllm": bench.vllm_engine.document(),
-            "whisper": bench.whisper_engine.document(),
+            "vllm": bench.vllm_engine.to_dict(),
+            "whisper": bench.whisper_engine.to_dict(),
         },
     }
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import tempfile
@@ -25,15 +24,11 @@ from objectives.errors import EngineError, UsageError
 from objectives.models import (
     WHISPER_DIMS,
     WHISPER_NAMES,
-    ModelShape,
-    UnsupportedShapeError,
     canonical_name,
     nearest_whisper,
-    weight_bytes,
 )
 from objectives.servers import Engine, inherited, study_home
-from study.config import StudyConfig
-from study.setup.dummy_models import LLM_SHAPES, DummyLlm
+from study.setup.model_shapes import LLM_SHAPES, DummyLlm
 
 __all__ = [
     "DummyLlm",
@@ -47,14 +42,14 @@ __all__ = [
 ]
 
 Weights = Literal["real", "dummy"]
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 MAKING_TIMEOUT_S = 900.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedModel:
-    """What a server is told to load."""
+    """What a server loads."""
 
     model: str  # name or path, as the server takes it
     weights: Weights
@@ -74,7 +69,7 @@ def resolve_llm(
     engine: Engine,
     spec: DummyLlm | None = None,
     cache: Path | None = None,
-    say: Say = lambda _line: None,
+    log: Log = lambda _line: None,
 ) -> ResolvedModel:
     """What vLLM shall load.
 
@@ -85,7 +80,7 @@ def resolve_llm(
         engine: Makes the folder, if one must be made.
         spec: The shape, where `model` is None.
         cache: Default: `default_cache()`.
-        say: Told before something is made.
+        log: Called before something is made, with what.
 
     Raises:
         UsageError: The folder or file is not there, or the size of the model is not known.
@@ -100,9 +95,9 @@ def resolve_llm(
         )
     cache = default_cache() if cache is None else cache
     if folder is not None:
-        made = folder if _has_tokenizer(folder) else _with_tokenizer(engine, folder, cache, say)
+        made = folder if _has_tokenizer(folder) else _with_tokenizer(engine, folder, cache, log)
     else:
-        made = dummy_llm(engine, _shape(model, spec), cache, say=say)
+        made = dummy_llm(engine, _shape(model, spec), cache, log=log)
     return ResolvedModel(model=str(made), weights="dummy", local=True)
 
 
@@ -112,7 +107,7 @@ def resolve_whisper(
     *,
     engine: Engine,
     cache: Path | None = None,
-    say: Say = lambda _line: None,
+    log: Log = lambda _line: None,
 ) -> ResolvedModel:
     """What the Whisper worker shall load.
 
@@ -121,7 +116,7 @@ def resolve_whisper(
         weights: "dummy": a checkpoint with random weights at the official dimensions.
         engine: Makes the checkpoint, if it must be made.
         cache: Default: `default_cache()`.
-        say: Told before something is made.
+        log: Called before something is made, with what.
 
     Raises:
         UsageError: No such name or file.
@@ -130,7 +125,7 @@ def resolve_whisper(
     path = Path(model).expanduser()
     official = model in WHISPER_NAMES
     if official and weights == "dummy":
-        made = dummy_whisper(engine, model, cache=cache, say=say)
+        made = dummy_whisper(engine, model, cache=cache, log=log)
         return ResolvedModel(
             model=str(made), weights="dummy", local=True, size_bytes=made.stat().st_size
         )
@@ -144,13 +139,13 @@ def resolve_whisper(
 
 
 def dummy_llm(
-    engine: Engine, spec: DummyLlm, cache: Path, *, say: Say = lambda _line: None
+    engine: Engine, spec: DummyLlm, cache: Path, *, log: Log = lambda _line: None
 ) -> Path:
     """A model folder (configuration and tokenizer) for vLLM's `--load-format dummy`.
 
     Made once; later calls find it. Raises: UsageError for an impossible shape, EngineError.
     """
-    return _llm_folder(engine, spec.config(), cache, say)
+    return _llm_folder(engine, spec.config(), cache, log)
 
 
 def dummy_whisper(
@@ -159,7 +154,7 @@ def dummy_whisper(
     *,
     cache: Path | None = None,
     seed: int = 0,
-    say: Say = lambda _line: None,
+    log: Log = lambda _line: None,
 ) -> Path:
     """A Whisper checkpoint with seeded random weights at the official dimensions.
 
@@ -173,19 +168,19 @@ def dummy_whisper(
     target = cache / f"whisper-seed{seed}" / f"{name}.pt"
     what = f"random weights for Whisper {name}, {dims.checkpoint_bytes / 1e6:.0f} MB"
     options = ["whisper", "--dims", json.dumps(dims.to_dict()), "--seed", str(seed)]
-    return _made(target, what, engine, options, say)
+    return _made(target, what, engine, options, log)
 
 
-def _llm_folder(engine: Engine, config: Mapping[str, Any], cache: Path, say: Say) -> Path:
+def _llm_folder(engine: Engine, config: Mapping[str, Any], cache: Path, log: Log) -> Path:
     text = json.dumps(config, sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
     target = cache / f"llm-{config.get('model_type', 'model')}-{digest}"
-    return _made(target, "a model folder, 1 MB", engine, ["llm", "--config", text], say)
+    return _made(target, "a model folder, 1 MB", engine, ["llm", "--config", text], log)
 
 
-def _with_tokenizer(engine: Engine, folder: Path, cache: Path, say: Say) -> Path:
+def _with_tokenizer(engine: Engine, folder: Path, cache: Path, log: Log) -> Path:
     """A folder with the same configuration and a tokenizer of ours."""
-    return _llm_folder(engine, _read_config(folder), cache, say)
+    return _llm_folder(engine, _read_config(folder), cache, log)
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -200,14 +195,14 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise UsageError(f"{file}: no configuration of a language model: {error}") from error
 
 
-def _made(target: Path, what: str, engine: Engine, options: list[str], say: Say) -> Path:
+def _made(target: Path, what: str, engine: Engine, options: list[str], log: Log) -> Path:
     """`target`, made by the engine under a lock if it is not there; whole, or not at all."""
     if target.exists():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(target.with_name(f"{target.name}.lock")):
         if not target.exists():
-            say(f"making {what}: {target}")
+            log(f"making {what}: {target}")
             _make(target, engine, options)
     return target
 
@@ -273,47 +268,3 @@ def _shape(model: str | None, spec: DummyLlm | None) -> DummyLlm:
     if spec is None:
         raise UsageError("vllm.dummy: missing; weights: dummy needs a model's shape")
     return spec
-
-
-def dummy_shape(config: StudyConfig) -> DummyLlm:
-    return DummyLlm(**config.document.vllm.dummy.model_dump())
-
-
-def model_shape(config: StudyConfig, folder: Path | None) -> tuple[ModelShape | None, str | None]:
-    """The language model's shape, or why it is not known."""
-    document = config.document
-    found: Path | Mapping[str, object] | None = folder
-    if found is None and document.vllm.weights == "dummy":
-        known = LLM_SHAPES.get(document.vllm.model or "")
-        found = (known or dummy_shape(config)).config()
-    if found is None:
-        name = document.vllm.model or ""
-        local = Path(name).expanduser()
-        found = local if (local / "config.json").is_file() else hub_folder(name)
-    if found is None:
-        return None, f"{document.vllm.model} is not on this machine yet, its config.json is unknown"
-    try:
-        return ModelShape.from_config(found), None
-    except (UnsupportedShapeError, OSError, ValueError) as error:
-        return None, " ".join(str(error).split())
-
-
-def hub_folder(name: str) -> Path | None:
-    """Where the hub's cache on this machine keeps a model, else None; fetches nothing."""
-    home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
-    hub = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
-    snapshots = hub / f"models--{name.replace('/', '--')}" / "snapshots"
-    found = sorted(snapshots.glob("*/config.json"), key=lambda path: path.stat().st_mtime)
-    return found[-1].parent if found else None
-
-
-def llm_weights_bytes(
-    config: StudyConfig, model: str, shape: ModelShape | None, *, local: bool
-) -> int | None:
-    """Bytes of the model's weight files as the engine loads them, where there are any."""
-    if config.document.vllm.weights == "dummy" or shape is None:
-        return None
-    folder = Path(model) if local else hub_folder(model)
-    if folder is None:
-        return None
-    return weight_bytes(folder, dtype_bytes=shape.dtype_bytes, tied=shape.tied_embeddings)

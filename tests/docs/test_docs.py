@@ -62,7 +62,8 @@ def test_an_editor_with_the_json_schema_finds_nothing_wrong(text):
     import jsonschema
 
     schema = json.loads((DOCS / "configuration.schema.json").read_text())
-    jsonschema.validate(yaml.safe_load(text), schema)
+    validator = jsonschema.validators.validator_for(schema)(schema)
+    assert list(validator.iter_errors(yaml.safe_load(text))) == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -13,4 +13,4 @@ def real_engine() -> Engine:
     """What `GAS_ENGINE_PYTHON` names, else the built engine for the CPU; made if it is missing."""
     if named := os.environ.get("GAS_ENGINE_PYTHON"):
         return probe(Path(named))
-    return build_engine("cpu", say=print)
+    return build_engine("cpu", log=print)

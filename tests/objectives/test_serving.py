@@ -10,11 +10,11 @@ import pytest
 from optuna.trial import TrialState
 
 from objectives.constraints import Limit, names
-from objectives.device.discovery import open_device
 from objectives.device.lock import hold_device
 from objectives.errors import BenchError, DeviceBusyError
 from objectives.servers.neighbours import Hold, Running
 from objectives.trial.bench import Objective
+from tests.fakes.fixed_node import TOTAL_BYTES
 from tests.serving_bench import GIB, FakeBench
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -260,7 +260,7 @@ def test_whispers_peak_teaches_the_next_prediction(bench):
 
 
 def test_after_one_start_what_the_log_proved_too_big_is_refused_without_a_launch(bench):
-    held = int(0.17 * open_device("cpu").total_bytes)
+    held = int(0.17 * TOTAL_BYTES)
     fakes = bench(knobs={"FAKE_VLLM_NON_KV_BYTES": str(held)})
     fakes.judge(vllm_memory_util=0.20)
     trial = fakes.judge(vllm_memory_util=0.05)

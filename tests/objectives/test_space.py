@@ -1,12 +1,9 @@
-"""What may vary, and how one setting renders itself."""
+"""What may vary, and in which points that ends."""
 
 import optuna
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from objectives.candidate import Candidate, ServerSettings
 from objectives.space import Binding, Parameter, SearchSpace, point_key
 
 UTILISATION = Parameter(
@@ -21,8 +18,6 @@ SIZE = Parameter(
     choices=("tiny", "base", "small"),
 )
 SEEDS_SPACE = SearchSpace((UTILISATION, SIZE))
-VLLM = ServerSettings(model="m", device="cuda:0", args={"max-model-len": 2048})
-WHISPER = ServerSettings(model="small", device="cuda:0")
 
 
 def test_the_seeds_space_has_fifteen_points():
@@ -47,35 +42,6 @@ def test_a_suggested_number_is_spelt_as_in_the_list():
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
     for _ in range(40):
         assert SEEDS_SPACE.suggest(study.ask())["vllm_memory_util"] in UTILISATION.choices
-
-
-@given(st.sampled_from(range(5)), st.sampled_from(["tiny", "base", "small"]))
-def test_every_point_is_a_candidate_with_its_values_in_place(index, size):
-    value = UTILISATION.choices[index]
-    params = {"vllm_memory_util": value, "whisper_model_size": size}
-    candidate = Candidate.lay(SEEDS_SPACE, params, vllm=VLLM, whisper=WHISPER)
-    assert candidate.vllm.options() == (
-        "--max-model-len",
-        "2048",
-        "--gpu-memory-utilization",
-        f"{value:.12g}",
-    )
-    assert candidate.whisper.model == size
-
-
-def test_the_fixed_settings_are_not_changed_by_a_candidate():
-    Candidate.lay(SEEDS_SPACE, {"vllm_memory_util": 0.6}, vllm=VLLM, whisper=WHISPER)
-    assert "gpu-memory-utilization" not in VLLM.args
-
-
-def test_a_true_option_is_a_bare_flag_and_a_false_one_is_left_out():
-    settings = ServerSettings(model="m", device="cpu", args={"enforce-eager": True, "x": False})
-    assert settings.options() == ("--enforce-eager",)
-
-
-def test_a_false_option_is_negated_where_the_server_knows_how():
-    settings = ServerSettings(model="m", device="cpu", args={"enforce-eager": False, "x": None})
-    assert settings.options(negated=True) == ("--no-enforce-eager",)
 
 
 def test_underscores_and_dashes_name_the_same_option():

@@ -8,8 +8,10 @@ import warnings
 
 import optuna
 import pytest
+from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
+from storage import trials
 from storage.trials import (
     RETRIES,
     StorageError,
@@ -20,9 +22,11 @@ from storage.trials import (
     open_study,
     put_attrs,
     sqlite_path,
+    study_at,
     sweep,
     this_worker,
 )
+from tests.stores import open_files
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -175,3 +179,34 @@ def test_attributes_that_are_there_already_are_not_written_again(url):
     put_attrs(study, {"a": {"b": 1}})
     put_attrs(study, {"a": {"b": 1}, "c": 2})
     assert study.user_attrs == {"a": {"b": 1}, "c": 2}
+
+
+class TestNothingStaysOpen:
+    """From Python 3.13 on, a connection that nobody closed is a warning, and here an error."""
+
+    def test_sqlite_has_no_connection_beyond_a_transaction(self, url, tmp_path):
+        study = open_study(url, "s", directions=["minimize"])
+        study.tell(ask(study), 0.5)
+        assert open_files(tmp_path) == []
+
+    def test_a_file_that_is_no_database_is_closed_again(self, tmp_path):
+        (tmp_path / "notes.db").write_text("these are notes, and no database at all\n" * 40)
+        with pytest.raises(StorageError, match=r"notes\.db: .*not a database"):
+            open_storage(f"sqlite:///{tmp_path}/notes.db")
+        assert open_files(tmp_path) == []
+
+    def test_a_pool_of_connections_ends_with_the_block(self, url, tmp_path, monkeypatch):
+        """As databases with a server have one; a file stands for the server."""
+        (tmp_path / "deep").mkdir()
+        monkeypatch.setattr(trials, "open_storage", lambda url, create: RDBStorage(url))
+        with study_at(url, "s", directions=["minimize"]) as study:
+            study.set_user_attr("schema", 1)
+            assert open_files(tmp_path) != []
+        assert open_files(tmp_path) == []
+
+    def test_it_ends_with_an_error_too(self, url, tmp_path, monkeypatch):
+        (tmp_path / "deep").mkdir()
+        monkeypatch.setattr(trials, "open_storage", lambda url, create: RDBStorage(url))
+        with pytest.raises(StorageError, match="no study 'none'"), study_at(url, "none"):
+            pass
+        assert open_files(tmp_path) == []

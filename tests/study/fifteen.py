@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 from objectives.space import Binding, Parameter, Scalar, SearchSpace
 from study.samplers.by_name import make_sampler
-from study.samplers.forecast import Forecast, SpaceExhaustedError
+from study.samplers.predictions import PointPrediction, SpaceExhaustedError
 
 UTILISATIONS = (0.40, 0.45, 0.50, 0.55, 0.60)
 SIZES = ("tiny", "base", "small")
@@ -65,9 +65,9 @@ def figures(params: Mapping[str, Scalar]) -> tuple[float, float, float]:
     )
 
 
-def predict(params: Mapping[str, Scalar]) -> Forecast:
+def predict(params: Mapping[str, Scalar]) -> PointPrediction:
     over = excess(params)
-    return Forecast(feasible=max(over.values()) <= 0, certain=True, excess=over)
+    return PointPrediction(feasible=max(over.values()) <= 0, certain=True, excess=over)
 
 
 def feasible_points() -> list[dict[str, Scalar]]:

@@ -6,12 +6,18 @@ its size needs, a neighbour 1 GiB. What does not fit is pruned, predicted or lau
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+
+from tests.stores import opened
 
 GIB = 2**30
 DEVICE_BYTES = 12 * GIB
@@ -56,7 +62,7 @@ def empty_study(
 ) -> optuna.Study:
     """A study with its description and no trial."""
     study = optuna.create_study(
-        storage=storage,
+        storage=opened(storage),
         study_name=name,
         directions=[str(each["direction"]) for each in objectives.values()],
         sampler=optuna.samplers.RandomSampler(seed=0),
@@ -457,8 +463,12 @@ def broken(study: optuna.Study, util: float, size: str) -> optuna.Trial:
 def whole_study(storage: str | None = None, **options: Any) -> optuna.Study:
     """All 15 points: some predicted not to fit, one refused by the server, one broken bench.
 
-    Trial 0 is the baseline, 0.50 + small; the last two trials are RUNNING and FAIL.
+    Trial 0 is the baseline, 0.50 + small; the last two trials are RUNNING and FAIL. Its some 600
+    transactions take seconds in SQLite, so there it is made once, and its file is copied.
     """
+    if storage is not None and not options:
+        shutil.copy(whole_database(), storage.removeprefix("sqlite:///"))
+        return optuna.load_study(study_name="shared-gpu", storage=opened(storage))
     study = empty_study(storage, **options)
     complete(study, 0.50, "small", generation=0)
     for util in UTILS:
@@ -475,3 +485,14 @@ def whole_study(storage: str | None = None, **options: Any) -> optuna.Study:
     broken(study, 0.45, "tiny")
     ask(study, point(0.55, "base"))
     return study
+
+
+@cache
+def whole_database() -> Path:
+    """A database with the whole study, made once for all tests of a run."""
+    folder = Path(tempfile.mkdtemp(prefix="whole-study-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    whole, file = whole_study(), folder / "study.db"
+    copy = empty_study(f"sqlite:///{file}")
+    copy.add_trials(whole.get_trials(deepcopy=False))
+    return file

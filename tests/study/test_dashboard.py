@@ -14,6 +14,7 @@ import pytest
 from optuna.artifacts import FileSystemArtifactStore
 
 from objectives.errors import UsageError
+from storage.trials import storage_at
 from study.dashboard import address, main, make
 from study.reports.dashboard_notes import with_notes
 from tests.study import studies
@@ -41,15 +42,17 @@ def storage(tmp_path_factory):
 @contextmanager
 def running(url, **options):
     """A dashboard that answers, for as long as the block lasts."""
-    server = make(url, artifacts=f"{url.removeprefix('sqlite:///')}.artifacts", port=0, **options)
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    artifacts = f"{url.removeprefix('sqlite:///')}.artifacts"
+    with storage_at(url) as storage:
+        server = make(storage, url, artifacts=artifacts, port=0, **options)
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+            server.server_close()
 
 
 def asked(server, path, **headers):
@@ -117,10 +120,11 @@ def test_a_storage_that_is_not_there_is_refused_in_one_line(tmp_path, capsys):
 
 
 def test_a_port_that_is_taken_is_refused_in_one_line(storage):
-    with socket.create_server(("127.0.0.1", 0)) as taken:
+    with socket.create_server(("127.0.0.1", 0)) as taken, storage_at(storage) as opened:
         port = taken.getsockname()[1]
+        artifacts = f"{storage.removeprefix('sqlite:///')}.artifacts"
         with pytest.raises(UsageError, match=f"--port: found {port}: .*allowed: a free one"):
-            make(storage, artifacts=f"{storage.removeprefix('sqlite:///')}.artifacts", port=port)
+            make(opened, storage, artifacts=artifacts, port=port)
 
 
 def test_ctrl_c_ends_the_command(storage):

@@ -6,78 +6,34 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import optuna
 import psutil
 import pytest
-import yaml
 
-from objectives.device.discovery import open_device
+from objectives.device import discovery
+from objectives.device.cpu import CpuNode
 from study.run import main
-from tests.fakes.engine import write_engine
+from tests.fakes.fixed_node import fixed_node
 from tests.paths import ROOT
-from tests.serving_bench import BYTES_PER_TOKEN, MODEL, NON_KV_BYTES
+from tests.stores import opened
+from tests.study.boxes import CONFIG, environment, write_box
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-
-CONFIG = {
-    "name": "fakes",
-    "device": "cpu",
-    "whisper": {"args": {"dtype": "float32"}},
-    "search_space": {
-        "util": {
-            "bind": "vllm.args.gpu-memory-utilization",
-            "choices": [0.10, 0.15, 0.20],
-            "bounds": [0.05, 0.5],
-        },
-        "size": {"bind": "whisper.model", "choices": ["tiny", "small"]},
-    },
-    "baseline": {"util": 0.15, "size": "small"},
-    "load": {
-        "llm": {"rate_rps": 20, "prompt_tokens": 16, "output_tokens": 4},
-        "stt": {"rate_rps": 10, "clip_s": [1]},
-        "warmup_s": 0.1,
-        "measure_s": 0.8,
-        "drain_s": 2,
-        "quantile": "p50",
-    },
-    "headroom_gib": 0,
-}
 
 
 @pytest.fixture
 def box(tmp_path, monkeypatch):
     """A machine whose engines are fakes; gives command lines for a configuration."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("GPU_ALLOCATION_STUDY_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("GPU_ALLOCATION_STUDY_LOCKS", str(tmp_path / "locks"))
-    device = open_device("cpu")
-    model = tmp_path / "model"
-    model.mkdir()
-    (model / "config.json").write_text(json.dumps(MODEL))
+    for name, value in environment(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    fixed_node(tmp_path / "machine")
+    monkeypatch.setattr(discovery, "CpuNode", partial(CpuNode, root=tmp_path / "machine"))
 
     def box(*options, knobs=None, **changes):
-        told = {
-            "FAKE_VLLM_DEVICE_TOTAL_BYTES": str(device.total_bytes),
-            "FAKE_VLLM_NON_KV_BYTES": str(NON_KV_BYTES),
-            "FAKE_VLLM_BYTES_PER_TOKEN": str(BYTES_PER_TOKEN),
-            "FAKE_VLLM_STYLE": "cpu-0.32",
-            **(knobs or {}),
-        }
-        engine = write_engine(tmp_path / "engine", knobs=told)
-        content = {
-            **CONFIG,
-            "engines": {"vllm": str(engine), "whisper": str(engine)},
-            "vllm": {
-                "model": str(model),
-                "args": {"max-model-len": 1024, "max-num-seqs": 64},
-                "start_timeout_s": 30,
-            },
-            **changes,
-        }
-        path = tmp_path / "box.yaml"
-        path.write_text(yaml.safe_dump(content, sort_keys=False))
-        return [str(path), *options]
+        return [str(write_box(tmp_path, knobs=knobs, **changes)), *options]
 
     return box
 
@@ -86,32 +42,27 @@ def test_every_point_of_a_small_space_is_measured_once_the_baseline_first(box, c
     assert main(box("--json")) == 0
     report = json.loads(capsys.readouterr().out)
     points = [tuple(trial["params"].values()) for trial in report["trials"]]
-    assert len(points) == len(set(points)) == 6
-    assert report["trials"][0]["params"] == {"util": 0.15, "size": "small"}
+    assert len(points) == len(set(points)) == 2
+    assert report["trials"][0]["params"] == {"util": 0.15, "size": "tiny"}
     assert report["baseline"] == 0
     assert {trial["state"] for trial in report["trials"]} == {"COMPLETE"}
     assert report["front"]
 
 
-def test_a_space_that_is_used_up_says_so_and_ends_with_0(box, capsys):
-    argv = box()
-    assert main(argv) == 0
-    capsys.readouterr()
-    assert main(argv) == 0
-    said = capsys.readouterr()
-    assert "point" in said.err
-    assert "trial " not in said.err
-
-
-def test_what_a_run_left_is_what_the_next_one_goes_on_with(box, capsys):
+def test_what_a_run_left_is_what_the_next_one_goes_on_with_until_nothing_is(box, capsys):
     argv = box("--json")
-    assert main([*argv, "--trials", "2"]) == 0
+    assert main([*argv, "--trials", "1"]) == 0
     first = json.loads(capsys.readouterr().out)
-    assert len(first["trials"]) == 2
+    assert len(first["trials"]) == 1
     assert main(argv) == 0
     second = json.loads(capsys.readouterr().out)
-    assert len(second["trials"]) == 6
-    assert second["trials"][:2] == first["trials"]
+    assert len(second["trials"]) == 2
+    assert second["trials"][:1] == first["trials"]
+    assert main(argv) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["trials"] == second["trials"]
+    assert "point" in said.err
+    assert "trial " not in said.err
 
 
 def test_nothing_feasible_ends_with_1(box, capsys):
@@ -202,13 +153,13 @@ def test_an_interrupted_run_ends_with_130_and_the_point_is_measured_again(
 ):
     argv = box("--json", knobs={"FAKE_VLLM_START_S": "2"})
     log = tmp_path / "progress"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    surroundings = {**os.environ, "PYTHONPATH": str(ROOT)}
     with log.open("w") as out:
         run = subprocess.Popen(
-            [sys.executable, "-m", "study.run", *argv],
+            [sys.executable, "-m", "tests.fakes.fixed_node", str(tmp_path / "machine"), *argv],
             stdout=subprocess.DEVNULL,
             stderr=out,
-            env=environment,
+            env=surroundings,
             cwd=tmp_path,
         )
     while "start vllm" not in log.read_text():
@@ -226,7 +177,9 @@ def test_an_interrupted_run_ends_with_130_and_the_point_is_measured_again(
 
 def test_the_study_says_under_which_conditions_it_was_measured(box, tmp_path):
     assert main(box("--trials", "1", "--quiet")) == 0
-    study = optuna.load_study(study_name="fakes", storage=f"sqlite:///{tmp_path}/studies/fakes.db")
+    study = optuna.load_study(
+        study_name="fakes", storage=opened(f"sqlite:///{tmp_path}/studies/fakes.db")
+    )
     attrs = study.user_attrs
     assert attrs["schema"] == 1
     assert attrs["device"]["kind"] == "cpu"

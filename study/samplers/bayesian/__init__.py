@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from study.samplers.bayesian.chooser import ModelChooser, Settings
+from study.samplers.bayesian.chooser import ChooserOptions, ModelChooser
 from study.samplers.bayesian.gaussian_process import Prior
 
 __all__ = [
+    "ChooserOptions",
     "ModelChooser",
     "Prior",
-    "Settings",
 ]

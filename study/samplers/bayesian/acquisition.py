@@ -23,7 +23,7 @@ The boxes below a front grow fast with both; the points left out are those that 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Belief:
+class Posterior:
     """What is believed of one objective at some candidates.
 
     Attributes:
@@ -42,10 +42,12 @@ class Belief:
         """(candidates,) the value's median."""
         return self.sign * np.exp(self.mean) if self.sign else self.mean
 
-    def first(self, count: int, *, boldness: float) -> Belief:
-        """The belief of the first candidates, its deviations multiplied by `boldness`."""
-        return Belief(
-            mean=self.mean[:count], deviation=boldness * self.deviation[:count], sign=self.sign
+    def first(self, count: int, *, exploration_weight: float) -> Posterior:
+        """The posterior of the first candidates, its deviations times `exploration_weight`."""
+        return Posterior(
+            mean=self.mean[:count],
+            deviation=exploration_weight * self.deviation[:count],
+            sign=self.sign,
         )
 
     def shortfall(self, levels: Floats) -> Floats:
@@ -66,11 +68,11 @@ class Belief:
         return np.where(finite[None, :], np.maximum(short, 0.0), 0.0)
 
 
-def expected_gain(beliefs: Sequence[Belief], front: Floats, reference: Floats) -> Floats:
+def expected_gain(posteriors: Sequence[Posterior], front: Floats, reference: Floats) -> Floats:
     """Expected hypervolume that each candidate adds to a front.
 
     Args:
-        beliefs: One an objective.
+        posteriors: One an objective.
         front: (n, objectives) values that are there already.
         reference: (objectives,) the far corner.
 
@@ -82,13 +84,13 @@ def expected_gain(beliefs: Sequence[Belief], front: Floats, reference: Floats) -
     M. Emmerich, K. Yang, A. Deutz, "Infill criteria for multiobjective Bayesian optimization"
     (2020).
     """
-    limit = FRONT_LIMIT.get(len(beliefs), 8)
+    limit = FRONT_LIMIT.get(len(posteriors), 8)
     lower, upper = open_boxes(_thinned(front, reference, limit), reference)
-    gain = np.ones((len(beliefs[0].mean), len(lower)))
-    for column, belief in enumerate(beliefs):
+    gain = np.ones((len(posteriors[0].mean), len(lower)))
+    for column, posterior in enumerate(posteriors):
         ends = np.concatenate([lower[:, column], upper[:, column]])
         levels, where = np.unique(ends, return_inverse=True)
-        short = belief.shortfall(levels)[:, where]
+        short = posterior.shortfall(levels)[:, where]
         gain *= np.maximum(short[:, len(lower) :] - short[:, : len(lower)], 0.0)
     total: Floats = gain.sum(axis=1)
     return total

@@ -17,11 +17,11 @@ from objectives.space import Scalar, SearchSpace
 from study.results import Floats
 from study.samplers.bayesian.acquisition import expected_gain
 from study.samplers.bayesian.gaussian_process import Prior
-from study.samplers.bayesian.surrogate import Learner
-from study.samplers.candidates import Point, Question
+from study.samplers.bayesian.surrogate import Surrogate
 from study.samplers.choosers import NoAncestry
 from study.samplers.draws import neighbour
 from study.samplers.encoding import Encoding
+from study.samplers.sampling_context import Point, SamplingContext
 from study.samplers.tried_points import Key
 
 DRAWN = 200
@@ -33,13 +33,13 @@ REFERENCE = 1.1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class ChooserOptions:
     """How the model searches; the defaults are what the benchmark showed to be best.
 
     Attributes:
         design: Feasible points to measure before the model is asked: far from each other.
         random_design: Whether they are drawn at random instead.
-        boldness: What the model's deviations are multiplied by: less than 1 trusts it more.
+        exploration_weight: Factor on the model's deviations: less than 1 trusts it more.
         near_enough: Candidates worth this share of the best one's worth are as good as it.
         informed: Whether the models start from what is known without measuring.
         prior: Of the models.
@@ -47,7 +47,7 @@ class Settings:
 
     design: int = 3
     random_design: bool = False
-    boldness: float = 1.0
+    exploration_weight: float = 1.0
     near_enough: float = 0.995
     informed: bool = True
     prior: Prior = field(default_factory=lambda: Prior(length=3.0, length_spread=0.7))
@@ -56,64 +56,64 @@ class Settings:
 class ModelChooser(NoAncestry):
     """Proposes where the model expects most."""
 
-    def __init__(self, space: SearchSpace, settings: Settings | None = None) -> None:
+    def __init__(self, space: SearchSpace, settings: ChooserOptions | None = None) -> None:
         self._space = space
-        self._settings = settings or Settings()
+        self._options = settings or ChooserOptions()
         self._encoding = Encoding(space)
-        self._learners: WeakKeyDictionary[optuna.Study, Learner] = WeakKeyDictionary()
+        self._learners: WeakKeyDictionary[optuna.Study, Surrogate] = WeakKeyDictionary()
 
-    def choose(self, question: Question) -> Mapping[str, Scalar]:
+    def choose(self, context: SamplingContext) -> Mapping[str, Scalar]:
         """The point from which most is expected."""
-        learner = self._learner(question)
-        candidates = list(question.candidates()) or question.drawn(DRAWN)
-        if not question.sees_all:
-            candidates += self._around_the_front(question, learner)
+        surrogate = self._learner(context)
+        candidates = list(context.candidates()) or context.drawn(DRAWN)
+        if not context.sees_all:
+            candidates += self._around_the_front(context, surrogate)
         if len(candidates) == 1:
             return candidates[0]
-        pending = [dict(key) for key in question.history.claimed]
-        designed = int(learner.seen.feasible.sum()) + len(pending)
-        if designed < self._settings.design and self._settings.random_design:
-            return candidates[question.rng.integers(len(candidates))]
+        pending = [dict(key) for key in context.history.claimed]
+        designed = int(surrogate.seen.feasible.sum()) + len(pending)
+        if designed < self._options.design and self._options.random_design:
+            return candidates[context.rng.integers(len(candidates))]
         rows, pending_rows = self._encoding.rows(candidates), self._encoding.rows(pending)
-        odds = learner.odds(question, candidates, rows)
-        if designed < self._settings.design or not learner.seen.feasible.any():
-            tried = np.concatenate([learner.seen.rows, pending_rows])
-            return candidates[self._farthest(question, rows, tried, odds)]
+        odds = surrogate.odds(context, candidates, rows)
+        if designed < self._options.design or not surrogate.seen.feasible.any():
+            tried = np.concatenate([surrogate.seen.rows, pending_rows])
+            return candidates[self._farthest(context, rows, tried, odds)]
         everywhere = np.concatenate([rows, pending_rows])
-        gain = self._gain(question, learner, [*candidates, *pending], everywhere, len(candidates))
-        return self._cheapest(question, learner, candidates, gain * odds)
+        gain = self._gain(context, surrogate, [*candidates, *pending], everywhere, len(candidates))
+        return self._cheapest(context, surrogate, candidates, gain * odds)
 
-    def _learner(self, question: Question) -> Learner:
-        study = question.study
+    def _learner(self, context: SamplingContext) -> Surrogate:
+        study = context.study
         if study not in self._learners:
-            self._learners[study] = Learner(
-                self._encoding, study, self._settings.prior, informed=self._settings.informed
+            self._learners[study] = Surrogate(
+                self._encoding, study, self._options.prior, informed=self._options.informed
             )
-        self._learners[study].seen.update(question.history)
+        self._learners[study].seen.update(context.history)
         return self._learners[study]
 
-    def _around_the_front(self, question: Question, learner: Learner) -> list[Point]:
+    def _around_the_front(self, context: SamplingContext, surrogate: Surrogate) -> list[Point]:
         """Neighbours of the best points, for spaces that are too large to look at every point."""
         points: dict[Key, Point] = {}
-        front = learner.seen.front
+        front = surrogate.seen.front
         for _ in range(DRAWN if len(front) else 0):
-            best = learner.seen.points[front[question.rng.integers(len(front))]]
-            point = question.with_fixed(neighbour(self._space, best, question.rng))
-            if question.allows(point):
+            best = surrogate.seen.points[front[context.rng.integers(len(front))]]
+            point = context.with_fixed(neighbour(self._space, best, context.rng))
+            if context.allows(point):
                 points[self._space.canonical(point)] = point
         return list(points.values())
 
-    def _farthest(self, question: Question, rows: Floats, tried: Floats, odds: Floats) -> int:
+    def _farthest(self, context: SamplingContext, rows: Floats, tried: Floats, odds: Floats) -> int:
         """The candidate that is likely feasible and farthest from all that was tried."""
         apart = np.ones(len(rows))
         if len(tried):
             apart = np.sqrt(self._encoding.squares(rows, tried)).sum(axis=2).min(axis=1)
-        return int((apart * odds + 1e-9 * question.rng.random(len(odds))).argmax())
+        return int((apart * odds + 1e-9 * context.rng.random(len(odds))).argmax())
 
     def _gain(
         self,
-        question: Question,
-        learner: Learner,
+        context: SamplingContext,
+        surrogate: Surrogate,
         points: Sequence[Mapping[str, Scalar]],
         rows: Floats,
         count: int,
@@ -122,13 +122,16 @@ class ModelChooser(NoAncestry):
 
         The others are being measured: they count as if they came out as expected.
         """
-        seen = learner.seen
+        seen = surrogate.seen
         values, front = seen.values[seen.feasible], seen.values[seen.front]
         best, worst = values.min(axis=0), values.max(axis=0)
         reference = best + REFERENCE * np.where(worst > best, worst - best, np.abs(worst) + 1)
-        beliefs = learner.beliefs(question, points, rows)
-        pending = np.stack([belief.centre[count:] for belief in beliefs], axis=1)
-        asked = [belief.first(count, boldness=self._settings.boldness) for belief in beliefs]
+        posteriors = surrogate.posteriors(context, points, rows)
+        pending = np.stack([posterior.centre[count:] for posterior in posteriors], axis=1)
+        asked = [
+            posterior.first(count, exploration_weight=self._options.exploration_weight)
+            for posterior in posteriors
+        ]
         gain = expected_gain(asked, np.concatenate([front, pending]), reference)
         gain /= float(np.prod(reference - best))
         if gain.max() > 1e-12:
@@ -138,15 +141,19 @@ class ModelChooser(NoAncestry):
         return unknown  # nothing is to be won: learn
 
     def _cheapest(
-        self, question: Question, learner: Learner, candidates: Sequence[Point], worth: Floats
+        self,
+        context: SamplingContext,
+        surrogate: Surrogate,
+        candidates: Sequence[Point],
+        worth: Floats,
     ) -> Point:
         """Of those that are worth about as much as the best: least time, fewest changes."""
-        good = np.flatnonzero(worth >= self._settings.near_enough * worth.max())
-        last = learner.seen.points[-1]
+        good = np.flatnonzero(worth >= self._options.near_enough * worth.max())
+        last = surrogate.seen.points[-1]
 
         def price(index: int) -> tuple[float, int, float]:
             point = candidates[index]
-            cost_s = question.forecasts.of(point).cost_s
+            cost_s = context.predictions.of(point).cost_s
             changes = sum(last.get(name) != value for name, value in point.items())
             return (cost_s or 0.0, changes, -float(worth[index]))
 

@@ -1,4 +1,4 @@
-"""What a study teaches: beliefs about objectives and feasibility at points not yet measured."""
+"""What a study teaches: posteriors of objectives and feasibility at points not yet measured."""
 
 from __future__ import annotations
 
@@ -8,14 +8,141 @@ from dataclasses import dataclass
 import numpy as np
 import optuna
 from numpy.typing import NDArray
+from optuna.trial import FrozenTrial, TrialState
 
 from objectives.space import Scalar
-from study.results import Floats
-from study.samplers.bayesian.acquisition import Belief, below
+from study.results import Floats, nondominated
+from study.samplers.bayesian.acquisition import Posterior, below
 from study.samplers.bayesian.gaussian_process import Gaussian, Prior
-from study.samplers.bayesian.observations import Observations
-from study.samplers.candidates import Question
 from study.samplers.encoding import Encoding
+from study.samplers.sampling_context import SamplingContext
+from study.samplers.tried_points import History, Key, is_launched
+
+_ROOM = 64
+
+
+class Observations:
+    """Finished trials as arrays that grow; everything is to be minimised.
+
+    Attributes:
+        names: Of the objectives.
+        points: Each point that was finished, in order.
+    """
+
+    def __init__(self, encoding: Encoding, study: optuna.Study) -> None:
+        self._encoding = encoding
+        names = study.metric_names or [f"objective {i}" for i in range(len(study.directions))]
+        self.names: Sequence[str] = names
+        self._signs = np.array(
+            [1.0 if d == optuna.study.StudyDirection.MINIMIZE else -1.0 for d in study.directions]
+        )
+        self.points: list[dict[str, Scalar]] = []
+        self._index: dict[Key, int] = {}
+        self._rows = np.zeros((_ROOM, encoding.width))
+        self._sums = np.zeros((_ROOM, len(names)))
+        self._measured = np.zeros(_ROOM)
+        self._refused = np.zeros(_ROOM, dtype=np.bool_)
+        self._excess: dict[str, dict[int, float]] = {}
+        self._violated: set[str] = set()
+        self._read = 0
+        self._front: NDArray[np.intp] | None = None
+
+    def update(self, history: History) -> None:
+        """Take in what was finished since the last time."""
+        for trial in history.finished[self._read :]:
+            known = len(self.points)
+            at = self._take(trial)
+            if at < known:
+                self._front = None  # a replicate moves its point's mean
+            elif self._front is not None and self.feasible[at]:
+                self._front = self._with(self._front, at)
+        self._read = len(history.finished)
+
+    def _with(self, front: NDArray[np.intp], at: int) -> NDArray[np.intp]:
+        """The front after one more point was measured."""
+        rows, new = self.values[front], self.values[at]
+        if (np.all(rows <= new, axis=1) & np.any(rows < new, axis=1)).any():
+            return front
+        beaten = np.all(rows >= new, axis=1) & np.any(rows > new, axis=1)
+        return np.append(front[~beaten], at)
+
+    def _take(self, trial: FrozenTrial) -> int:
+        at = self._place(self._encoding.space.spelt(trial.params))
+        for name, excess in trial.constraints.items():
+            self._excess.setdefault(name, {})[at] = excess
+            if excess > 0 and is_launched(trial):
+                self._violated.add(name)
+        if trial.state == TrialState.COMPLETE and not _is_violated(trial):
+            self._sums[at] += self._signs * np.array(trial.values)
+            self._measured[at] += 1
+        else:
+            self._refused[at] = True
+        return at
+
+    def _place(self, params: dict[str, Scalar]) -> int:
+        key = self._encoding.space.canonical(params)
+        if key not in self._index:
+            self._index[key] = len(self.points)
+            self.points.append(params)
+            if len(self.points) > len(self._rows):
+                self._grow()
+            self._rows[len(self.points) - 1] = self._encoding.row(params)
+        return self._index[key]
+
+    def _grow(self) -> None:
+        self._rows = np.concatenate([self._rows, np.zeros_like(self._rows)])
+        self._sums = np.concatenate([self._sums, np.zeros_like(self._sums)])
+        self._measured = np.concatenate([self._measured, np.zeros_like(self._measured)])
+        self._refused = np.concatenate([self._refused, np.zeros_like(self._refused)])
+
+    @property
+    def rows(self) -> Floats:
+        """Coordinates: (points, width)."""
+        return self._rows[: len(self.points)]
+
+    @property
+    def counts(self) -> Floats:
+        """Measurements of each point, 1 where there is none: (points,)."""
+        return np.maximum(self._measured[: len(self.points)], 1.0)
+
+    @property
+    def values(self) -> Floats:
+        """Means of the objectives; meaningless where not feasible: (points, objectives)."""
+        means: Floats = self._sums[: len(self.points)] / self.counts[:, None]
+        return means
+
+    @property
+    def feasible(self) -> NDArray[np.bool_]:
+        """Which points were measured and never refused: (points,)."""
+        n = len(self.points)
+        feasible: NDArray[np.bool_] = (self._measured[:n] > 0) & ~self._refused[:n]
+        return feasible
+
+    @property
+    def front(self) -> NDArray[np.intp]:
+        """Indices of the feasible points that no other dominates, by their means."""
+        if self._front is None:
+            feasible = np.flatnonzero(self.feasible)
+            self._front = feasible[nondominated(self.values[feasible])]
+        return self._front
+
+    @property
+    def violated(self) -> list[str]:
+        """Constraints that some launched trial violated."""
+        return sorted(self._violated)
+
+    def excess(self, name: str) -> tuple[Floats, NDArray[np.intp]]:
+        """A constraint's excess by point, and the points where it is known."""
+        known = self._excess[name]
+        every = np.zeros(len(self.points))
+        at = np.fromiter(known, dtype=np.intp, count=len(known))
+        every[at] = list(known.values())
+        return every, at
+
+
+def _is_violated(trial: FrozenTrial) -> bool:
+    return any(excess > 0 for excess in trial.constraints.values())
+
 
 MODEL_LIMIT = 128
 """Points that a model rests on: those nearest to the front, and some of all others."""
@@ -43,7 +170,7 @@ class _Apart:
     asked: Floats
 
 
-class Learner:
+class Surrogate:
     """One study's observations, and the models that rest on them.
 
     Args:
@@ -68,18 +195,18 @@ class Learner:
         self._kept: tuple[Indices, int] = (np.zeros(0, dtype=np.intp), 0)
 
     def odds(
-        self, question: Question, candidates: Sequence[Mapping[str, Scalar]], rows: Floats
+        self, context: SamplingContext, candidates: Sequence[Mapping[str, Scalar]], rows: Floats
     ) -> Floats:
         """Probability that each candidate is feasible, as launches and arithmetic tell.
 
         Args:
-            question: Whose forecasts say what arithmetic knows.
+            context: Whose predictions say what arithmetic knows.
             candidates: The points.
             rows: Their coordinates.
         """
         odds = np.ones(len(candidates))
-        if question.forecasts.any:
-            doubtful = [question.forecasts.of(point).feasible is False for point in candidates]
+        if context.predictions.any:
+            doubtful = [context.predictions.of(point).feasible is False for point in candidates]
             odds[doubtful] = DOUBTFUL
         for name in self.seen.violated:
             excess, known = self.seen.excess(name)
@@ -89,20 +216,20 @@ class Learner:
             odds *= below(-mean / np.maximum(deviation, 1e-9))
         return odds
 
-    def beliefs(
-        self, question: Question, points: Sequence[Mapping[str, Scalar]], rows: Floats
-    ) -> list[Belief]:
+    def posteriors(
+        self, context: SamplingContext, points: Sequence[Mapping[str, Scalar]], rows: Floats
+    ) -> list[Posterior]:
         """What is believed of each objective at some points.
 
         Args:
-            question: Whose forecasts say what arithmetic expects.
+            context: Whose predictions say what arithmetic expects.
             points: The points.
             rows: Their coordinates.
         """
         chosen = self._chosen()
         apart = self._apart(chosen, rows)
         return [
-            self._belief(question, column, chosen, points, apart)
+            self._belief(context, column, chosen, points, apart)
             for column in range(len(self.seen.names))
         ]
 
@@ -140,27 +267,27 @@ class Learner:
 
     def _belief(
         self,
-        question: Question,
+        context: SamplingContext,
         column: int,
         chosen: Indices,
         points: Sequence[Mapping[str, Scalar]],
         apart: _Apart,
-    ) -> Belief:
+    ) -> Posterior:
         """Where arithmetic expects a value, the model learns only how far reality is off."""
         values, name = self.seen.values[chosen, column], self.seen.names[column]
         if not self._informed:
             mean, deviation = self._learned(name, apart, values)
-            return Belief(mean=mean, deviation=deviation)
+            return Posterior(mean=mean, deviation=deviation)
         sign = 1 if (values > 0).all() else -1 if (values < 0).all() else 0
         learned = np.log(np.abs(values)) if sign else values
-        measured = _expected(question, [self.seen.points[i] for i in chosen], name, sign)
-        expected = None if measured is None else _expected(question, points, name, sign)
+        measured = _expected(context, [self.seen.points[i] for i in chosen], name, sign)
+        expected = None if measured is None else _expected(context, points, name, sign)
         if measured is None or expected is None or np.std(learned - measured) > np.std(learned):
             mean, deviation = self._learned(name, apart, learned)
         else:
             off, deviation = self._learned(f"off {name}", apart, learned - measured)
             mean = expected + off
-        return Belief(mean=mean, deviation=deviation, sign=sign)
+        return Posterior(mean=mean, deviation=deviation, sign=sign)
 
     def _learned(self, name: str, apart: _Apart, values: Floats) -> tuple[Floats, Floats]:
         """Mean and deviation at the points that are asked for, from the values at the known."""
@@ -175,20 +302,20 @@ class Learner:
 
 
 def _expected(
-    question: Question, points: Sequence[Mapping[str, Scalar]], name: str, sign: int
+    context: SamplingContext, points: Sequence[Mapping[str, Scalar]], name: str, sign: int
 ) -> Floats | None:
     """What arithmetic expects of an objective at some points, as the model learns it.
 
     Returns:
         None if it does not expect anything everywhere.
     """
-    figures = [question.forecasts.figure(name, point) for point in points]
+    figures = [context.predictions.figure(name, point) for point in points]
     if any(figure is None or (sign and figure <= 0) for figure in figures):
         return None
     expected = np.array(figures, dtype=np.float64)
     if sign:
         return np.log(expected)
-    return -expected if question.maximises(name) else expected
+    return -expected if context.maximises(name) else expected
 
 
 def spread(count: int, limit: int) -> Indices:

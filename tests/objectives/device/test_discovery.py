@@ -2,7 +2,7 @@ import pynvml
 import pytest
 
 from objectives.device.cpu import CpuNode
-from objectives.device.discovery import foreign_processes, open_device, wait_for_memory
+from objectives.device.discovery import open_device, wait_for_memory
 from objectives.device.state import DeviceState
 from objectives.errors import OrphanError, UsageError
 from tests.fakes.fake_nvml import GIB, FakeGpu, FakeNvml
@@ -104,15 +104,6 @@ def test_where_no_gpu_can_be_shared_every_reason_is_given(driver):
     driver.gpus[1].compute_mode = 2
     with pytest.raises(UsageError, match=r"split by MIG.*Prohibited"):
         open_device("cuda")
-
-
-def test_processes_that_are_not_ours_are_foreign(driver):
-    driver.gpus[0].processes = {10: GIB, 11: None, 12: 2 * GIB}
-    assert foreign_processes(open_device("cuda"), [10]) == {11: None, 12: 2 * GIB}
-
-
-def test_a_cpu_has_no_foreign_processes():
-    assert foreign_processes(CpuNode(), []) == {}
 
 
 class Draining(CpuNode):

@@ -54,11 +54,18 @@ def test_a_second_study_is_told_who_holds_the_device(device, other, tmp_path):
         pass
 
 
+def is_ours(device, folder):
+    """Whether whoever asks now is refused, with this process named as the holder."""
+    with pytest.raises(DeviceBusyError) as refused, hold_device(device, folder=folder):
+        pytest.fail("nobody holds it")
+    return f"process {os.getpid()}" in str(refused.value)
+
+
 def test_a_holder_that_ends_lets_the_next_one_in(device, other, tmp_path):
     process, _ = other
     process.communicate("\n")
     with hold_device(device, folder=tmp_path):
-        pass
+        assert is_ours(device, tmp_path)
 
 
 def test_a_holder_that_is_killed_holds_no_more_though_its_server_lives_on(device, other, tmp_path):
@@ -67,7 +74,7 @@ def test_a_holder_that_is_killed_holds_no_more_though_its_server_lives_on(device
     process.wait()
     os.kill(server, 0)
     with hold_device(device, folder=tmp_path):
-        pass
+        assert is_ours(device, tmp_path)
 
 
 def test_who_waits_gets_the_device_when_it_is_free(device, other, tmp_path):
@@ -75,7 +82,7 @@ def test_who_waits_gets_the_device_when_it_is_free(device, other, tmp_path):
     process.stdin.write("\n")
     process.stdin.flush()
     with hold_device(device, folder=tmp_path, wait_s=60):
-        pass
+        assert is_ours(device, tmp_path)
 
 
 def test_the_same_process_cannot_hold_a_device_twice(device, tmp_path):

@@ -36,14 +36,14 @@ def test_what_a_driver_does_not_tell_is_none(code):
     with FakeNvml(FakeGpu()).installed() as driver:
         nvml.start()
         driver.refused["nvmlDeviceGetCount_v2"] = code
-        assert nvml.told(pynvml.nvmlDeviceGetCount) is None
+        assert nvml.query(pynvml.nvmlDeviceGetCount) is None
 
 
 def test_a_function_that_an_old_driver_lacks_is_none():
     with FakeNvml(FakeGpu()).installed() as driver:
         driver.missing.add("nvmlDeviceGetCount_v2")
         nvml.start()
-        assert nvml.told(pynvml.nvmlDeviceGetCount) is None
+        assert nvml.query(pynvml.nvmlDeviceGetCount) is None
 
 
 def test_a_lost_device_breaks_the_bench():
@@ -51,7 +51,7 @@ def test_a_lost_device_breaks_the_bench():
         nvml.start()
         driver.refused["nvmlDeviceGetCount_v2"] = pynvml.NVML_ERROR_GPU_IS_LOST
         with pytest.raises(BenchError, match="nvmlDeviceGetCount: GPU is lost"):
-            nvml.told(pynvml.nvmlDeviceGetCount)
+            nvml.query(pynvml.nvmlDeviceGetCount)
 
 
 def test_the_fake_rests_on_a_private_name_of_pynvml_that_is_still_there():

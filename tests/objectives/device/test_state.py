@@ -23,14 +23,14 @@ class Plain(Device):
 
 def test_a_state_can_be_stored_and_leaves_out_what_is_not_known():
     state = DeviceState(total_bytes=10, free_bytes=4, used_bytes=6)
-    assert state.document() == {"total_bytes": 10, "free_bytes": 4, "used_bytes": 6}
+    assert state.to_dict() == {"total_bytes": 10, "free_bytes": 4, "used_bytes": 6}
 
 
 def test_a_state_can_be_stored_with_its_processes():
     state = DeviceState(
         total_bytes=10, free_bytes=4, used_bytes=6, reserved_bytes=1, by_pid={9: None, 7: 3}
     )
-    facts = json.loads(json.dumps(state.document()))
+    facts = json.loads(json.dumps(state.to_dict()))
     assert facts["by_pid"] == {"7": 3, "9": None}
     assert facts["reserved_bytes"] == 1
 

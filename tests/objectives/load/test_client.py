@@ -20,7 +20,7 @@ from aiohttp import web
 from objectives.errors import ServerDiedError
 from objectives.load.client import drive
 from objectives.load.exchange import Target
-from objectives.load.profile import LlmLoad, LoadProfile, SttLoad, plan, plan_burst
+from objectives.load.profile import LlmLoad, LoadProfile, SttLoad, plan
 from objectives.measurement.summary import summarise
 
 PROFILE = LoadProfile(
@@ -459,12 +459,16 @@ def test_a_server_without_a_metrics_page_has_no_pages():
     assert all(sample.answered for sample in driven.samples)
 
 
-def test_a_burst_is_inside_the_server_all_at_once():
-    with Servers(hold_until=40, hold_until_read=True).running() as servers:
-        driven = send(servers, trace=plan_burst(PROFILE, 40), pages_every_s=0.1)
-    assert servers.most_at_once == 40
-    assert driven.pages.most_running == 40
-    assert [sample.failure for sample in driven.samples] == [None] * 40
+def test_many_requests_that_are_due_together_are_inside_the_server_all_at_once():
+    trace = plan(replace(LLM_ONLY, measure_s=2.0))
+    at_once = [replace(request, due_s=0.0) for request in trace.measure][:40]
+    trace = replace(trace, measure=tuple(at_once), measure_s=0.0, drain_s=20.0)
+    with Servers(hold_until=len(at_once), hold_until_read=True).running() as servers:
+        driven = send(servers, trace=trace, pages_every_s=0.1)
+    assert len(at_once) > 20
+    assert servers.most_at_once == len(at_once)
+    assert driven.pages.most_running == len(at_once)
+    assert [sample.failure for sample in driven.samples] == [None] * len(at_once)
 
 
 def test_a_long_clip_is_sent_whole():

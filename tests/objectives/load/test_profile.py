@@ -17,7 +17,6 @@ from objectives.load.profile import (
     SttLoad,
     SttRequest,
     plan,
-    plan_burst,
 )
 
 LLM = LlmLoad(rate_rps=4.0, prompt_tokens=(16, 64), output_tokens=(4, 8), vocab_size=1000)
@@ -155,21 +154,6 @@ def test_a_file_that_is_missing_is_a_mistake_of_the_person(tmp_path):
         plan(replace(PROFILE, stt=SttLoad(rate_rps=0.5, files=(tmp_path / "none.wav",))))
 
 
-def test_a_burst_is_so_many_of_the_largest_requests_at_once():
-    burst = plan_burst(PROFILE, 5)
-    assert [request.due_s for request in burst.measure] == [0.0] * 5
-    assert {len(request.prompt) for request in burst.measure} == {64}
-    assert len({request.prompt for request in burst.measure}) == 5
-    assert not {r.prompt for r in burst.measure} & {
-        r.prompt for r in prompts(plan(PROFILE).measure)
-    }
-
-
-def test_a_burst_needs_somebody_to_burst_at():
-    with pytest.raises(ValueError, match="language model"):
-        plan_burst(replace(PROFILE, llm=None), 5)
-
-
 @pytest.mark.parametrize(
     ("make", "said"),
     [
@@ -192,6 +176,6 @@ def test_a_load_that_makes_no_sense_is_refused(make, said):
 
 
 def test_the_profile_goes_into_json_without_what_is_not_there():
-    document = json.loads(json.dumps(replace(PROFILE, stt=None).document()))
+    document = json.loads(json.dumps(replace(PROFILE, stt=None).to_dict()))
     assert document["llm"]["prompt_tokens"] == [16, 64]
     assert "stt" not in document

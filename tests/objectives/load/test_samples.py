@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from objectives.load.samples import ClientCost, Driven, Failure, Sample, read_samples
+from objectives.load.samples import ClientCost, Driven, Failure, Sample
 
 seconds = st.none() | st.floats(0, 1e4)
 counts = st.none() | st.integers(0, 10**6)
@@ -98,18 +98,10 @@ def test_what_did_not_happen_has_no_time():
 
 
 @given(st.lists(samples, max_size=4), st.lists(samples, max_size=4))
-def test_samples_are_kept_as_lines_and_come_back_whole(warmup, window):
-    text = driven(warmup, window).jsonl()
-    assert read_samples(text.split("\n")) == [*warmup, *window]
-    assert all(json.loads(line) for line in text.split("\n") if line)
-
-
-@pytest.mark.parametrize(
-    "line", ['{"server": "llm"}', '{"colour": 1}', "[]", "{", '{"server":"llm","failure":"late"}']
-)
-def test_a_line_that_is_no_sample_is_named(line):
-    with pytest.raises(ValueError, match="line 2 is no sample"):
-        read_samples(["", line])
+def test_every_sample_is_a_line_the_warm_up_first(warmup, window):
+    lines = driven(warmup, window).jsonl().split("\n")
+    assert lines.pop() == ""
+    assert [json.loads(line) for line in lines] == [one.record() for one in [*warmup, *window]]
 
 
 def test_samples_of_one_server():

@@ -153,9 +153,3 @@ def test_a_capacity_that_did_not_hold_is_a_doubt():
     assert "a capacity of 10 requests did not hold" in doubts.capacity_refuted(broken)[0]
     assert doubts.capacity_refuted(promised) == []
     assert doubts.capacity_refuted(None) == []
-
-
-def test_strangers_on_the_processors():
-    assert doubts.foreign_cpu(0.25) == ["other processes used 25 % of the processors (limit 10 %)"]
-    assert doubts.foreign_cpu(0.05) == []
-    assert doubts.foreign_cpu(None) == []

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from objectives.measurement.quantiles import (
@@ -14,7 +14,6 @@ from objectives.measurement.quantiles import (
     intervals_overlap,
     order_statistic_interval,
     order_statistic_ranks,
-    pool,
     quantile,
     samples_needed,
     summarise_values,
@@ -105,7 +104,7 @@ def test_the_bootstrap_is_seeded():
 def test_a_summary_holds_together(values, block, seed):
     summary = summarise_values(values, block=block, seed=seed)
     assert summary.n == len(values)
-    assert json.loads(json.dumps(summary.document()))["n"] == len(values)
+    assert json.loads(json.dumps(summary.to_dict()))["n"] == len(values)
     if not values:
         assert summary.p50 is None
         assert summary.mean is None
@@ -137,46 +136,14 @@ def test_an_interval_that_reaches_into_the_failed_has_no_upper_end_and_is_absent
 
 def test_p99_is_marked_where_nothing_can_be_said_of_it():
     few, many = ([float(i) for i in range(n)] for n in (100, 368))
-    assert summarise_values(few, block=5, seed=0).document()["p99_indicative"] is True
-    assert "p99_indicative" not in summarise_values(many, block=5, seed=0).document()
+    assert summarise_values(few, block=5, seed=0).to_dict()["p99_indicative"] is True
+    assert "p99_indicative" not in summarise_values(many, block=5, seed=0).to_dict()
 
 
 @given(intervals, intervals)
 def test_two_figures_are_told_apart_only_if_no_value_fits_both(one, other):
     assert intervals_overlap(one, other) == intervals_overlap(other, one)
     assert intervals_overlap(one, other) == (max(one[0], other[0]) <= min(one[1], other[1]))
-
-
-@given(st.lists(times, min_size=1, max_size=12), st.data())
-def test_replicates_pool_to_their_median_within_an_interval(values, data):
-    own = data.draw(st.lists(st.none() | intervals, min_size=len(values), max_size=len(values)))
-    pooled = pool(values, own)
-    assert pooled.n == len(values)
-    assert pooled.value == pytest.approx(np.median(values))
-    assume(pooled.interval is not None)
-    if all(
-        between is None or between[0] <= v <= between[1]
-        for v, between in zip(values, own, strict=True)
-    ):
-        low, high = pooled.interval
-        assert low <= pooled.value + 1e-12
-        assert pooled.value <= high + 1e-12
-
-
-def test_few_replicates_answer_for_all_that_any_of_them_allows():
-    assert pool([1.0, 3.0], [(0.5, 1.5), None]).interval == (0.5, 3.0)
-    assert pool([2.0], [(1.0, 4.0)]).interval == (1.0, 4.0)
-    assert pool([2.0]).interval is None
-
-
-def test_six_replicates_speak_for_themselves():
-    pooled = pool([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [(0.0, 100.0)] * 6)
-    assert pooled.interval == (1.0, 6.0)
-
-
-def test_nothing_cannot_be_pooled():
-    with pytest.raises(ValueError, match="no replicates"):
-        pool([])
 
 
 def test_a_hull_holds_all():

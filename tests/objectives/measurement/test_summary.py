@@ -11,7 +11,7 @@ from objectives.load.profile import LlmLoad
 from objectives.load.samples import ClientCost, Driven, Failure, Sample
 from objectives.measurement.capacity import capacity
 from objectives.measurement.quantiles import intervals_overlap
-from objectives.measurement.summary import Slo, summarise
+from objectives.measurement.summary import summarise
 from objectives.vllm.metrics import compare_pages
 
 CLIENT = ClientCost(wall_s=41.0, thread_cpu_s=0.5, process_cpu_s=0.7, longest_check_s=0.002)
@@ -92,7 +92,7 @@ def test_the_warm_up_is_in_no_figure():
 def test_a_server_without_load_is_absent():
     only = summarise(driven(window(stt_count=0)))
     assert only.stt is None
-    assert "stt" not in only.document()
+    assert "stt" not in only.to_dict()
     assert set(only.legacy().values) == {"llm_latency_ms"}
 
 
@@ -112,7 +112,7 @@ def test_where_nothing_was_answered_there_is_no_latency_at_all():
     assert seen.legacy().values == {}
     assert seen.legacy().intervals == {}
     assert seen.llm.output_tokens_per_s is None
-    json.dumps(seen.document(), allow_nan=False)
+    json.dumps(seen.to_dict(), allow_nan=False)
 
 
 def test_legacy_names_and_milliseconds():
@@ -140,27 +140,17 @@ def test_few_samples_never_turn_one_quantile_into_another():
     assert summarise(driven(window(stt_count=20)), quantile="p50").doubts == ()
 
 
-def test_goodput_counts_requests_that_met_every_limit():
-    samples = window(llm_count=40)
-    samples[:10] = [replace(llm(sample.due_s, ttft_s=2.0)) for sample in samples[:10]]
-    samples[10:15] = [broken(sample) for sample in samples[10:15]]
-    seen = summarise(driven(samples), llm_slo=Slo(ttft_s=1.0, tpot_s=0.06))
-    assert seen.llm.goodput_rps == pytest.approx(25 / 40, rel=0.02)
-    assert seen.stt.goodput_rps is None
-
-
 def test_every_kind_of_doubt_reaches_the_measurement():
     page = "vllm:num_requests_running 1\nvllm:num_requests_waiting 2\nvllm:num_preemptions_total "
     samples = [llm(at / 2, ttft_s=0.1 * at, tokens=9, lag_s=0.05) for at in range(80)]
     seen = summarise(
         driven(samples, pages=compare_pages([f"{page}0", f"{page}1"]), warmup=[broken(llm(0.0))]),
-        foreign_busy_share=0.5,
         device_doubts=["the clocks were throttled"],
     )
     said = " | ".join(seen.doubts)
     for word in (
         *("is saturated", "warm-up requests failed", "shorter than asked", "preempted 1 requests"),
-        *("waited inside vLLM", "client sent late", "50 % of the processors", "throttled"),
+        *("waited inside vLLM", "client sent late", "throttled"),
     ):
         assert word in said
 
@@ -170,7 +160,7 @@ def test_the_document_has_the_promised_shape_and_is_json():
         LlmLoad(rate_rps=2, prompt_tokens=32, output_tokens=11, vocab_size=1000),
         kv_cache_tokens=4096,
     )
-    document = summarise(driven(window()), capacity=promised).document()
+    document = summarise(driven(window()), capacity=promised).to_dict()
     assert json.loads(json.dumps(document, allow_nan=False)) == document
     summary = {"p50", "p95", "p99", "mean", "n", "p50_interval", "p95_interval"}
     for time in ("ttft_s", "tpot_s", "e2e_s"):
@@ -207,6 +197,6 @@ def test_any_window_gives_a_document_without_infinities(requests):
         for due_s, latency_s, answered in sorted(requests)
     ]
     seen = summarise(driven(samples))
-    json.dumps(seen.document(), allow_nan=False)
+    json.dumps(seen.to_dict(), allow_nan=False)
     assert seen.stt.requests == len(requests)
     assert seen.stt.failed == sum(not answered for _, _, answered in requests)

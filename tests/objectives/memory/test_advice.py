@@ -2,7 +2,7 @@
 
 import pytest
 
-from objectives.memory.advice import break_even, cheapest_room, overhead_note
+from objectives.memory.advice import break_even, cheapest_gains, overhead_note
 from objectives.memory.footprint import given
 from objectives.memory.predict import predict_vllm
 from objectives.models.shape import ModelShape
@@ -72,7 +72,7 @@ def test_a_size_given_outright_has_no_break_even():
 
 def gains(**question):
     settings, prediction, rules = ask(**question)
-    found = cheapest_room(question.get("shape", AWQ), settings, prediction, rules=rules)
+    found = cheapest_gains(question.get("shape", AWQ), settings, prediction, rules=rules)
     return {gain.flag.split()[0]: gain for gain in found}, found
 
 

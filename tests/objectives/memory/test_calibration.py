@@ -10,14 +10,14 @@ from objectives.memory.predict import predict_vllm
 from objectives.models.shape import ModelShape
 from objectives.vllm.rules import GIB
 from objectives.vllm.settings import VllmSettings
-from tests.objectives.memory.test_observed_start import Told
+from objectives.vllm.startup_log import StartupFacts
 from tests.objectives.models.published_shapes import QWEN2_5_7B_AWQ, QWEN2_5_HALF_B
 
 AWQ = ModelShape.from_config(QWEN2_5_7B_AWQ)
 SMALL = ModelShape.from_config(QWEN2_5_HALF_B)
 TOTAL = round(11.63 * GIB)
 PLACE = {"version": "0.11.0", "model": "awq", "device": "GPU-1", "device_kind": "cuda"}
-SEEN = Told(available_kv_bytes=round(0.37 * GIB), kv_cache_tokens=6_976)
+SEEN = StartupFacts(available_kv_bytes=round(0.37 * GIB), kv_cache_tokens=6_976)
 
 
 def settings(utilization, place=PLACE, **args):
@@ -101,7 +101,7 @@ def test_another_length_or_cache_type_changes_nothing_that_was_learned():
 def test_starts_of_the_same_settings_are_averaged_and_their_spread_is_a_margin():
     known = learned()
     for available in (0.40, 0.67):
-        known = learned(Told(available_kv_bytes=round(available * GIB)), known=known)
+        known = learned(StartupFacts(available_kv_bytes=round(available * GIB)), known=known)
     prediction = predict(known, 0.5)
     assert prediction.footprint.available_bytes / GIB == pytest.approx(0.40, abs=0.01)
     assert prediction.footprint.margin_bytes / GIB == pytest.approx(0.30, abs=0.02)
@@ -109,9 +109,9 @@ def test_starts_of_the_same_settings_are_averaged_and_their_spread_is_a_margin()
 
 def test_the_start_nearest_to_the_question_answers_it():
     known = learned(
-        Told(available_kv_bytes=round(1.5 * GIB)), utilization=0.6, **{"max-num-seqs": 16}
+        StartupFacts(available_kv_bytes=round(1.5 * GIB)), utilization=0.6, **{"max-num-seqs": 16}
     )
-    known = learned(Told(available_kv_bytes=round(0.2 * GIB)), utilization=0.6, known=known)
+    known = learned(StartupFacts(available_kv_bytes=round(0.2 * GIB)), utilization=0.6, known=known)
     few, many = predict(known, 0.6, **{"max-num-seqs": 16}), predict(known, 0.6)
     assert few.footprint.available_bytes / GIB == pytest.approx(1.5, abs=0.01)
     assert many.footprint.available_bytes / GIB == pytest.approx(0.2, abs=0.01)
@@ -126,7 +126,7 @@ def test_old_starts_are_forgotten_so_that_a_study_does_not_grow_for_ever():
 
 def test_a_silent_log_teaches_nothing():
     known = Calibration()
-    assert learned(Told(), known=known) is known
+    assert learned(StartupFacts(), known=known) is known
 
 
 def test_learning_leaves_the_old_calibration_as_it_was():
@@ -137,15 +137,15 @@ def test_learning_leaves_the_old_calibration_as_it_was():
 
 def test_a_calibration_survives_json():
     known = learned().learn_whisper(model="tiny", device="GPU-1", peak_bytes=GIB)
-    assert Calibration.from_document(json.loads(json.dumps(known.to_document()))) == known
+    assert Calibration.from_dict(json.loads(json.dumps(known.to_dict()))) == known
 
 
 def test_what_another_release_wrote_is_left_out_and_not_fatal():
-    document = learned().to_document()
+    document = learned().to_dict()
     document["starts"].append({"key": {"version": "9"}, "unknown": 1})
     document["whispers"].append({"model": "tiny"})
-    assert Calibration.from_document(document).starts == learned().starts
-    assert Calibration.from_document({}) == Calibration()
+    assert Calibration.from_dict(document).starts == learned().starts
+    assert Calibration.from_dict({}) == Calibration()
 
 
 def test_whispers_peak_is_the_highest_of_its_trials_on_that_device():
@@ -181,7 +181,7 @@ def on_cpu(utilization, **args):
 
 
 def test_one_real_start_of_the_cpu_build_predicts_the_others_within_the_heaps_noise():
-    told = Told(kv_cache_tokens=74_752, cpu_consumed_bytes=round(2.06 * GIB))
+    told = StartupFacts(kv_cache_tokens=74_752, cpu_consumed_bytes=round(2.06 * GIB))
     known = Calibration().learn(on_cpu(0.2), told, SMALL, total_bytes=NODE, **CPU)
     for utilization, args, tokens in STARTS:
         prediction = predict_vllm(

@@ -1,6 +1,6 @@
 """Figures that say where they came from, and parts that add up."""
 
-from objectives.memory.footprint import NOTHING, Figure, Parts, add, budget_of, given, weakest
+from objectives.memory.footprint import NOTHING, Estimate, Parts, add, budget_of, given, weakest
 from objectives.models.shape import ModelShape
 from objectives.vllm.rules import GIB, VllmRules
 from objectives.vllm.settings import VllmSettings
@@ -8,7 +8,7 @@ from tests.objectives.models.published_shapes import LLAMA_3_1_8B
 
 
 def figure(value, source, margin=0):
-    return Figure(value_bytes=value, source=source, margin_bytes=margin)
+    return Estimate(value_bytes=value, source=source, margin_bytes=margin)
 
 
 def test_what_is_given_has_no_margin():
@@ -39,7 +39,7 @@ def test_the_share_is_charged_with_what_is_inside_it_only():
 
 
 def test_a_figure_is_plain_json():
-    assert given(5).document() == {"value_bytes": 5, "source": "given", "margin_bytes": 0}
+    assert given(5).to_dict() == {"value_bytes": 5, "source": "given", "margin_bytes": 0}
     assert NOTHING.value_bytes == 0
 
 
@@ -49,7 +49,7 @@ PARTS = Parts(weights=given(15 * GIB), activation=given(GIB), non_torch=NOTHING)
 
 def budget(settings, *, version="0.32.0", kind="cuda", charged=0):
     rules = VllmRules.of(version, kind)
-    return budget_of(LLAMA, settings, rules, PARTS, total_bytes=24 * GIB, charged=charged)
+    return budget_of(LLAMA, settings, rules, PARTS, total_bytes=24 * GIB, charged_bytes=charged)
 
 
 def test_the_cache_gets_what_the_share_leaves():

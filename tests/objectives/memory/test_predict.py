@@ -8,7 +8,7 @@ from hypothesis import given as each
 from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
 
-from objectives.memory.footprint import Figure, given
+from objectives.memory.footprint import Estimate, given
 from objectives.memory.predict import CONSTRAINTS, predict_vllm
 from objectives.memory.whisper import whisper_bytes
 from objectives.models.shape import ModelShape
@@ -95,7 +95,7 @@ def test_whisper_starts_first_and_its_margin_is_a_doubt():
     assert prediction.cause == "gpu_memory_insufficient_at_start"
     assert prediction.excess["start_memory_gib"] > 0
     assert not prediction.certain
-    measured = Figure(value_bytes=round(1.4 * GIB), source="calibrated", margin_bytes=64 << 20)
+    measured = Estimate(value_bytes=round(1.4 * GIB), source="calibrated", margin_bytes=64 << 20)
     sure = predict(
         AWQ,
         {"gpu-memory-utilization": 0.6, "max-model-len": 2048},
@@ -221,7 +221,7 @@ def test_a_verdict_never_contradicts_its_constraints(
     assert not (found.fits and found.certain)
     beyond = any(found.excess[name] > max(0, found.margins[name]) for name in CONSTRAINTS)
     assert found.certain == beyond
-    assert json.dumps(found.document())
+    assert json.dumps(found.to_dict())
 
 
 HIDDEN = {  # hidden and intermediate sizes of the models that the records name

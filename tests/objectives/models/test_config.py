@@ -8,15 +8,20 @@ from objectives.models.config import (
     UnsupportedShapeError,
     attention_layers,
     check_supported,
+    experts_of,
+    latent_of,
     max_position,
     number,
     read_config,
 )
 from tests.objectives.models.published_shapes import (
+    DEEPSEEK_V2_LITE,
     GEMMA_3_4B,
     GPT_OSS_20B,
     LLAMA_3_1_8B,
+    MIXTRAL,
     QWEN2_5_7B,
+    QWEN3_30B_A3B,
 )
 
 
@@ -82,7 +87,7 @@ def test_what_keeps_no_equal_share_per_token_is_refused_with_the_reason(config, 
 
 def test_minimax_without_linear_layers_is_an_ordinary_model():
     config = {"model_type": "minimax_m2", "attn_type_list": [1, 1], "head_dim": 128}
-    check_supported(config, config)
+    assert check_supported(config, config) is None
 
 
 def test_a_window_that_is_switched_off_is_none():
@@ -129,3 +134,34 @@ def test_a_stretched_rotary_embedding_makes_requests_longer():
     llama3 = {"rope_type": "llama3", "factor": 8.0}
     assert max_position({"max_position_embeddings": 131072, "rope_scaling": llama3}) == 131072
     assert max_position({}) == 2048
+
+
+def test_ordinary_models_have_neither():
+    assert latent_of(LLAMA_3_1_8B) is None
+    assert experts_of(LLAMA_3_1_8B, 32) is None
+
+
+def test_latent_attention_keeps_its_rank_and_its_rotary_part():
+    latent = latent_of(DEEPSEEK_V2_LITE)
+    assert (latent.kv_rank, latent.rope_dim, latent.query_rank) == (512, 64, None)
+
+
+def test_mixtral_names_the_width_of_an_expert_as_its_own():
+    experts = experts_of(MIXTRAL, 32)
+    assert (experts.count, experts.per_token, experts.intermediate) == (8, 2, 14336)
+    assert experts.dense_layers == 0
+
+
+def test_shared_experts_and_dense_first_layers_are_counted():
+    experts = experts_of(DEEPSEEK_V2_LITE, 27)
+    assert experts.shared_intermediate == 2 * 1408
+    assert experts.dense_layers == 1
+
+
+def test_every_layer_of_qwen3_is_sparse():
+    assert experts_of(QWEN3_30B_A3B, 48).dense_layers == 0
+
+
+def test_a_step_leaves_plain_layers_between():
+    step = {**QWEN3_30B_A3B, "decoder_sparse_step": 2}
+    assert experts_of(step, 48).dense_layers == 24

@@ -29,9 +29,10 @@ def test_its_server_listens_on_the_held_port_whichever_reuse_it_sets(options):
     """vLLM's single server and uvicorn set SO_REUSEADDR only, our worker both."""
     with Port() as port, bound(port.number, *options) as server:
         server.listen()
-        with socket.create_connection(("127.0.0.1", port.number), timeout=5):
-            connection, _ = server.accept()
+        with socket.create_connection(("127.0.0.1", port.number), timeout=5) as client:
+            connection, who = server.accept()
             connection.close()
+            assert who == client.getsockname()
 
 
 def test_who_listens_is_not_disturbed_by_a_second_server():

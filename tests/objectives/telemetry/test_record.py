@@ -3,13 +3,13 @@ import json
 import pytest
 
 from objectives.device.state import Activity
-from objectives.telemetry.record import CpuReading, Sample, TelemetryRecord, thinned
+from objectives.telemetry.record import CpuReading, DeviceSample, TelemetryRecord, thinned
 
 GIB = 1 << 30
 
 
 def sample(time_s, used_gib=1.0, *, total_gib=10.0, tenants=None, cpu=None, **activity):
-    return Sample(
+    return DeviceSample(
         time_s=time_s,
         total_bytes=int(total_gib * GIB),
         free_bytes=int((total_gib - used_gib) * GIB),
@@ -51,7 +51,7 @@ def test_what_a_tenant_holds_is_unknown_if_the_driver_never_told():
 def test_utilisation_of_a_gpu_is_its_own_word():
     seen = record(sample(0, utilisation=0.2), sample(1), sample(2, utilisation=0.6))
     assert seen.utilisation == [(0, 0.2), (2, 0.6)]
-    facts = seen.document()
+    facts = seen.to_dict()
     assert facts["utilisation_mean"] == pytest.approx(0.4)
     assert facts["utilisation_peak"] == pytest.approx(0.6)
 
@@ -119,7 +119,7 @@ def test_kills_a_changed_size_and_stolen_time_are_doubts():
 
 
 def test_the_document_is_json_and_says_none_for_what_was_not_told():
-    facts = json.loads(json.dumps(record(sample(0, 4, tenants={"vllm": GIB})).document()))
+    facts = json.loads(json.dumps(record(sample(0, 4, tenants={"vllm": GIB})).to_dict()))
     assert facts["peak_used_bytes"] == 4 * GIB
     assert facts["tenants_bytes"] == {"vllm": GIB, "other": 3 * GIB}
     assert facts["power_mean_w"] is None

@@ -67,7 +67,7 @@ def test_a_stretch_timed_by_somebody_else_counts(watch, clock):
 
 def test_whoever_watches_is_told_in_order(clock):
     told = []
-    watch = Stopwatch(told=told.append, clock=clock)
+    watch = Stopwatch(on_phase=told.append, clock=clock)
     with watch.phase("start"), watch.step("start vllm"):
         pass
     assert told == ["start", "start vllm"]

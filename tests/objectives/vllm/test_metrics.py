@@ -165,7 +165,7 @@ class TestReadingsTogether:
         assert pages.preemptions is None
 
     def test_what_was_on_no_page_is_absent_from_the_document(self):
-        document = compare_pages([V0_8_ENGINE_V1, V0_8_ENGINE_V1]).document()
+        document = compare_pages([V0_8_ENGINE_V1, V0_8_ENGINE_V1]).to_dict()
         assert document["most_running"] == 0
         assert "preemptions" not in document
         assert "mean_ttft_s" not in document

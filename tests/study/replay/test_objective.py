@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from contextlib import closing
 
 import optuna
 import pytest
@@ -9,6 +10,7 @@ import yaml
 
 from study.report import main as report_main
 from study.run import main
+from tests.stores import opened
 
 SPACE = {"vllm_memory_util": [0.40, 0.50, 0.60], "whisper_model_size": ["tiny", "small"]}
 CONFIG = {
@@ -54,7 +56,8 @@ def test_a_replay_is_labelled_as_one_everywhere(box, capsys, tmp_path):
     assert report["weights"] == "replay"
     assert report["study"] == "box-replay-table"
     study = optuna.load_study(
-        study_name="box-replay-table", storage=f"sqlite:///{tmp_path}/studies/box-replay-table.db"
+        study_name="box-replay-table",
+        storage=opened(f"sqlite:///{tmp_path}/studies/box-replay-table.db"),
     )
     assert study.user_attrs["replay"] == "table.csv"
     assert all(trial.user_attrs["weights"] == "replay" for trial in study.trials)
@@ -126,7 +129,7 @@ def test_the_lineage_of_a_trial_goes_back_to_the_root(box, capsys, tmp_path):
 
 def test_a_record_that_was_changed_is_detected(box, capsys, tmp_path):
     run(box, capsys)
-    with sqlite3.connect(tmp_path / "studies" / "box-replay-table.db") as database:
+    with closing(sqlite3.connect(tmp_path / "studies/box-replay-table.db")) as database, database:
         database.execute("UPDATE trial_values SET value = 1 WHERE trial_id = 1 AND objective = 0")
     url = f"sqlite:///{tmp_path}/studies/box-replay-table.db"
     assert report_main(["--storage", url, "--lineage", "0"]) == 1

@@ -75,14 +75,14 @@ class TestPrediction:
         predict = THREE.predictor()
         good, bad = predict(POINT), predict({**POINT, "vllm_memory_util": 0.4})
         assert (good.feasible, good.certain, good.cost_s) == (True, True, 60.0)
-        assert bad.doomed
+        assert bad.is_infeasible
         assert bad.excess == {"kv_cache_gib": 1.5}
 
     def test_is_unsure_within_its_margin(self):
         predict = THREE.predictor(margin=0.1)
         near = predict({**POINT, "vllm_memory_util": 0.45})
         assert (near.feasible, near.certain) == (False, False)
-        assert predict({**POINT, "vllm_memory_util": 0.4}).doomed
+        assert predict({**POINT, "vllm_memory_util": 0.4}).is_infeasible
 
     def test_says_nothing_of_a_point_that_it_does_not_know(self):
         assert THREE.predictor()({**POINT, "vllm_memory_util": 0.6}).feasible is None

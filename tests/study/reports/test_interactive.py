@@ -20,7 +20,7 @@ def test_only_feasible_settings_are_shown(findings):
     traces = {trace.name: trace for trace in front_graphs(findings)[0].data}
     assert list(traces["front"].text) == ["4", "7", "9", "12"]
     shown = sum(len(traces[name].x) for name in ("feasible", "front"))
-    assert shown == len(findings.settings)
+    assert shown == len(findings.points)
 
 
 def test_hovering_tells_the_setting(findings):

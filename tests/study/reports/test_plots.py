@@ -46,7 +46,7 @@ def test_there_is_a_panel_for_each_pair_of_objectives_that_differ(findings):
 def test_only_feasible_settings_are_marked_and_the_front_among_them(findings):
     axes = front_figure(findings, [("stt_latency_ms", "llm_latency_ms")]).axes[0]
     assert marks(axes, FRONT) == len(findings.front) == 4
-    assert marks(axes, OTHER) == len(findings.settings) - 4
+    assert marks(axes, OTHER) == len(findings.points) - 4
     assert marks(axes, BASELINE) == 1
 
 
@@ -63,7 +63,7 @@ def test_axes_say_the_unit_and_what_is_better(findings):
 
 def test_memory_has_a_bar_a_setting_and_the_device_as_a_line(findings):
     axes = memory_figure(findings).axes[0]
-    assert len(axes.get_yticklabels()) == len(findings.settings)
+    assert len(axes.get_yticklabels()) == len(findings.points)
     assert axes.get_yticklabels()[0].get_text() == "0: 0.5 small (today)"
     assert [line.get_xdata()[0] for line in axes.lines] == [12.0]
 

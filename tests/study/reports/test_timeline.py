@@ -2,7 +2,8 @@
 
 import pytest
 
-from study.reports.timeline import caption, draw_timeline, memory_series, pictures, trial_timeline
+from study.reports.plots import save
+from study.reports.timeline import caption, memory_series, pictures, trial_timeline
 from study.results.findings import read_study
 from tests.study import studies
 
@@ -61,4 +62,4 @@ def test_a_trial_that_launched_nothing_has_no_picture(tmp_path):
 
 
 def test_a_stored_trial_can_be_drawn_later(findings, tmp_path):
-    assert draw_timeline(findings[4], tmp_path / "later.svg").stat().st_size > 0
+    assert save(trial_timeline(findings[4]), tmp_path / "later.svg").stat().st_size > 0

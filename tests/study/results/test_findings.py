@@ -4,14 +4,14 @@ import json
 
 import pytest
 
-from study.results.findings import document, read_study
+from study.results.findings import findings_to_dict, read_study
 from tests.study import studies
 
 URL = "sqlite:///studies/shared-gpu.db"
 
 
 def told(study, url=URL):
-    return document(read_study(study, url))
+    return findings_to_dict(read_study(study, url))
 
 
 @pytest.fixture(scope="module")

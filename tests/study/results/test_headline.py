@@ -3,12 +3,12 @@
 import optuna
 
 from study.results.findings import read_study
-from study.results.headline import next_steps, verdict
+from study.results.headline import headline, next_steps
 from tests.study import studies
 
 
 def said(study):
-    return verdict(read_study(study, ""))
+    return headline(read_study(study, ""))
 
 
 def test_nothing_is_said_before_a_trial_has_finished():

@@ -65,7 +65,7 @@ def test_a_change_within_the_intervals_is_no_change():
     studies.complete(study, 0.50, "small")
     studies.complete(study, 0.55, "small")
     findings = read_study(study, "")
-    judged = {change.name: change.better for change in changes(findings, findings.settings[1])}
+    judged = {change.name: change.better for change in changes(findings, findings.points[1])}
     assert judged == {"stt_latency_ms": None, "llm_latency_ms": None, "concurrent_capacity": True}
 
 
@@ -74,7 +74,7 @@ def test_percentages_have_their_sign():
     studies.complete(study, 0.50, "small")
     studies.complete(study, 0.50, "tiny")
     findings = read_study(study, "")
-    found = {change.name: change.percent for change in changes(findings, findings.settings[1])}
+    found = {change.name: change.percent for change in changes(findings, findings.points[1])}
     assert found["stt_latency_ms"] == "−83 %"
     assert found["concurrent_capacity"] == "±0 %"
 
@@ -83,7 +83,7 @@ def test_replicates_widen_an_interval():
     study = studies.empty_study()
     for noise in (0.9, 1.0, 1.2):
         studies.complete(study, 0.60, "tiny", noise=noise)
-    setting = read_study(study, "").settings[0]
+    setting = read_study(study, "").points[0]
     assert spread(setting, "llm_latency_ms") == pytest.approx((600 * 0.9 * 0.95, 600 * 1.2 * 1.05))
     assert figure_with_interval(setting, "concurrent_capacity") == "19"
 
@@ -92,7 +92,7 @@ def test_doubts_are_listed_once_with_their_trials():
     study = studies.empty_study()
     for _ in range(2):
         studies.complete(study, 0.60, "tiny", doubts=["60 samples"])
-    assert doubts_of(read_study(study, "").settings) == {"60 samples": [0, 1]}
+    assert doubts_of(read_study(study, "").points) == {"60 samples": [0, 1]}
 
 
 def test_nested_facts_become_phrases_without_what_is_absent():

@@ -4,7 +4,7 @@ import pytest
 
 from study.results.pareto import balanced, undominated
 from study.results.picks import choose, whisper_size
-from study.results.records import Setting, TrialRecord
+from study.results.records import MeasuredPoint, TrialRecord
 
 WAYS = {
     "stt_latency_ms": "minimize",
@@ -23,7 +23,7 @@ def setting(number, stt_ms, llm_ms, capacity, *, size="tiny", doubts=(), **attrs
         attrs=attrs,
         doubts=doubts,
     )
-    return Setting(point=str(number), trials=(trial,))
+    return MeasuredPoint(point=str(number), trials=(trial,))
 
 
 def test_latency_weighs_ratios_so_a_hair_of_noise_does_not_win():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from study.results.records import Setting, TrialRecord, settings_of
+from study.results.records import MeasuredPoint, TrialRecord, measured_points
 
 
 def trial(number=0, state="COMPLETE", **more):
@@ -38,25 +38,25 @@ def test_the_kv_cache_is_read_by_either_name():
 
 def test_measurements_of_one_setting_are_taken_together():
     records = [trial(0), trial(1, params={"u": 0.6}), trial(2), trial(3, state="PRUNED")]
-    assert [[t.number for t in each.trials] for each in settings_of(records)] == [[0, 2], [1]]
+    assert [[t.number for t in each.trials] for each in measured_points(records)] == [[0, 2], [1]]
 
 
 def test_the_stored_point_decides_what_is_the_same_setting():
     records = [trial(0, attrs={"point": "a"}), trial(1, params={"u": 9}, attrs={"point": "a"})]
-    assert len(settings_of(records)) == 1
+    assert len(measured_points(records)) == 1
 
 
 def test_a_setting_is_doubted_only_if_every_measurement_is():
     doubted, sure = trial(0, doubts=("few samples",)), trial(1)
-    setting = Setting(point="p", trials=(doubted, sure))
+    setting = MeasuredPoint(point="p", trials=(doubted, sure))
     assert not setting.doubted
     assert setting.trial is sure
-    assert Setting(point="p", trials=(doubted,)).doubted
+    assert MeasuredPoint(point="p", trials=(doubted,)).doubted
 
 
 def test_a_settings_figures_are_medians():
     trials = tuple(trial(n, values={"ms": ms}) for n, ms in enumerate((10.0, 30.0, 11.0)))
-    setting = Setting(point="p", trials=trials)
+    setting = MeasuredPoint(point="p", trials=trials)
     assert setting.figure("ms") == 11.0
     assert setting.values() == {"ms": pytest.approx(11.0)}
     assert setting.figure("unknown") is None

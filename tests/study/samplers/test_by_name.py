@@ -12,7 +12,7 @@ from objectives.errors import UsageError
 from objectives.space import SearchSpace
 from storage.trials import open_study
 from study.samplers.by_name import NAMES, make_sampler
-from study.samplers.forecast import Forecast
+from study.samplers.predictions import PointPrediction
 from study.samplers.tried_points import is_feasible
 from tests.paths import ROOT
 from tests.study.fifteen import (
@@ -148,7 +148,7 @@ def test_an_option_out_of_range_is_refused():
 def test_a_prediction_within_its_margin_refuses_nothing():
     def unsure(params):
         over = excess(params)
-        return Forecast(feasible=max(over.values()) <= 0, certain=False, excess=over)
+        return PointPrediction(feasible=max(over.values()) <= 0, certain=False, excess=over)
 
     points = measure(make_study(predict=unsure), 20)
     assert len(points) == 15

@@ -7,7 +7,7 @@ from optuna.testing.pytest_samplers import BasicSamplerTestCase, MultiObjectiveS
 from optuna.trial import TrialState
 
 from study.samplers.by_name import make_sampler
-from study.samplers.forecast import Forecast, SpaceExhaustedError
+from study.samplers.predictions import PointPrediction, SpaceExhaustedError
 from tests.study.fifteen import (
     ENDLESS,
     SPACE,
@@ -125,15 +125,15 @@ class TestOtherWorkers:
 
 
 def test_what_was_learned_since_the_last_look_counts():
-    doomed = set()
+    infeasible = set()
 
     def learned(params):
-        return Forecast(feasible=SPACE.canonical(params) not in doomed, certain=True)
+        return PointPrediction(feasible=SPACE.canonical(params) not in infeasible, certain=True)
 
     study = make_study("grid", predict=learned)
     measure(study, 1, excess=_none)
     second = SPACE.points()[1]
-    doomed.add(SPACE.canonical(second))
+    infeasible.add(SPACE.canonical(second))
     assert measure(study, 1, excess=_none) == [SPACE.points()[2]]
 
 

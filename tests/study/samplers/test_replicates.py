@@ -4,14 +4,14 @@ import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from study.samplers.replicates import (
+from study.samplers.tried_points import (
     ENOUGH,
     EVERYTHING,
+    History,
     median_values,
     points_to_repeat,
     repeats_used,
 )
-from study.samplers.tried_points import History
 from tests.study.fifteen import SPACE
 
 A = {"vllm_memory_util": 0.50, "whisper_model_size": "tiny"}

@@ -9,6 +9,7 @@ from optuna.trial import TrialState
 
 from study.samplers.by_name import make_sampler
 from study.search.lineage import chain, lineage_for, verify_lineage
+from tests.stores import opened
 from tests.study.fifteen import SPACE
 
 BASELINE = {"vllm_memory_util": 0.50, "whisper_model_size": "small"}
@@ -29,7 +30,7 @@ def measured(study, params, *, value=1.0, **attrs):
 
 @pytest.fixture
 def study(tmp_path):
-    return optuna.create_study(study_name="s", storage=f"sqlite:///{tmp_path}/s.db")
+    return optuna.create_study(study_name="s", storage=opened(f"sqlite:///{tmp_path}/s.db"))
 
 
 def lineage(study, number):
@@ -192,4 +193,4 @@ def tamper(folder, statement, *values):
 
 
 def reopened(folder):
-    return optuna.load_study(study_name="s", storage=f"sqlite:///{folder}/s.db")
+    return optuna.load_study(study_name="s", storage=opened(f"sqlite:///{folder}/s.db"))

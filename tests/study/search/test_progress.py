@@ -6,10 +6,8 @@ import optuna
 import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
-from rich.console import Console
 
-from study.search.live import Live, memory_bar
-from study.search.progress import GIB, Holding, Lines, outcome, setting
+from study.search.progress import Lines, outcome, setting
 
 
 def trial(state, **attrs):
@@ -52,58 +50,16 @@ def test_the_outcome_of_a_trial_is_one_line(ended, said):
 def test_lines_say_who_which_phase_what_came_of_it_and_what_is_left():
     out = io.StringIO()
     lines = Lines(out=out)
-    lines.note("device: CPU")
-    lines.began(3, {"u": 0.5})
-    lines.step("start vllm")
-    lines.step("start vllm")
-    lines.ended(DIED, NAMES, "12 points left")
+    lines.log("device: CPU")
+    lines.on_trial_start(3, {"u": 0.5})
+    lines.on_phase("start vllm")
+    lines.on_phase("start vllm")
+    lines.on_trial_end(DIED, NAMES, "12 points left")
     text = out.getvalue()
     assert text.count("start vllm") == 1
     for said in ("device: CPU", "trial 3: u 0.5", "cuda_oom_serving", "12 points left"):
         assert said in text
     assert "\x1b" not in text
-
-
-def test_the_memory_bar_is_as_wide_as_asked_and_names_everybody():
-    holding = Holding(total_bytes=12 * GIB, by_tenant={"vllm": 6 * GIB, "whisper": GIB})
-    text = memory_bar(holding, width=60).plain
-    bar, legend = text.split("\n")
-    assert len(bar) == 60
-    assert bar.count("█") == 35
-    assert legend == "vllm 6.0  whisper 1.0  free 5.0 of 12.0 GiB"
-
-
-def test_more_than_the_whole_device_does_not_overflow_the_bar():
-    holding = Holding(total_bytes=GIB, by_tenant={"vllm": GIB, "other": GIB})
-    assert len(memory_bar(holding, width=40).plain.split("\n")[0]) == 40
-
-
-def test_the_live_view_shows_trial_phase_memory_front_and_causes():
-    console = Console(file=io.StringIO(), width=90, force_terminal=True)
-    live = Live(
-        console=console,
-        holding=lambda: Holding(total_bytes=12 * GIB, by_tenant={"vllm": 6 * GIB}),
-        front=lambda: [(3, "u 0.5", "12 ms, 3 requests")],
-    )
-    live.began(4, {"u": 0.5})
-    live.step("measure")
-    live.ended(DIED, NAMES, "12 points left")
-    live.began(5, {"u": 0.6})
-    live.step("start vllm")
-    live._seen = live.holding()
-    page = Console(file=io.StringIO(), width=90)
-    page.print(live.render())
-    live.close()
-    text = page.file.getvalue()
-    for said in (
-        "trial 5: u 0.6",
-        "start vllm",
-        "vllm 6.0",
-        "12 ms, 3 requests",
-        "cuda_oom_serving",
-        "12 points left",
-    ):
-        assert said in text
 
 
 def test_a_setting_is_one_line():

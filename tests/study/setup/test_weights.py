@@ -8,7 +8,7 @@ import pytest
 
 from objectives.errors import EngineError, UsageError
 from objectives.servers.engine import Engine
-from study.setup.dummy_models import DummyLlm
+from study.setup.model_shapes import DummyLlm
 from study.setup.weights import dummy_llm, dummy_whisper, resolve_llm, resolve_whisper
 from tests.objectives.engine_at_hand import real_engine
 
@@ -90,8 +90,8 @@ class TestRealModels:
 class TestDummyModels:
     def test_are_made_once_and_their_size_is_said_before(self, maker, tmp_path):
         said: list[str] = []
-        first = resolve_whisper("small", "dummy", engine=maker, cache=tmp_path, say=said.append)
-        again = resolve_whisper("small", "dummy", engine=maker, cache=tmp_path, say=said.append)
+        first = resolve_whisper("small", "dummy", engine=maker, cache=tmp_path, log=said.append)
+        again = resolve_whisper("small", "dummy", engine=maker, cache=tmp_path, log=said.append)
         assert first == again
         assert first.weights == "dummy" and first.local
         assert len(made(tmp_path)) == 1

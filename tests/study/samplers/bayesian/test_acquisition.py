@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from study.results.pareto import hypervolume
-from study.samplers.bayesian.acquisition import FRONT_LIMIT, Belief, below, expected_gain
+from study.samplers.bayesian.acquisition import FRONT_LIMIT, Posterior, below, expected_gain
 
 
 def test_the_normal_distribution_function_is_exact_far_into_its_tail():
@@ -18,17 +18,17 @@ def test_the_normal_distribution_function_is_exact_far_into_its_tail():
 @pytest.mark.parametrize("sign", [0, 1, -1])
 def test_a_shortfall_is_what_sampling_says(sign):
     rng = np.random.default_rng(0)
-    belief = Belief(mean=np.array([0.3]), deviation=np.array([0.4]), sign=sign)
+    posterior = Posterior(mean=np.array([0.3]), deviation=np.array([0.4]), sign=sign)
     drawn = 0.3 + 0.4 * rng.normal(size=200_000)
     values = sign * np.exp(drawn) if sign else drawn
     levels = np.array([-3.0, -1.5, -0.2, 0.0, 0.2, 1.5, 3.0])
     sampled = [np.maximum(level - values, 0).mean() for level in levels]
-    assert belief.shortfall(levels)[0] == pytest.approx(sampled, rel=0.03, abs=0.003)
+    assert posterior.shortfall(levels)[0] == pytest.approx(sampled, rel=0.03, abs=0.003)
 
 
 def test_nothing_lies_below_minus_infinity():
-    belief = Belief(mean=np.zeros(1), deviation=np.ones(1))
-    assert belief.shortfall(np.array([-np.inf])).tolist() == [[0.0]]
+    posterior = Posterior(mean=np.zeros(1), deviation=np.ones(1))
+    assert posterior.shortfall(np.array([-np.inf])).tolist() == [[0.0]]
 
 
 @pytest.mark.parametrize("objectives", [1, 2, 3, 4])
@@ -37,14 +37,14 @@ def test_the_expected_gain_is_what_sampling_says(objectives):
     front = 0.5 + 2 * rng.random((5, objectives))
     reference = front.max(axis=0) + 0.2
     signs = [0, 1, 1, 1][:objectives]
-    beliefs = [
-        Belief(mean=rng.normal(0.1, 0.3, size=2), deviation=np.full(2, 0.3), sign=sign)
+    posteriors = [
+        Posterior(mean=rng.normal(0.1, 0.3, size=2), deviation=np.full(2, 0.3), sign=sign)
         for sign in signs
     ]
-    gain = expected_gain(beliefs, front, reference)
+    gain = expected_gain(posteriors, front, reference)
     before = hypervolume(front, reference)
     for candidate in range(2):
-        drawn = [b.mean[candidate] + 0.3 * rng.normal(size=1500) for b in beliefs]
+        drawn = [b.mean[candidate] + 0.3 * rng.normal(size=1500) for b in posteriors]
         values = np.stack(
             [np.exp(d) if sign else d for d, sign in zip(drawn, signs, strict=True)], axis=1
         )
@@ -54,8 +54,8 @@ def test_the_expected_gain_is_what_sampling_says(objectives):
 
 
 def test_what_is_surely_dominated_adds_nothing():
-    belief = Belief(mean=np.array([5.0]), deviation=np.array([0.0]))
-    assert expected_gain([belief, belief], np.array([[1.0, 1.0]]), np.array([9.0, 9.0])) == [
+    posterior = Posterior(mean=np.array([5.0]), deviation=np.array([0.0]))
+    assert expected_gain([posterior, posterior], np.array([[1.0, 1.0]]), np.array([9.0, 9.0])) == [
         pytest.approx(0.0)
     ]
 
@@ -63,14 +63,16 @@ def test_what_is_surely_dominated_adds_nothing():
 def test_a_long_front_is_thinned_but_keeps_its_ends():
     x = np.linspace(0, 1, 400)
     front = np.stack([x, 1 - x, np.abs(x - 0.5)], axis=1)
-    beliefs = [Belief(mean=np.array([v]), deviation=np.array([0.01])) for v in (0.5, 0.5, 0.0)]
+    posteriors = [
+        Posterior(mean=np.array([v]), deviation=np.array([0.01])) for v in (0.5, 0.5, 0.0)
+    ]
     assert len(front) > FRONT_LIMIT[3]
-    gain = expected_gain(beliefs, front, np.array([1.1, 1.1, 1.1]))
+    gain = expected_gain(posteriors, front, np.array([1.1, 1.1, 1.1]))
     assert 0 <= gain[0] < 0.02
 
 
 def test_a_belief_of_fewer_candidates_and_more_trust():
-    belief = Belief(mean=np.arange(3.0), deviation=np.ones(3), sign=1)
-    first = belief.first(2, boldness=0.5)
+    posterior = Posterior(mean=np.arange(3.0), deviation=np.ones(3), sign=1)
+    first = posterior.first(2, exploration_weight=0.5)
     assert (first.mean.tolist(), first.deviation.tolist()) == ([0.0, 1.0], [0.5, 0.5])
-    assert belief.centre == pytest.approx(np.exp([0.0, 1.0, 2.0]))
+    assert posterior.centre == pytest.approx(np.exp([0.0, 1.0, 2.0]))

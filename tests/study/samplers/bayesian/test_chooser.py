@@ -5,7 +5,7 @@ import statistics
 import pytest
 
 from study.results.pareto import nondominated
-from study.samplers.forecast import Forecast
+from study.samplers.predictions import PointPrediction
 from tests.benchmarks.samplers import LEGACY, Job, run
 from tests.corpus import corpus_folder
 from tests.study.fifteen import (
@@ -38,7 +38,7 @@ def test_points_that_are_measured_elsewhere_are_not_proposed_by_neighbours():
 def test_of_equally_good_points_the_cheapest_is_taken():
     def costly(params):
         over = excess(params)
-        return Forecast(
+        return PointPrediction(
             feasible=max(over.values()) <= 0,
             certain=True,
             excess=over,

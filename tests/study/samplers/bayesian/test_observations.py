@@ -5,7 +5,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from study.samplers.bayesian.observations import Observations
+from study.samplers.bayesian.surrogate import Observations
 from study.samplers.encoding import Encoding
 from study.samplers.tried_points import History
 from tests.study.fifteen import ENDLESS, SPACE

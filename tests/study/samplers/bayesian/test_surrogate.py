@@ -6,11 +6,11 @@ import pytest
 from optuna.trial import TrialState, create_trial
 
 from study.samplers.bayesian.gaussian_process import Prior
-from study.samplers.bayesian.surrogate import DOUBTFUL, MODEL_LIMIT, Learner, spread
+from study.samplers.bayesian.surrogate import DOUBTFUL, MODEL_LIMIT, Surrogate, spread
 from study.samplers.encoding import Encoding
-from study.samplers.forecast import Forecast
+from study.samplers.predictions import PointPrediction
 from tests.study.fifteen import ENDLESS, SPACE
-from tests.study.samplers.test_candidates import ask
+from tests.study.samplers.test_sampling_context import ask
 
 NAMES = ("stt_latency_ms", "concurrent_capacity")
 
@@ -34,10 +34,10 @@ def add(study, params, values=None, *, space=SPACE, constraints=None):
     )
 
 
-def learned(study, question, *, space=SPACE, **options):
-    learner = Learner(Encoding(space), study, Prior(), **options)
-    learner.seen.update(question.history)
-    return learner
+def learned(study, context, *, space=SPACE, **options):
+    surrogate = Surrogate(Encoding(space), study, Prior(), **options)
+    surrogate.seen.update(context.history)
+    return surrogate
 
 
 def true_values(point):
@@ -52,24 +52,24 @@ class TestBeliefs:
     def test_of_points_not_measured_come_close(self, study):
         for point in POINTS[::2]:
             add(study, point, true_values(point))
-        question, left = ask(study), POINTS[1::2]
-        learner = learned(study, question)
-        latency, capacity = learner.beliefs(question, left, Encoding(SPACE).rows(left))
+        context, left = ask(study), POINTS[1::2]
+        surrogate = learned(study, context)
+        latency, capacity = surrogate.posteriors(context, left, Encoding(SPACE).rows(left))
         truth = np.array([true_values(point) for point in left])
         assert latency.centre == pytest.approx(truth[:, 0], rel=0.25)
         assert capacity.centre == pytest.approx(-truth[:, 1], rel=0.25)
 
     def test_start_from_what_arithmetic_expects(self, study):
         def predict(point):
-            return Forecast(figures={"stt_latency_ms": true_values(point)[0] / 2})
+            return PointPrediction(figures={"stt_latency_ms": true_values(point)[0] / 2})
 
         for point in POINTS[:2]:
             add(study, point, true_values(point))
-        question, left = ask(study, predict=predict), POINTS[2:]
+        context, left = ask(study, predict=predict), POINTS[2:]
         rows = Encoding(SPACE).rows(left)
         truth = np.array([true_values(point)[0] for point in left])
-        informed, _ = learned(study, question).beliefs(question, left, rows)
-        plain, _ = learned(study, question, informed=False).beliefs(question, left, rows)
+        informed, _ = learned(study, context).posteriors(context, left, rows)
+        plain, _ = learned(study, context, informed=False).posteriors(context, left, rows)
         assert informed.centre == pytest.approx(truth, rel=0.05)
         assert np.abs(plain.centre - truth).max() > 10
 
@@ -78,21 +78,23 @@ class TestBeliefs:
         nonsense = {SPACE.canonical(point): float(rng.random()) * 1000 + 1 for point in POINTS}
 
         def predict(point):
-            return Forecast(figures={"stt_latency_ms": nonsense[SPACE.canonical(point)]})
+            return PointPrediction(figures={"stt_latency_ms": nonsense[SPACE.canonical(point)]})
 
         for point in POINTS[::2]:
             add(study, point, true_values(point))
-        question, left = ask(study, predict=predict), POINTS[1::2]
-        latency, _ = learned(study, question).beliefs(question, left, Encoding(SPACE).rows(left))
+        context, left = ask(study, predict=predict), POINTS[1::2]
+        latency, _ = learned(study, context).posteriors(context, left, Encoding(SPACE).rows(left))
         truth = [true_values(point)[0] for point in left]
         assert latency.centre == pytest.approx(truth, rel=0.25)
 
     def test_of_values_around_zero_are_normal(self, study):
         for value, point in zip((0.0, 1.0, 2.0), POINTS, strict=False):
             add(study, point, [value, -value])
-        question = ask(study)
-        beliefs = learned(study, question).beliefs(question, POINTS, Encoding(SPACE).rows(POINTS))
-        assert [belief.sign for belief in beliefs] == [0, 0]
+        context = ask(study)
+        posteriors = learned(study, context).posteriors(
+            context, POINTS, Encoding(SPACE).rows(POINTS)
+        )
+        assert [posterior.sign for posterior in posteriors] == [0, 0]
 
     def test_of_a_long_study_rest_on_a_part_of_it(self, study):
         rng = np.random.default_rng(0)
@@ -100,13 +102,13 @@ class TestBeliefs:
             util = 0.3 + 0.4 * number / (3 * MODEL_LIMIT)
             params = {"vllm_memory_util": util, "beam_size": 1 + number % 16}
             add(study, params, [100 * util + rng.random(), 5 * util], space=ENDLESS)
-        question = ask(study, space=ENDLESS)
-        learner = learned(study, question, space=ENDLESS)
-        points = question.drawn(20)
-        latency, _ = learner.beliefs(question, points, Encoding(ENDLESS).rows(points))
+        context = ask(study, space=ENDLESS)
+        surrogate = learned(study, context, space=ENDLESS)
+        points = context.drawn(20)
+        latency, _ = surrogate.posteriors(context, points, Encoding(ENDLESS).rows(points))
         truth = [100 * point["vllm_memory_util"] + 0.5 for point in points]
         assert latency.centre == pytest.approx(truth, rel=0.05)
-        assert len(learner._chosen()) <= MODEL_LIMIT
+        assert len(surrogate._chosen()) <= MODEL_LIMIT
 
 
 class TestOdds:
@@ -114,23 +116,23 @@ class TestOdds:
         for point in POINTS[::2]:
             short = 0.5 - point["vllm_memory_util"] + 0.01
             add(study, point, None if short > 0 else [1.0, 1.0], constraints={"kv": short})
-        question, left = ask(study), POINTS[1::2]
-        odds = learned(study, question).odds(question, left, Encoding(SPACE).rows(left))
+        context, left = ask(study), POINTS[1::2]
+        odds = learned(study, context).odds(context, left, Encoding(SPACE).rows(left))
         for point, chance in zip(left, odds, strict=True):
             assert (chance > 0.5) == (point["vllm_memory_util"] > 0.51), point
 
     def test_are_low_where_arithmetic_doubts(self, study):
         def predict(point):
-            return Forecast(feasible=point["whisper_model_size"] == "tiny", certain=False)
+            return PointPrediction(feasible=point["whisper_model_size"] == "tiny", certain=False)
 
-        question = ask(study, predict=predict)
-        odds = learned(study, question).odds(question, POINTS, Encoding(SPACE).rows(POINTS))
+        context = ask(study, predict=predict)
+        odds = learned(study, context).odds(context, POINTS, Encoding(SPACE).rows(POINTS))
         assert set(odds) == {1.0, DOUBTFUL}
 
     def test_are_certain_where_nothing_was_ever_refused(self, study):
         add(study, POINTS[0], [1.0, 1.0], constraints={"kv": -3.0})
-        question = ask(study)
-        odds = learned(study, question).odds(question, POINTS, Encoding(SPACE).rows(POINTS))
+        context = ask(study)
+        odds = learned(study, context).odds(context, POINTS, Encoding(SPACE).rows(POINTS))
         assert odds.tolist() == [1.0] * 15
 
 

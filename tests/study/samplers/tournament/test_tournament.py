@@ -6,12 +6,13 @@ from collections import Counter
 import optuna
 import pytest
 from optuna.testing.pytest_samplers import BasicSamplerTestCase, MultiObjectiveSamplerTestCase
-from optuna.trial import TrialState, create_trial
+from optuna.trial import TrialState
 
 from study.samplers.by_name import make_sampler
 from study.samplers.legacy_fitness import fitness_of, legacy_fitness
 from study.samplers.tournament.tournament import TournamentSampler
 from tests.corpus import seeds_folder
+from tests.stores import opened
 from tests.study.fifteen import SPACE
 
 SEEDS = seeds_folder()
@@ -29,81 +30,6 @@ class TestOptunaAcceptsOurSampler(BasicSamplerTestCase, MultiObjectiveSamplerTes
     @pytest.fixture
     def sampler(self):
         return TournamentSampler
-
-
-class TestLegacyFitness:
-    def test_the_baseline_of_the_first_users(self):
-        recorded = legacy_fitness(
-            stt_latency_ms=None,
-            llm_latency_ms=None,
-            concurrent_capacity=5,
-            oom_events=0,
-            gpu_utilization=90.4,
-        )
-        assert round(recorded, 3) == 0.309
-
-    def test_the_winner_of_the_first_users(self):
-        recorded = legacy_fitness(
-            stt_latency_ms=44.0,
-            llm_latency_ms=None,
-            concurrent_capacity=5,
-            oom_events=0,
-            gpu_utilization=90.4,
-        )
-        assert round(recorded, 3) == 0.537
-
-    def test_a_latency_beyond_its_target_scores_as_one_that_was_not_measured(self):
-        figures = {"concurrent_capacity": 5, "oom_events": 0, "gpu_utilization": 90.4}
-        assert legacy_fitness(
-            stt_latency_ms=999.0, llm_latency_ms=1000.0, **figures
-        ) == legacy_fitness(stt_latency_ms=None, llm_latency_ms=None, **figures)
-
-    def test_any_out_of_memory_makes_it_zero(self):
-        assert (
-            legacy_fitness(
-                stt_latency_ms=1,
-                llm_latency_ms=1,
-                concurrent_capacity=20,
-                oom_events=1,
-                gpu_utilization=70,
-            )
-            == 0.0
-        )
-
-    def test_nothing_measured_scores_nothing(self):
-        nothing = dict.fromkeys(
-            (
-                "stt_latency_ms",
-                "llm_latency_ms",
-                "concurrent_capacity",
-                "oom_events",
-                "gpu_utilization",
-            )
-        )
-        assert legacy_fitness(**nothing) == 0.0
-
-    def test_it_never_leaves_zero_to_one(self):
-        best = legacy_fitness(
-            stt_latency_ms=0,
-            llm_latency_ms=0,
-            concurrent_capacity=99,
-            oom_events=0,
-            gpu_utilization=70,
-        )
-        assert best == pytest.approx(1.0)
-
-
-class TestFitnessOfATrial:
-    def test_the_stored_number_is_taken_as_it_is(self):
-        assert fitness_of(create_trial(value=1.0, user_attrs={"fitness": 0.25})) == 0.25
-
-    def test_it_follows_from_the_stored_figures(self):
-        figures = {"stt_latency_ms": 44.0, "concurrent_capacity": 5, "gpu_utilization": 90.4}
-        trial = create_trial(value=1.0, user_attrs={**figures, "oom_events": 0})
-        assert round(fitness_of(trial), 3) == 0.537
-
-    def test_without_any_figure_there_is_none(self):
-        assert fitness_of(create_trial(value=1.0)) is None
 
 
 def study_of(sampler) -> optuna.Study:
@@ -303,11 +229,16 @@ class TestChildren:
     def test_a_resumed_study_goes_on_in_its_generation(self, tmp_path):
         url = f"sqlite:///{tmp_path}/t.db"
         study = optuna.create_study(
-            study_name="t", storage=url, direction="maximize", sampler=TournamentSampler(seed=0)
+            study_name="t",
+            storage=opened(url),
+            direction="maximize",
+            sampler=TournamentSampler(seed=0),
         )
         run(study, 13, fitness_by_size)
         parents = [t.number for t in study.sampler.get_parent_population(study, 1)]
-        again = optuna.load_study(study_name="t", storage=url, sampler=TournamentSampler(seed=0))
+        again = optuna.load_study(
+            study_name="t", storage=opened(url), sampler=TournamentSampler(seed=0)
+        )
         run(again, 4, fitness_by_size)
         assert [t.number for t in again.sampler.get_parent_population(again, 1)] == parents
         assert again.sampler.ancestry(again, 16)["generation"] == 1

@@ -3,7 +3,7 @@
 import pytest
 
 from objectives.errors import UsageError
-from study.setup.dummy_models import LLM_SHAPES, DummyLlm
+from study.setup.model_shapes import LLM_SHAPES, DummyLlm
 
 SMALL = {
     "layers": 8,

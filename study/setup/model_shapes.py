@@ -5,10 +5,19 @@ Pure: what makes the files is `study.setup.weights`.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from objectives.errors import UsageError
+from objectives.models import (
+    ModelShape,
+    UnsupportedShapeError,
+    weight_bytes,
+)
+from study.config import StudyConfig
 
 _AWQ = {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True, "version": "gemm"}
 
@@ -96,3 +105,48 @@ LLM_SHAPES: dict[str, DummyLlm] = {
     "Qwen/Qwen2.5-7B-Instruct-AWQ": _qwen(28, 3584, 28, 4, 18944, large=True, quantization="awq"),
 }
 """Models whose names are enough for random weights of the same size (their config.json)."""
+
+
+def dummy_shape(config: StudyConfig) -> DummyLlm:
+    """The shape that the configuration gives a model without a name."""
+    return DummyLlm(**config.document.vllm.dummy.model_dump())
+
+
+def model_shape(config: StudyConfig, folder: Path | None) -> tuple[ModelShape | None, str | None]:
+    """The language model's shape, or why it is not known."""
+    document = config.document
+    found: Path | Mapping[str, object] | None = folder
+    if found is None and document.vllm.weights == "dummy":
+        known = LLM_SHAPES.get(document.vllm.model or "")
+        found = (known or dummy_shape(config)).config()
+    if found is None:
+        name = document.vllm.model or ""
+        local = Path(name).expanduser()
+        found = local if (local / "config.json").is_file() else hub_folder(name)
+    if found is None:
+        return None, f"{document.vllm.model} is not on this machine yet, its config.json is unknown"
+    try:
+        return ModelShape.from_config(found), None
+    except (UnsupportedShapeError, OSError, ValueError) as error:
+        return None, " ".join(str(error).split())
+
+
+def hub_folder(name: str) -> Path | None:
+    """Where the hub's cache on this machine keeps a model, else None; fetches nothing."""
+    home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
+    hub = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
+    snapshots = hub / f"models--{name.replace('/', '--')}" / "snapshots"
+    found = sorted(snapshots.glob("*/config.json"), key=lambda path: path.stat().st_mtime)
+    return found[-1].parent if found else None
+
+
+def llm_weights_bytes(
+    config: StudyConfig, model: str, shape: ModelShape | None, *, local: bool
+) -> int | None:
+    """Bytes of the model's weight files as the engine loads them, where there are any."""
+    if config.document.vllm.weights == "dummy" or shape is None:
+        return None
+    folder = Path(model).expanduser() if local else hub_folder(model)
+    if folder is None:
+        return None
+    return weight_bytes(folder, dtype_bytes=shape.dtype_bytes, tied=shape.tied_embeddings)

@@ -9,7 +9,7 @@ from objectives.errors import BenchError
 from objectives.space import Scalar, SearchSpace
 
 MEMO_TRIALS = 20
-"""A forecast is made anew after so many finished trials: every start teaches the arithmetic."""
+"""A prediction is made anew after so many finished trials: every start teaches the arithmetic."""
 
 
 class SpaceExhaustedError(BenchError):
@@ -17,7 +17,7 @@ class SpaceExhaustedError(BenchError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Forecast:
+class PointPrediction:
     """What is known of a candidate before its launch.
 
     Attributes:
@@ -37,25 +37,25 @@ class Forecast:
     figures: Mapping[str, float] = field(default_factory=dict)
 
     @property
-    def doomed(self) -> bool:
+    def is_infeasible(self) -> bool:
         """Whether it certainly will not work."""
         return self.feasible is False and self.certain
 
 
-UNKNOWN = Forecast()
+UNKNOWN = PointPrediction()
 """Where nothing predicts."""
 
-Predict = Callable[[Mapping[str, Scalar]], Forecast]
+Predict = Callable[[Mapping[str, Scalar]], PointPrediction]
 """From a point of the space to what is known of it; may be slow, must not launch anything."""
 
 
-class Forecasts:
-    """Forecasts, remembered for a while."""
+class PointPredictions:
+    """PointPredictions, remembered for a while."""
 
     def __init__(self, space: SearchSpace, predict: Predict | None) -> None:
         self._space = space
         self._predict = predict
-        self._known: dict[object, Forecast] = {}
+        self._known: dict[object, PointPrediction] = {}
         self._era = 0
         bound = [p.name for p in space if str(p.binding) == "vllm.args.max-num-seqs"]
         self._most = bound[0] if bound else ""
@@ -76,15 +76,15 @@ class Forecasts:
         """The value that is expected of an objective; None where nobody expects one.
 
         Without arithmetic, one thing is known all the same: vLLM runs as many requests at once
-        as it is told to, unless its cache is too small for them.
+        as its limit allows, unless its cache is too small for them.
         """
         figure = self.of(params).figures.get(objective)
         if figure is None and objective == "concurrent_capacity" and self._most in params:
             return float(params[self._most])
         return figure
 
-    def of(self, params: Mapping[str, Scalar], *, fresh: bool = False) -> Forecast:
-        """The forecast for a point; `fresh` asks again."""
+    def of(self, params: Mapping[str, Scalar], *, fresh: bool = False) -> PointPrediction:
+        """The prediction for a point; `fresh` asks again."""
         if self._predict is None:
             return UNKNOWN
         key = self._space.canonical(params)
@@ -93,6 +93,6 @@ class Forecasts:
         return self._known[key]
 
 
-def doomed_points(space: SearchSpace, predict: Predict) -> list[dict[str, Scalar]]:
+def infeasible_points(space: SearchSpace, predict: Predict) -> list[dict[str, Scalar]]:
     """The points of a finite space that certainly will not work; empty for an infinite one."""
-    return [point for point in space.points() or [] if predict(point).doomed]
+    return [point for point in space.points() or [] if predict(point).is_infeasible]

@@ -12,20 +12,20 @@ from optuna.trial import FrozenTrial
 
 from objectives.space import Scalar, SearchSpace
 from study.samplers.draws import random_point
-from study.samplers.forecast import Forecast, Forecasts
+from study.samplers.predictions import PointPrediction, PointPredictions
 from study.samplers.tried_points import History, Key
 
 LOOK_LIMIT = 600
 """Of a large finite space, so many points are looked at for one proposal."""
 
 DRAWS = 400
-"""An infinite space is drawn from so often before a doomed point is let through."""
+"""An infinite space is drawn from so often before an infeasible point is let through."""
 
 Point = dict[str, Scalar]
 
 
 @dataclass
-class Question:
+class SamplingContext:
     """Which point should this trial measure?
 
     Attributes:
@@ -33,7 +33,7 @@ class Question:
         trial: The trial that asks; it holds no point yet.
         space: What may vary.
         history: What was tried, by everybody.
-        forecasts: What arithmetic knows.
+        predictions: What arithmetic knows.
         rng: To draw from: it depends on the seed and on the trial's number only.
         fixed: Values that the trial has to use.
         remaining: Points of a finite space that nobody finished; None for an infinite one.
@@ -43,7 +43,7 @@ class Question:
     trial: FrozenTrial
     space: SearchSpace
     history: History
-    forecasts: Forecasts
+    predictions: PointPredictions
     rng: np.random.Generator
     fixed: Mapping[str, Scalar]
     remaining: Mapping[Key, Point] | None
@@ -62,7 +62,7 @@ class Question:
     def candidates(self) -> list[Point]:
         """Points that are worth proposing; at most `LOOK_LIMIT` of a large space, at random.
 
-        Nobody has them, and they are not doomed. Points at which the bench broke before come
+        Nobody has them, and they are not infeasible. Points at which the bench broke before come
         only when there are no others.
 
         Returns:
@@ -77,7 +77,7 @@ class Question:
     def _worthy(self, wanted: Callable[[Key], bool]) -> list[Point]:
         found: list[Point] = []
         for point in self._shuffled([key for key in self.remaining or {} if wanted(key)]):
-            if not self.forecasts.of(point).doomed:
+            if not self.predictions.of(point).is_infeasible:
                 found.append(point)
                 if len(found) >= LOOK_LIMIT:
                     break
@@ -96,22 +96,22 @@ class Question:
         return all(point.get(name) == value for name, value in self.fixed.items())
 
     def allows(self, point: Mapping[str, Scalar]) -> bool:
-        """Whether a point may be proposed: nobody has it, and it is not doomed."""
+        """Whether a point may be proposed: nobody has it, and it is not infeasible."""
         key = self.space.canonical(point)
         return (
             self._fits(point)
             and not self.history.is_taken(key, self._claimed)
-            and not self.forecasts.of(point).doomed
+            and not self.predictions.of(point).is_infeasible
         )
 
     def drawn(self, count: int) -> list[Point]:
         """Up to `count` different points of an infinite space that may be proposed.
 
         Returns:
-            One point, the least bad of those that were drawn, if all of them are doomed.
+            One point, the least bad of those that were drawn, if all of them are infeasible.
         """
         found: dict[Key, Point] = {}
-        doomed: list[tuple[float, int, Point]] = []
+        infeasible: list[tuple[float, int, Point]] = []
         for turn in range(max(DRAWS, 2 * count)):
             point = self.with_fixed(random_point(self.space, self.rng))
             if self.allows(point):
@@ -119,8 +119,8 @@ class Question:
                 if len(found) >= count:
                     break
             else:
-                doomed.append((_excess(self.forecasts.of(point)), turn, point))
-        return list(found.values()) or [min(doomed)[2]]
+                infeasible.append((_excess(self.predictions.of(point)), turn, point))
+        return list(found.values()) or [min(infeasible)[2]]
 
     def maximises(self, objective: str) -> bool:
         """Whether an objective is to be maximised, by its name."""
@@ -128,14 +128,14 @@ class Question:
         directions = dict(zip(names, self.study.directions, strict=False))
         return directions.get(objective) == optuna.study.StudyDirection.MAXIMIZE
 
-    def again(self) -> Question:
-        """The same question, listing anew what is worth a launch."""
-        return Question(
+    def again(self) -> SamplingContext:
+        """The same context, listing anew what is worth a launch."""
+        return SamplingContext(
             study=self.study,
             trial=self.trial,
             space=self.space,
             history=self.history,
-            forecasts=self.forecasts,
+            predictions=self.predictions,
             rng=self.rng,
             fixed=self.fixed,
             remaining=self.remaining,
@@ -146,14 +146,14 @@ class Question:
         return {**point, **{k: v for k, v in self.fixed.items() if k in point}}
 
 
-def _excess(forecast: Forecast) -> float:
-    return sum(max(value, 0.0) for value in forecast.excess.values())
+def _excess(prediction: PointPrediction) -> float:
+    return sum(max(value, 0.0) for value in prediction.excess.values())
 
 
 class Chooser(Protocol):
     """Who answers."""
 
-    def choose(self, question: Question) -> Mapping[str, Scalar]:
+    def choose(self, context: SamplingContext) -> Mapping[str, Scalar]:
         """The point that the trial should measure."""
         ...
 

@@ -6,8 +6,8 @@ import pytest
 from optuna.trial import TrialState, create_trial
 
 from objectives.space import SearchSpace
-from study.samplers.candidates import LOOK_LIMIT, Question
-from study.samplers.forecast import Forecast, Forecasts
+from study.samplers.predictions import PointPrediction, PointPredictions
+from study.samplers.sampling_context import LOOK_LIMIT, SamplingContext
 from study.samplers.tried_points import History, Remaining
 from tests.study.fifteen import ENDLESS, SPACE, feasible_points, parameter, predict
 
@@ -19,12 +19,12 @@ def ask(study, *, space=SPACE, predict=None, fixed=None, seed=0):
     history = History(space)
     history.update(study)
     points = space.points()
-    return Question(
+    return SamplingContext(
         study=study,
         trial=create_trial(state=TrialState.WAITING),
         space=space,
         history=history,
-        forecasts=Forecasts(space, predict),
+        predictions=PointPredictions(space, predict),
         rng=np.random.default_rng(seed),
         fixed=fixed or {},
         remaining=None if points is None else Remaining(space, points).after(history),
@@ -44,9 +44,9 @@ def end(study, params, *, values=None, state=TrialState.COMPLETE):
 
 class TestCandidates:
     def test_are_the_points_that_are_not_doomed(self, study):
-        question = ask(study, predict=predict)
-        assert question.candidates() == feasible_points()
-        assert question.sees_all
+        context = ask(study, predict=predict)
+        assert context.candidates() == feasible_points()
+        assert context.sees_all
 
     def test_leave_out_what_was_measured_and_what_is_being_measured(self, study):
         end(study, A)
@@ -88,7 +88,7 @@ class TestDrawing:
         points = ask(
             study,
             space=ENDLESS,
-            predict=lambda p: Forecast(feasible=p["vllm_memory_util"] < 0.5, certain=True),
+            predict=lambda p: PointPrediction(feasible=p["vllm_memory_util"] < 0.5, certain=True),
         ).drawn(20)
         assert len({ENDLESS.canonical(point) for point in points}) == 20
         assert all(point["vllm_memory_util"] < 0.5 for point in points)
@@ -97,7 +97,7 @@ class TestDrawing:
         (point,) = ask(
             study,
             space=ENDLESS,
-            predict=lambda p: Forecast(
+            predict=lambda p: PointPrediction(
                 feasible=False, certain=True, excess={"kv": 1.0 - float(p["vllm_memory_util"])}
             ),
         ).drawn(5)
@@ -111,24 +111,24 @@ class TestDrawing:
 class TestWhatIsAllowed:
     def test_is_not_what_is_doomed_taken_or_against_what_is_fixed(self, study):
         end(study, A)
-        question = ask(study, predict=predict, fixed={"whisper_model_size": "tiny"})
-        assert question.allows(B)
-        assert not question.allows(A)
-        assert not question.allows({**B, "vllm_memory_util": 0.40})
-        assert not question.allows({**B, "whisper_model_size": "base"})
+        context = ask(study, predict=predict, fixed={"whisper_model_size": "tiny"})
+        assert context.allows(B)
+        assert not context.allows(A)
+        assert not context.allows({**B, "vllm_memory_util": 0.40})
+        assert not context.allows({**B, "whisper_model_size": "base"})
 
 
 def test_a_maximised_objective_is_known_by_its_name(study):
     study.set_metric_names(["stt_latency_ms", "concurrent_capacity"])
-    question = ask(study)
-    assert question.maximises("concurrent_capacity")
-    assert not question.maximises("stt_latency_ms")
-    assert not question.maximises("wer")
+    context = ask(study)
+    assert context.maximises("concurrent_capacity")
+    assert not context.maximises("stt_latency_ms")
+    assert not context.maximises("wer")
 
 
 def test_asked_again_it_lists_anew(study):
-    question = ask(study)
-    before = question.candidates()
-    again = question.again()
+    context = ask(study)
+    before = context.candidates()
+    again = context.again()
     assert again.candidates() == before
     assert again.candidates() is not before
