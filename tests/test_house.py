@@ -1,51 +1,139 @@
-"""The rules of the house, as tests."""
+"""The rules of the house, as tests; `tests/benchmarks/house.py` counts what has no rule."""
 
 import ast
 import re
 import subprocess
 import sys
 import tomllib
+from functools import cache
 
 import pytest
 
+from tests.benchmarks.house import PACKAGES, House
 from tests.paths import ROOT
 
-PACKAGES = ("study", "objectives", "storage")
-LAUNCHED = {
-    "objectives/workers/whisper_worker.py",
-    "objectives/workers/whisper_recogniser.py",
-    "objectives/workers/dummy_weights.py",
-    "objectives/workers/engine_probe.py",
-}
-"""Run by an engine's interpreter, never imported by the study's own process."""
+HOUSE = House(ROOT)
+FILES_A_FOLDER = 12
+LAUNCHED = "objectives.workers"
+"""Run by another interpreter, by path; of this folder only the door is imported."""
 ENGINE_MODULES = {"torch", "vllm", "whisper", "transformers", "tokenizers"}
-FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+ELSEWHERE = {"optunahub"}
+"""What a package that is handed on as it is imports where it is used."""
 
 
-def name_of(path):
-    return str(path.relative_to(ROOT))
+@cache
+def source(module):
+    return HOUSE.path(module).read_text()
 
 
-def module_of(path):
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+def is_launched(module):
+    return module.startswith(f"{LAUNCHED}.")
 
 
-def imports_of(path):
-    """Modules of ours that a file imports, wherever in the file."""
-    found = set()
-    modules = {module_of(file) for file in FILES}
-    for node in ast.walk(ast.parse(path.read_text())):
+def is_folder(dotted):
+    return (ROOT / dotted.replace(".", "/")).is_dir()
+
+
+def door_of(importer, imported):
+    """The outermost folder around `imported` that `importer` is not in itself; None if there is
+    none. Packages are floors, not rooms: what lies directly on one is its own door."""
+    parts = imported.split(".")
+    for depth in range(2, len(parts) + 1):
+        folder = ".".join(parts[:depth])
+        inside = importer == folder or importer.startswith(f"{folder}.")
+        if is_folder(folder) and not inside:
+            return folder
+    return None
+
+
+def room_of(module):
+    """A folder with all that is in it, or a file that lies directly on a floor."""
+    return ".".join(module.split(".")[:2])
+
+
+def foreign_imports(module):
+    """Top-level modules that a file imports, wherever in the file."""
+    for node in ast.walk(HOUSE.trees[module]):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            yield from (alias.name.split(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            for alias in node.names:
-                inner = f"{node.module}.{alias.name}"
-                found.add(inner if inner in modules else node.module)
-    return found
+            yield node.module.split(".")[0]
 
 
-def ours(names):
-    return {name for name in names if name.split(".")[0] in PACKAGES}
+def circle_in(graph):
+    """A circle of a graph as a list of names, else None."""
+    done, stack = set(), []
+
+    def visit(name):
+        if name in stack:
+            return [*stack[stack.index(name) :], name]
+        if name not in done:
+            stack.append(name)
+            for other in sorted(graph.get(name, ())):
+                if found := visit(other):
+                    return found
+            stack.pop()
+            done.add(name)
+        return None
+
+    return next((found for name in sorted(graph) if (found := visit(name))), None)
+
+
+def test_a_folder_holds_at_most_twelve_files():
+    held = {
+        str(folder.relative_to(ROOT)): len(files)
+        for package in PACKAGES
+        for folder in [ROOT / package, *(ROOT / package).rglob("*/")]
+        if folder.name != "__pycache__"
+        and (files := [file for file in folder.iterdir() if file.is_file()])
+    }
+    assert {"study/samplers", "objectives/trial", "storage"} <= set(held)
+    assert {name: count for name, count in held.items() if count > FILES_A_FOLDER} == {}
+
+
+def test_imports_from_outside_a_folder_go_through_its_door():
+    wrong = [
+        f"{module} imports {base}, whose door is {door}"
+        for module in HOUSE.trees
+        for base, _ in HOUSE.imports(module)
+        if (door := door_of(module, base)) not in {None, base}
+    ]
+    assert wrong == []
+
+
+def test_a_door_only_hands_on_what_it_names():
+    for module in sorted(HOUSE.doors - set(PACKAGES)):
+        tree = HOUSE.trees[module]
+        assert ast.get_docstring(tree), module
+        handed = {
+            alias.asname or alias.name
+            for node in tree.body
+            if isinstance(node, ast.ImportFrom) and node.module != "__future__"
+            for alias in node.names
+        }
+        named = {
+            name
+            for node in tree.body
+            if isinstance(node, ast.Assign) and node.targets[0].id == "__all__"
+            for name in ast.literal_eval(node.value)
+        }
+        if module != LAUNCHED:  # has nothing that could be imported, only paths
+            assert handed == named, module
+            assert not [n for n in tree.body if isinstance(n, ast.ClassDef | ast.FunctionDef)]
+
+
+def test_whatever_a_door_hands_on_somebody_outside_takes():
+    taken = {(base, name) for module in HOUSE.trees for base, name in HOUSE.imports(module)}
+    notebook = (ROOT / "notebooks/front.ipynb").read_text()
+    benches = "".join(path.read_text() for path in (ROOT / "tests/benchmarks").glob("*.py"))
+    idle = [
+        f"{door}.{name}"
+        for door in HOUSE.doors
+        for base, name in HOUSE.imports(door)
+        if (door, name) not in taken and name not in notebook and name not in benches
+        if base.startswith(f"{door}.")
+    ]
+    assert idle == []
 
 
 def test_imports_run_downhill():
@@ -55,57 +143,69 @@ def test_imports_run_downhill():
         "storage": {"storage"},
     }
     wrong = [
-        f"{name_of(path)} imports {name}"
-        for path in FILES
-        for name in ours(imports_of(path))
-        if name.split(".")[0] not in allowed[path.relative_to(ROOT).parts[0]]
+        f"{module} imports {base}"
+        for module in HOUSE.trees
+        for base, _ in HOUSE.imports(module)
+        if base.split(".")[0] not in allowed[module.split(".")[0]]
     ]
     assert wrong == []
 
 
-def test_there_is_no_circle():
+def test_no_file_is_part_of_a_circle():
     graph = {
-        module_of(path): ours(imports_of(path)) & {module_of(p) for p in FILES} for path in FILES
+        module: {HOUSE.home(base, name) for base, name in HOUSE.imports(module)} - {module}
+        for module in HOUSE.trees
+        if module not in HOUSE.doors
     }
-    done, stack = set(), []
+    assert circle_in(graph) is None
 
-    def visit(module):
-        if module in stack:
-            pytest.fail("circle: " + " -> ".join([*stack[stack.index(module) :], module]))
-        if module not in done:
-            stack.append(module)
-            for other in sorted(graph[module]):
-                visit(other)
-            stack.pop()
-            done.add(module)
 
-    for module in sorted(graph):
-        visit(module)
+def test_no_room_is_part_of_a_circle():
+    graph = {}
+    for module in HOUSE.trees:
+        rooms = {room_of(base) for base, _ in HOUSE.imports(module)}
+        graph.setdefault(room_of(module), set()).update(rooms - {room_of(module)})
+    assert circle_in(graph) is None
+    assert circle_in({"a": {"b"}, "b": {"c"}, "c": {"a"}}) == ["a", "b", "c", "a"]
+
+
+def test_no_class_name_is_defined_twice():
+    homes = {}
+    for module, tree in HOUSE.trees.items():
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes.setdefault(node.name, []).append(module)
+    assert {name: found for name, found in homes.items() if len(found) > 1} == {}
+
+
+def test_every_source_file_has_a_test_of_its_name():
+    assert HOUSE.without_test == []
 
 
 def test_no_file_but_those_that_are_launched_names_an_engine():
     wrong = [
-        f"{name_of(path)} imports {name}"
-        for path in FILES
-        if name_of(path) not in LAUNCHED
-        for name in imports_of(path)
-        if name.split(".")[0] in ENGINE_MODULES
+        f"{module} imports {name}"
+        for module in HOUSE.trees
+        if not is_launched(module)
+        for name in foreign_imports(module)
+        if name in ENGINE_MODULES
     ]
     assert wrong == []
 
 
 def test_the_studys_own_process_imports_no_engine():
     modules = [
-        module_of(path)
-        for path in FILES
-        if name_of(path) not in LAUNCHED and not path.name.startswith("__")
+        module
+        for module in HOUSE.trees
+        if not is_launched(module)
+        and not module.endswith("__main__")
+        and not ELSEWHERE & set(foreign_imports(module))
     ]
-    hub = [module for module in modules if module.endswith("tournament.example")]
+    assert len(modules) > 100
     code = (
         "import importlib, sys\n"
-        f"for name in {sorted(set(modules) - set(hub))!r}: importlib.import_module(name)\n"
-        f"found = {sorted(ENGINE_MODULES)!r}\n"
-        "found = [name for name in found if name in sys.modules]\n"
+        f"for name in {modules!r}: importlib.import_module(name)\n"
+        f"found = [name for name in {sorted(ENGINE_MODULES)!r} if name in sys.modules]\n"
         "assert not found, found\n"
     )
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, cwd=ROOT)
@@ -114,9 +214,9 @@ def test_the_studys_own_process_imports_no_engine():
 def test_optuna_is_used_by_its_public_names_only():
     private = re.compile(r"optuna(?:\.\w+)*\.(_\w+)|\bstudy\._|\btrial\._(?!suggest)")
     wrong = [
-        f"{name_of(path)}:{number}: {line.strip()}"
-        for path in FILES
-        for number, line in enumerate(path.read_text().splitlines(), 1)
+        f"{module}:{number}: {line.strip()}"
+        for module in HOUSE.trees
+        for number, line in enumerate(source(module).splitlines(), 1)
         if private.search(line.split("#")[0])
     ]
     assert wrong == []
@@ -125,31 +225,24 @@ def test_optuna_is_used_by_its_public_names_only():
 def test_nothing_is_called_manager_helper_or_utils():
     bad = re.compile(r"manager|helper|\butils?\b|_utils?\b", re.IGNORECASE)
     names = [
-        f"{name_of(path)}: {node.name}"
-        for path in FILES
-        for node in ast.walk(ast.parse(path.read_text()))
+        f"{module}: {node.name}"
+        for module, tree in HOUSE.trees.items()
+        for node in ast.walk(tree)
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and bad.search(node.name)
     ]
-    assert names + [name_of(path) for path in FILES if bad.search(path.stem)] == []
+    assert names + [module for module in HOUSE.trees if bad.search(module)] == []
 
 
-def test_what_was_not_measured_is_absent():
-    sentinel = re.compile(r"\b999(?:\.0)?\b")
-    wrong = [name_of(path) for path in FILES if sentinel.search(path.read_text())]
-    assert wrong == []
-
-
-def test_nothing_is_left_to_do():
-    unfinished = re.compile("|".join(("TO" + "DO", "FIX" + "ME", "XX" + "X")))
-    wrong = [name_of(path) for path in FILES if unfinished.search(path.read_text())]
-    assert wrong == []
+@pytest.mark.parametrize("word", ["999(?:\\.0)?", "TO" + "DO", "FIX" + "ME", "XX" + "X"])
+def test_no_stand_in_for_a_measurement_and_nothing_left_to_do(word):
+    assert [m for m in HOUSE.trees if re.search(rf"\b{word}\b", source(m))] == []
 
 
 def test_every_public_function_says_what_it_does():
     silent = [
-        f"{name_of(path)}: {node.name}"
-        for path in FILES
-        for node in ast.parse(path.read_text()).body
+        f"{module}: {node.name}"
+        for module, tree in HOUSE.trees.items()
+        for node in tree.body
         if isinstance(node, ast.ClassDef | ast.FunctionDef)
         and not node.name.startswith("_")
         and not ast.get_docstring(node)
@@ -170,3 +263,17 @@ def test_the_first_two_blocks_of_the_readme_are_one_command_line_each():
     assert [block.count("\n") for block in blocks[:2]] == [1, 1]
     assert "study.run" in blocks[0]
     assert "pytest" in blocks[1]
+
+
+def test_the_map_for_contributors_names_every_room_and_no_other():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    mapped = {name.rstrip("/") for name in re.findall(r"^\| `([\w/]+/)` \|", text, re.M)}
+    rooms = {"/".join(door.split(".")[:2]) for door in HOUSE.doors}
+    assert mapped == rooms
+
+
+def test_every_path_that_contributors_are_sent_to_is_there():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    named = re.findall(r"`((?:study|objectives|storage|tests|docs|\.ci)/[\w./-]+)`", text)
+    assert len(named) > 20
+    assert [path for path in named if not (ROOT / path).exists()] == []
