@@ -225,7 +225,7 @@ class TestAnExceptionThatReportsAnother:
             "ray.exceptions.ActorUnavailableError: gone",
             "ray.exceptions.WorkerCrashedError: gone",
             "asyncio.exceptions.CancelledError: by a scope",
-            "AsyncEngineDeadError: Background loop has errored already.",
+            "RuntimeError: Background loop has errored already.",
             "RuntimeError: Executor failed.",
             "RuntimeError: Connection closed",
             "RuntimeError: Connection reset by a peer",

@@ -14,6 +14,7 @@ from objectives.diagnosis.rules import (
     HOST,
     OUT_OF_DEVICE_MEMORY,
     OUT_OF_DEVICE_MEMORY_HINTS,
+    QUIET_LEVELS,
     REFUSALS,
     SIZES,
     Rank,
@@ -343,8 +344,23 @@ HOST_LINES = (
 """A line for every rule of the host, and a neighbour that says something else, if there is any."""
 
 
+MORE_HOST_LINES = (
+    "error: box: task 0: Out Of Memory, so the step ends",
+    "ImportError: /x/y.so: error code 12 (Cannot allocate memory)",
+    "mmap failed: Cannot allocate memory (12)",
+    "MemoryError",
+    "numpy.core._exceptions.MemoryError: Unable to allocate 9.00 GiB",
+    "a process died due to signal 9, memory is short",
+    "g++: fatal error: Killed signal 9",
+    "maybe the OOM killer came",
+    "systemd-oomd has killed vllm.service",
+    "killed by the kernel's OOM handler",
+)
+"""Other wordings that the same rules know."""
+
+
 class TestTheHost:
-    @pytest.mark.parametrize("line", [line for line, _ in HOST_LINES])
+    @pytest.mark.parametrize("line", [*(line for line, _ in HOST_LINES), *MORE_HOST_LINES])
     def test_is_out_of_memory_in_the_words_of_many(self, line):
         assert first(line).cause == "host_oom"
 
@@ -456,7 +472,11 @@ def test_every_rule_names_a_cause_and_hints_in_lower_case():
         assert all(hint and hint == hint.lower() for hint in rule.hints)
 
 
-@pytest.mark.parametrize("line", [line for line, _ in HOST_LINES])
+def test_a_level_up_to_a_warning_makes_light_of_a_line():
+    assert {"DEBUG", "INFO", "WARNING"} == QUIET_LEVELS
+
+
+@pytest.mark.parametrize("line", [*(line for line, _ in HOST_LINES), *MORE_HOST_LINES])
 def test_no_line_that_a_rule_knows_is_passed_over_unread(line):
     assert wanted_of_a_start(line)
     assert wanted_of_a_server(line)

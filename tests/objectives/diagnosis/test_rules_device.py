@@ -35,11 +35,16 @@ FAULTS = (
     ("HW Exception by GPU node-1 (Agent handle: 0x1) reason: GPU Hang", "no HW exception so far"),
     ("RuntimeError: CUDA error: invalid argument", "ValueError: error: invalid argument"),
     ("NVRM: Xid (PCI:0000:01:00): 31, pid=812, name=python3, Ch 8", "Xid 31 explained"),
+    ("cuDNN error: CUDNN_STATUS_MAPPING_ERROR", None),
+    ("cusolver error: CUSOLVER_STATUS_INTERNAL_ERROR", None),
+    ("CUDA error: HIPBLAS_STATUS_NOT_INITIALIZED", None),
+    ("CUDA error: CUBLAS_STATUS_INVALID_VALUE", None),
 )
 DEVICE_FAULTS = (
     ("NVRM: Xid (PCI:0000:01:00): 79, pid=812, GPU has fallen off the bus.", "xid: none"),
     ("CUDA error: uncorrectable ECC error encountered", "volatile ECC errors: 0"),
     ("NVMLError: GPU is lost", "GPU is there"),
+    ("error: GPU has fallen off the bus", None),
 )
 CARDS = (
     ("CUDA error: no kernel image is available for execution on the device", "no kernel images"),
@@ -112,6 +117,7 @@ STARTS = (
     ("CUDA error: invalid device ordinal", None),
     ("pynvml.NVMLError_LibRmVersionMismatch: RM has detected an NVML/RM", "nvml: 13.580"),
     ("NVMLError: NVML Shared Library Not Found", None),
+    ("Failed to initialize NVML: Driver/library version mismatch", None),
     (
         "ImportError: libcuda.so.1: cannot open shared object file: No such file",
         "ImportError('libcuda.so.1: cannot open shared object file')",
