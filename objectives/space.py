@@ -1,9 +1,8 @@
-"""What may vary, and one complete setting of both servers.
+"""What may vary.
 
 A `SearchSpace` is a tuple of `Parameter`s, each bound to one place of one server: a command-line
-option, an environment variable, the model, or the device. A `Candidate` is what a point of the
-space means once it is laid over the fixed settings; it alone knows how to render itself as a
-command line, so what is measured and what is installed later cannot differ.
+option, an environment variable, the model, or the device. What a point of the space means for the
+servers is a `Candidate`.
 """
 
 from __future__ import annotations

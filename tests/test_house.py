@@ -182,6 +182,29 @@ def test_every_source_file_has_a_test_of_its_name():
     assert HOUSE.without_test == []
 
 
+REASONS = {
+    "objectives.device.cpu": "one file a kind of device",
+    "objectives.device.numa": "arithmetic; whoever touches the machine computes little",
+    "objectives.diagnosis.line_reader": "a line's frame, apart from what lines together mean",
+    "objectives.diagnosis.rules_device": "a table of rules; one file a part of the machine",
+    "objectives.diagnosis.rules_start": "a table of rules; one file a part of the machine",
+    "objectives.measurement.doubts": "pure rules, one a reason to doubt a figure",
+    "objectives.models.quantization": "a table of methods, which grows by vLLM's versions",
+    "objectives.servers.guard": "launched by path, and imports nothing, to start at once",
+    "objectives.trial.conclusion": "pure: what a trial's figures are worth",
+    "objectives.workers.whisper_recogniser": "the part of the server that engines differ in",
+    "study.config.reference": "writes docs, and is read by nobody who runs a study",
+    "study.samplers.bayesian.surrogate": "the model, apart from what is chosen with it",
+    "study.search.stopping": "pure: when the loop ends",
+}
+"""Files that only one neighbour uses, and why they are not part of it."""
+
+
+def test_a_file_that_only_one_neighbour_uses_has_a_reason_of_its_own():
+    assert set(HOUSE.halves) == set(REASONS)
+    assert len(HOUSE.halves) < 0.1 * len(set(HOUSE.trees) - HOUSE.doors)
+
+
 def test_no_file_but_those_that_are_launched_names_an_engine():
     wrong = [
         f"{module} imports {name}"

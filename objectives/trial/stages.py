@@ -224,8 +224,8 @@ class TrialStages:
         """Seconds that a start may take: its own limit, or what is left of the trial's."""
         self._check_budget()
         limit_s = self.bench.trial_timeout_s
-        # A tenth more than is left, so that a start that runs out of time finds the budget exceeded
-        # and is reported as that, not as a server that was too slow.
+        # A tenth of a second more than is left: a start that runs out of time then finds the
+        # budget exceeded and is reported as that, not as a server that was too slow.
         return most_s if limit_s is None else min(most_s, limit_s - self.watch.elapsed_s + 0.1)
 
     def _check_budget(self) -> None:

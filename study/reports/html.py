@@ -15,8 +15,15 @@ from string import Template
 from matplotlib.figure import Figure
 
 from study.reports.infeasible_map import letters, map_figure
-from study.reports.inline_svg import inline_svg, variables
-from study.reports.plots import fitness_figure, front_figure, memory_figure, memory_trials, pairs
+from study.reports.palette import variables
+from study.reports.plots import (
+    fitness_figure,
+    front_figure,
+    inline_svg,
+    memory_figure,
+    memory_trials,
+    pairs,
+)
 from study.results import (
     DEVICE_WORDS,
     SCENARIOS,

@@ -63,3 +63,8 @@ def tenants(names: Sequence[str]) -> dict[str, Role]:
     """A fill for each tenant: the tuned ones always the same, what is nobody's in grey."""
     neighbours = [name for name in names if name not in {"vllm", "whisper", "other"}]
     return {"vllm": FILLS[0], "whisper": FILLS[1], "other": REST, **fills(neighbours, first=2)}
+
+
+def variables(*, dark: bool) -> str:
+    """The palette as CSS variables."""
+    return " ".join(f"--{role.name}: {role.dark if dark else role.light};" for role in ROLES)

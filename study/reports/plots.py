@@ -5,13 +5,17 @@ no browser, writes the same file for the same study, and its SVG takes the page'
 dashboard and the notebook show interactive figures, which are Plotly's (`interactive.py`), the
 only kind the dashboard keeps.
 
-Every function here takes findings and returns a `Figure`; `save` writes one by its file's suffix.
+Every function that is named after a figure takes findings and returns a `Figure`; `save` writes
+one by its file's suffix, `inline_svg` as an element of a page.
 """
 
 from __future__ import annotations
 
+import io
 import itertools
+import re
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -22,7 +26,18 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from objectives.errors import UsageError
-from study.reports.palette import BASELINE, FRONT, GRID, INK, MUTED, OTHER, PAPER, Role, tenants
+from study.reports.palette import (
+    BASELINE,
+    FRONT,
+    GRID,
+    INK,
+    MUTED,
+    OTHER,
+    PAPER,
+    ROLES,
+    Role,
+    tenants,
+)
 from study.results import GIB, Findings, MeasuredPoint, TrialRecord, choice, label, spread
 
 STYLE: dict[Any, Any] = {
@@ -43,6 +58,13 @@ STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "savefig.dpi": 160,
 }
+_SIZE = re.compile(r'viewBox="([^"]*)"')
+_BODY = re.compile(r"<svg[^>]*>(.*)</svg>", re.DOTALL)
+_METADATA = re.compile(r"\s*<metadata>.*?</metadata>", re.DOTALL)
+_IDENTIFIER = re.compile(r'(\bid="|href="#|url\(#)')
+_STYLESHEET = re.compile(r"<defs>\s*<style.*?</style>\s*</defs>", re.DOTALL)
+_FAMILY = re.compile(r"font-family: [^;\"]*")
+_BLANKS = re.compile(r"\s+")
 WIDTH_IN = 5.4
 LABELS = 16
 """A longer front carries the numbers of its picks only."""
@@ -315,3 +337,39 @@ def title(findings: Findings) -> str:
     """What a picture that travels alone must say about where it comes from, a line or two."""
     where = " · ".join([findings.study, str(findings.device.get("name", ""))]).removesuffix(" · ")
     return f"{where}\n{findings.caveat}" if findings.caveat else where
+
+
+def inline_svg(figure: Figure, *, name: str, words: str) -> str:
+    """The figure as an `<svg>` element: in the page's colours, with words for a screen reader.
+
+    Matplotlib writes a whole document with fixed colours. Its head is cut off, each colour of the
+    palette becomes a CSS variable, so the same picture is right on light and on dark paper, and
+    its identifiers get a prefix, so several pictures can stand in one page.
+
+    Args:
+        figure: Drawn in the palette's light colours.
+        name: A word for it, unique in the page.
+        words: What it shows, for a screen reader.
+    """
+    text = _written(figure, salt=name)
+    box, body = _SIZE.search(text), _BODY.search(text)
+    assert box is not None and body is not None, "matplotlib wrote no SVG"
+    drawn = _STYLESHEET.sub("", _METADATA.sub("", body[1]))
+    drawn = _IDENTIFIER.sub(rf"\g<1>{name}-", drawn)
+    drawn = _BLANKS.sub(" ", _FAMILY.sub("font-family: var(--font)", drawn))
+    for role in ROLES:
+        drawn = drawn.replace(role.light, f"var(--{role.name})")
+    title = f"{name}-title"
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        f'viewBox="{box[1]}" role="img" aria-labelledby="{title}" class="drawing">'
+        f'<title id="{title}">{escape(words)}</title>{drawn}</svg>'
+    )
+
+
+def _written(figure: Figure, *, salt: str) -> str:
+    """The SVG document; the same figure gives the same text."""
+    buffer = io.StringIO()
+    with mpl.rc_context({**STYLE, "svg.hashsalt": salt}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()

@@ -126,6 +126,21 @@ class House:
         )  # fmt: skip
 
     @property
+    def halves(self) -> list[str]:
+        """Files that one file of their own folder uses and nobody else, not even through a door:
+        the other half of that file, unless they have a reason of their own."""
+        return [
+            module for module in self.one_importer
+            if {self._package(user) for user in self.importers[module] - {module}}
+            == {self._package(module)} and module not in self._offered
+        ]  # fmt: skip
+
+    @cached_property
+    def _offered(self) -> set[str]:
+        """Files of which a door hands something on."""
+        return {self.home(base, name) for door in self.doors for base, name in self.imports(door)}
+
+    @property
     def defined_twice(self) -> list[str]:
         """Public classes and functions of one name in several files."""
         homes = defaultdict(set)
@@ -157,12 +172,13 @@ class House:
         files = len(self.trees) - len(self.doors)
         lines = sum(len(self.path(m).read_text().splitlines()) for m in self.trees)
         tests = list((self.root / "tests").rglob("test_*.py"))
-        alone = self.one_importer
+        alone, halves = self.one_importer, self.halves
         return {
             "source files, doors left out": f"{files}",
             "folders": f"{len(self.folders)}",
             "most files in a folder": f"{self.folders[largest]} ({largest})",
             "files with one importer": f"{len(alone)} ({100 * len(alone) / files:.0f} %)",
+            "of these halves of another file": f"{len(halves)} ({100 * len(halves) / files:.0f} %)",
             "source lines": f"{lines:,}",
             "functions": f"{len(lengths):,}",
             "function lines: median, p90, max": f"{statistics.median(lengths):.0f}, "
@@ -233,7 +249,7 @@ def _print(tables: Mapping[str, Mapping[str, str]]) -> None:
 
 
 def _name(house: House) -> None:
-    for what in ("one_importer", "defined_twice", "without_test"):
+    for what in ("one_importer", "halves", "defined_twice", "without_test"):
         print(f"\n{what}: {', '.join(getattr(house, what)) or 'none'}")
 
 

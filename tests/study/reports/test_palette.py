@@ -16,6 +16,7 @@ from study.reports.palette import (
     ROLES,
     fills,
     tenants,
+    variables,
 )
 
 
@@ -58,3 +59,8 @@ def test_a_tuned_tenant_always_has_the_same_colour():
 def test_after_the_last_fill_comes_the_first_again():
     names = [str(n) for n in range(len(FILLS) + 1)]
     assert fills(names)[names[-1]] is FILLS[0]
+
+
+def test_every_colour_has_a_variable_on_both_papers():
+    for dark in (False, True):
+        assert all(f"--{role.name}:" in variables(dark=dark) for role in ROLES)

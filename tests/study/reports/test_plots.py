@@ -1,5 +1,8 @@
 """Still pictures of a study."""
 
+import re
+from xml.etree import ElementTree
+
 import pytest
 from matplotlib.colors import to_hex
 
@@ -8,6 +11,7 @@ from study.reports.palette import BASELINE, FRONT, OTHER
 from study.reports.plots import (
     fitness_figure,
     front_figure,
+    inline_svg,
     memory_figure,
     memory_trials,
     pairs,
@@ -109,3 +113,31 @@ def test_an_unknown_suffix_is_refused_in_one_line(findings, tmp_path):
 
 def test_a_picture_that_travels_alone_says_that_weights_were_dummy():
     assert "Dummy weights" in title(read_study(studies.empty_study(weights="dummy"), ""))
+
+
+@pytest.fixture(scope="module")
+def svg():
+    figure = fitness_figure(read_study(studies.whole_study(), ""))
+    return inline_svg(figure, name="fitness", words="Rising < 1 & more")
+
+
+def test_it_is_well_formed(svg):
+    assert ElementTree.fromstring(svg).tag.endswith("svg")
+
+
+def test_it_is_told_to_those_who_cannot_see_it(svg):
+    assert 'role="img" aria-labelledby="fitness-title"' in svg
+    assert '<title id="fitness-title">Rising &lt; 1 &amp; more</title>' in svg
+
+
+def test_colours_are_the_pages(svg):
+    assert not re.findall(r"#[0-9a-f]{6}\b", svg)
+    assert "var(--front)" in svg
+
+
+def test_identifiers_cannot_clash_with_another_pictures(svg):
+    identifiers = re.findall(r'\bid="([^"]+)"', svg)
+    assert identifiers
+    assert all(name.startswith("fitness-") for name in identifiers)
+    referred = re.findall(r'(?:href="#|url\(#)([^")]+)', svg)
+    assert set(referred) <= set(identifiers)
