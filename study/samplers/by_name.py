@@ -17,13 +17,9 @@ from objectives.errors import UsageError
 from objectives.space import SearchSpace
 from study.samplers.bayesian import ChooserOptions, ModelChooser, Prior
 from study.samplers.choosers import (
-    POPULATION,
     GridChooser,
-    HaltonChooser,
-    Mirror,
     RandomChooser,
     SamplerChooser,
-    make_nsga,
 )
 from study.samplers.legacy_fitness import fitness_of
 from study.samplers.point_sampler import PointSampler
@@ -125,20 +121,6 @@ def _tpe(space: SearchSpace, seed: int | None, *, n_startup_trials: int = 10) ->
     return SamplerChooser(make)
 
 
-def _nsgaii(space: SearchSpace, seed: int | None, *, population_size: int = POPULATION) -> Chooser:
-    return SamplerChooser(
-        lambda own: make_nsga(False, seed=own, population_size=population_size),
-        known_as=Mirror(space),
-    )
-
-
-def _nsgaiii(space: SearchSpace, seed: int | None, *, population_size: int = POPULATION) -> Chooser:
-    return SamplerChooser(
-        lambda own: make_nsga(True, seed=own, population_size=population_size),
-        known_as=Mirror(space),
-    )
-
-
 def _grid(space: SearchSpace, seed: int | None) -> Chooser:
     return GridChooser(space)
 
@@ -147,20 +129,13 @@ def _random(space: SearchSpace, seed: int | None) -> Chooser:
     return RandomChooser()
 
 
-def _qmc(space: SearchSpace, seed: int | None) -> Chooser:
-    return HaltonChooser(space, seed)
-
-
 NAMES: Mapping[str, Make] = {
     "auto": _auto,
     "tournament": _tournament,
     "tpe": _tpe,
-    "nsgaii": _nsgaii,
-    "nsgaiii": _nsgaiii,
     "gp": _gp,
     "grid": _grid,
     "random": _random,
-    "qmc": _qmc,
 }
 """What a study may ask for, and who makes it."""
 

@@ -81,7 +81,7 @@ def test_what_was_recorded_as_infeasible_is_pruned_with_its_cause(box, capsys):
     assert all(trial["constraints"] == {"kv_cache_gib": 0.79} for trial in pruned)
 
 
-@pytest.mark.parametrize("sampler", ["auto", "tournament", "tpe", "nsgaii", "random", "grid"])
+@pytest.mark.parametrize("sampler", ["auto", "tournament", "tpe", "gp", "random", "grid"])
 def test_every_sampler_runs_on_a_replay(box, capsys, sampler):
     report = run([*box, "--sampler", sampler, "--trials", "6"], capsys)
     assert report["front"]

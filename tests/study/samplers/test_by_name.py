@@ -130,9 +130,10 @@ def _conditional_figures(params):
     return (100.0 / params.get("threads", 16), 900 - 500 * params["vllm_memory_util"], 3.0)
 
 
-def test_an_unknown_name_is_refused_with_those_that_are_known():
-    with pytest.raises(UsageError, match="found 'cma', allowed: auto, tournament, tpe"):
-        make_sampler("cma", space=SPACE)
+@pytest.mark.parametrize("name", ["cma", "qmc", "nsgaii"])
+def test_an_unknown_name_is_refused_with_those_that_are_known(name):
+    with pytest.raises(UsageError, match=f"found '{name}', allowed: auto, tournament, tpe, gp"):
+        make_sampler(name, space=SPACE)
 
 
 def test_an_unknown_option_is_refused():
