@@ -15,7 +15,7 @@ from optuna.samplers import BaseSampler, TPESampler
 
 from objectives.errors import UsageError
 from objectives.space import SearchSpace
-from study.samplers.bayesian import ChooserOptions, ModelChooser, Prior
+from study.samplers.bayesian import ModelChooser
 from study.samplers.choosers import (
     GridChooser,
     RandomChooser,
@@ -23,24 +23,9 @@ from study.samplers.choosers import (
 )
 from study.samplers.legacy_fitness import fitness_of
 from study.samplers.point_sampler import PointSampler
-from study.samplers.predictions import (
-    PointPrediction,
-    Predict,
-    SpaceExhaustedError,
-    infeasible_points,
-)
+from study.samplers.predictions import Predict
 from study.samplers.sampling_context import Chooser
 from study.samplers.tournament import TournamentSampler
-
-__all__ = [
-    "NAMES",
-    "PointPrediction",
-    "PointSampler",
-    "Predict",
-    "SpaceExhaustedError",
-    "infeasible_points",
-    "make_sampler",
-]
 
 
 class TournamentChooser(SamplerChooser):
@@ -62,22 +47,13 @@ class TournamentChooser(SamplerChooser):
 Make = Callable[..., Chooser]
 
 
-def _auto(
-    space: SearchSpace, seed: int | None, *, exploration_weight: float = 1.0, design: int = 3
-) -> Chooser:
-    return ModelChooser(space, ChooserOptions(exploration_weight=exploration_weight, design=design))
+def _auto(space: SearchSpace, seed: int | None, *, design: int = 3) -> Chooser:
+    return ModelChooser(space, design=design)
 
 
 def _gp(space: SearchSpace, seed: int | None, *, n_startup_trials: int = 10) -> Chooser:
     """The same model as a textbook has it: a random start, and nothing known beforehand."""
-    settings = ChooserOptions(
-        design=n_startup_trials,
-        random_design=True,
-        near_enough=1.0,
-        informed=False,
-        prior=Prior(),
-    )
-    return ModelChooser(space, settings)
+    return ModelChooser(space, design=n_startup_trials, informed=False)
 
 
 def _tournament(

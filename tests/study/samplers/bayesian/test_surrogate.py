@@ -5,11 +5,11 @@ import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from study.samplers.bayesian.gaussian_process import Prior
+from objectives.space import SearchSpace
 from study.samplers.bayesian.surrogate import DOUBTFUL, MODEL_LIMIT, Surrogate, spread
 from study.samplers.encoding import Encoding
 from study.samplers.predictions import PointPrediction
-from tests.study.fifteen import ENDLESS, SPACE
+from tests.study.fifteen import ENDLESS, SPACE, UTILISATIONS, parameter
 from tests.study.samplers.test_sampling_context import ask
 
 NAMES = ("stt_latency_ms", "concurrent_capacity")
@@ -35,7 +35,7 @@ def add(study, params, values=None, *, space=SPACE, constraints=None):
 
 
 def learned(study, context, *, space=SPACE, **options):
-    surrogate = Surrogate(Encoding(space), study, Prior(), **options)
+    surrogate = Surrogate(Encoding(space), study, **options)
     surrogate.seen.update(context.history)
     return surrogate
 
@@ -86,6 +86,26 @@ class TestBeliefs:
         latency, _ = learned(study, context).posteriors(context, left, Encoding(SPACE).rows(left))
         truth = [true_values(point)[0] for point in left]
         assert latency.centre == pytest.approx(truth, rel=0.25)
+
+    def test_know_that_no_more_requests_run_than_the_limit_allows(self, study):
+        space = SearchSpace(
+            (
+                parameter(
+                    "vllm_memory_util", "vllm.args.gpu-memory-utilization", choices=UTILISATIONS
+                ),
+                parameter("seqs", "vllm.args.max-num-seqs", choices=(2, 4, 8, 16)),
+            )
+        )
+        room = {0.40: 3.0, 0.45: 5.0, 0.50: 7.0, 0.55: 9.0, 0.60: 11.0}
+        points = space.points() or []
+        for point in points[1::3]:
+            capacity = min(point["seqs"], room[point["vllm_memory_util"]])
+            add(study, point, [1.0, float(capacity)], space=space)
+        context, rows = ask(study, space=space), Encoding(space).rows(points)
+        _, capacity = learned(study, context, space=space).posteriors(context, points, rows)
+        truth = [min(point["seqs"], room[point["vllm_memory_util"]]) for point in points]
+        assert (-capacity.centre <= [point["seqs"] for point in points]).all()
+        assert -capacity.centre == pytest.approx(truth, rel=0.4)
 
     def test_of_values_around_zero_are_normal(self, study):
         for value, point in zip((0.0, 1.0, 2.0), POINTS, strict=False):
