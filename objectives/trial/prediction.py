@@ -10,21 +10,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from objectives.candidate import Candidate, ServerSettings
-from objectives.constraints import GIB
-from objectives.device import DeviceKind, DeviceState
+from objectives.device import DeviceState
 from objectives.memory import (
+    NOTHING,
     Calibration,
+    DeviceMemory,
     Estimate,
     Prediction,
+    ServerModel,
+    WhisperModel,
     predict_vllm,
-    whisper_bytes,
-    whisper_key,
 )
 from objectives.models import ModelShape, UnsupportedShapeError
 from objectives.servers import Command, Hold, Neighbour
-from objectives.space import Scalar
 from objectives.trial.bench import Bench
-from objectives.vllm import StartupFacts, VllmSettings
+from objectives.units import GIB, DeviceKind, Scalar
+from objectives.vllm import StartupFacts, VllmRules, VllmSettings
 
 LATEST_VLLM = "0.32.0"
 """Whose rules hold where no engine is there to be asked."""
@@ -84,6 +85,42 @@ class PredictionInputs:
             headroom_bytes=bench.headroom_bytes,
         )
 
+    def server(self, candidate: Candidate, total_bytes: int) -> ServerModel:
+        """A candidate's vLLM, on a device of so many bytes.
+
+        Raises:
+            UnsupportedShapeError: The model's shape, or a number among the options, is not known.
+        """
+        if self.shape is None:
+            raise UnsupportedShapeError(str(self.shape_missing))
+        rules = VllmRules(self.vllm_version, self.device_kind)
+        args, env = candidate.vllm.args, candidate.vllm.env
+        return ServerModel(
+            shape=self.shape,
+            settings=VllmSettings.from_args(args, rules, device_total_bytes=total_bytes, env=env),
+            rules=rules,
+            name=self.model,
+            device=self.device_uuid,
+            weights_bytes=self.weights_bytes,
+        )
+
+    def memory(self, state: DeviceState, total_bytes: int, whisper: Estimate) -> DeviceMemory:
+        """The device as vLLM will find it, from a reading before neighbours of ours are started.
+
+        Neighbours that we start and whose size is unknown are not taken off what is free: the
+        candidate gets the benefit of the doubt, and the launch decides.
+        """
+        coming = sum(n.bytes_ for n in self.neighbours if isinstance(n, Hold))
+        unknown = any(isinstance(neighbour, Command) for neighbour in self.neighbours)
+        return DeviceMemory(
+            total_bytes=total_bytes,
+            free_bytes=state.free_bytes - coming,
+            whisper=whisper,
+            headroom_bytes=self.headroom_bytes,
+            total_margin_bytes=int(_TOTAL_MARGIN[self.device_kind] * total_bytes),
+            free_margin_bytes=GIB if unknown else GIB // 8,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class CandidatePrediction:
@@ -91,7 +128,7 @@ class CandidatePrediction:
 
     Attributes:
         inputs: What predictions of the study have in common.
-        settings: What of vLLM's options decides its memory; None where that is not known.
+        server: What vLLM's memory depends on; None where that is not known.
         vllm: Of vLLM; None where nothing can be predicted.
         whisper: What Whisper will hold on the device; None if it runs elsewhere or is unknown.
         whisper_key: The name under which its peak is remembered.
@@ -101,7 +138,7 @@ class CandidatePrediction:
     """
 
     inputs: PredictionInputs
-    settings: VllmSettings | None
+    server: ServerModel | None
     vllm: Prediction | None
     whisper: Estimate | None
     whisper_key: str | None
@@ -137,7 +174,7 @@ class CandidatePrediction:
     @property
     def max_num_seqs(self) -> int | None:
         """The engine's limit of requests at once."""
-        return None if self.settings is None else self.settings.max_num_seqs
+        return None if self.server is None else self.server.settings.max_num_seqs
 
     def to_dict(self) -> dict[str, object]:
         """The prediction as it is kept with a trial."""
@@ -162,7 +199,7 @@ class CandidatePrediction:
         if self.vllm is None or started.available_kv_bytes is None:
             return None
         footprint = self.vllm.footprint
-        if footprint.weights.source != "calibrated" or self.settings is None:
+        if footprint.parts.weights.source != "calibrated":
             return None
         margin = self.vllm.margins["kv_cache_gib"] + _PRINTED_GIB
         off_gib = (started.available_kv_bytes - footprint.available_bytes) / GIB
@@ -175,20 +212,14 @@ class CandidatePrediction:
 
     def learn(self, known: Calibration, started: StartupFacts) -> Calibration:
         """What is known, and what vLLM's start taught."""
-        inputs = self.inputs
-        if inputs.shape is None or self.settings is None:
+        if self.server is None:
             return known
+        seen = self._total_seen(started) if self.moved(started) else None
         return known.learn(
-            self.settings,
+            self.server,
             started,
-            inputs.shape,
-            version=inputs.vllm_version,
-            model=inputs.model,
-            device=inputs.device_uuid,
-            device_kind=inputs.device_kind,
-            total_bytes=(self._total_seen(started) if self.moved(started) else None)
-            or self.total_bytes,
-            charged_bytes=0 if self.vllm is None else self.vllm.charged_bytes,
+            total_bytes=seen or self.total_bytes,
+            charged_bytes=0 if self.vllm is None else self.vllm.footprint.charged_bytes,
         )
 
     def learn_whisper(self, known: Calibration, peak_bytes: int) -> Calibration:
@@ -203,9 +234,9 @@ class CandidatePrediction:
         """The device's total as vLLM's log gives it, or as its share lets one compute it."""
         if started.device_total_bytes is not None:
             return started.device_total_bytes
-        if started.requested_bytes is None or self.settings is None:
+        if started.requested_bytes is None or self.server is None:
             return None
-        return round(started.requested_bytes / self.settings.utilization)
+        return round(started.requested_bytes / self.server.settings.utilization)
 
 
 def predict_on_bench(
@@ -228,122 +259,56 @@ def predict_candidate(
     """
     doubts: list[str] = []
     total = state.total_bytes - (state.reserved_bytes or 0)
-    whisper, key = _whisper(candidate.whisper, inputs, calibration, doubts)
-    settings = prediction = None
-    excess: dict[str, float] = {}
-    if inputs.shape is None:
-        doubts.append(f"vLLM's memory was not predicted: {inputs.shape_missing}")
-    else:
-        try:
-            settings = VllmSettings.from_args(
-                candidate.vllm.args,
-                version=inputs.vllm_version,
-                device_total_bytes=total,
-                device_kind=inputs.device_kind,
-                env=candidate.vllm.env,
-            )
-            prediction = _predict(
-                inputs, settings, state, calibration, total=total, whisper=whisper
-            )
-            excess = dict(prediction.excess)
-        except UnsupportedShapeError as error:
-            doubts.append(f"vLLM's memory was not predicted: {error}")
+    speech = _whisper(candidate.whisper, inputs.device_kind)
+    whisper = server = prediction = None
+    try:
+        if speech is not None:
+            whisper = speech.expect(inputs.device_kind, calibration, inputs.device_uuid)
+    except UnsupportedShapeError as error:
+        doubts.append(f"Whisper's memory was not predicted: {error}")
+    try:
+        server = inputs.server(candidate, total)
+        memory = inputs.memory(state, total, whisper or NOTHING)
+        prediction = _predict(server, memory, calibration, whisper_first=inputs.whisper_first)
+    except UnsupportedShapeError as error:
+        doubts.append(f"vLLM's memory was not predicted: {error}")
     return CandidatePrediction(
         inputs=inputs,
-        settings=settings,
+        server=server,
         vllm=prediction,
         whisper=whisper,
-        whisper_key=key,
-        excess=excess,
+        whisper_key=None if speech is None else speech.key,
+        excess={} if prediction is None else dict(prediction.excess),
         doubts=tuple(doubts),
         total_bytes=total,
     )
 
 
 def _predict(
-    inputs: PredictionInputs,
-    settings: VllmSettings,
-    state: DeviceState,
-    calibration: Calibration,
-    *,
-    total: int,
-    whisper: Estimate | None,
+    server: ServerModel, memory: DeviceMemory, calibration: Calibration, *, whisper_first: bool
 ) -> Prediction:
-    assert inputs.shape is not None
-    coming = sum(n.bytes_ for n in inputs.neighbours if isinstance(n, Hold))
-
-    def predict(speech: Estimate | None) -> Prediction:
-        assert inputs.shape is not None
-        return predict_vllm(
-            inputs.shape,
-            settings,
-            device_kind=inputs.device_kind,
-            total_bytes=total,
-            free_bytes=state.free_bytes - coming,
-            version=inputs.vllm_version,
-            calibration=calibration,
-            model=inputs.model,
-            device=inputs.device_uuid,
-            weights_bytes=inputs.weights_bytes,
-            whisper=speech,
-            headroom_bytes=inputs.headroom_bytes,
-            total_margin_bytes=int(_TOTAL_MARGIN[inputs.device_kind] * total),
-            free_margin_bytes=_free_margin(inputs),
-        )
-
-    beside = predict(whisper)
-    if inputs.whisper_first or whisper is None:
+    beside = predict_vllm(server, memory, calibration)
+    if whisper_first:
         return beside
-    alone = predict(None)
-    if alone.certain or not beside.certain or beside.cause != "device_memory":
-        return replace(alone, excess={**alone.excess, **_later(beside)})
-    return beside
+    alone = predict_vllm(server, replace(memory, whisper=NOTHING), calibration)
+    if beside.certain and not alone.certain and beside.cause == "device_memory":
+        return beside
+    # With Whisper there: what concerns the device as a whole.
+    later = {"device_memory_gib": beside.excess["device_memory_gib"]}
+    return replace(alone, excess={**alone.excess, **later})
 
 
-def _later(beside: Prediction) -> dict[str, float]:
-    """Of a prediction with Whisper there: what concerns the device as a whole."""
-    return {"device_memory_gib": beside.excess["device_memory_gib"]}
-
-
-def _free_margin(inputs: PredictionInputs) -> int:
-    """How far the reading of free memory may be wrong by the time vLLM starts.
-
-    Neighbours that we start and whose size is unknown are not taken off what is free: the
-    candidate gets the benefit of the doubt, and the launch decides.
-    """
-    unknown = any(isinstance(neighbour, Command) for neighbour in inputs.neighbours)
-    return GIB if unknown else GIB // 8
-
-
-def _whisper(
-    settings: ServerSettings, inputs: PredictionInputs, calibration: Calibration, doubts: list[str]
-) -> tuple[Estimate | None, str | None]:
-    """What Whisper will hold on the study's device, and the name its peak is remembered by."""
-    if settings.device == "cpu" and inputs.device_kind == "cuda":
-        return None, None
+def _whisper(settings: ServerSettings, device_kind: DeviceKind) -> WhisperModel | None:
+    """The speech model, if it runs on the study's device."""
+    if settings.device == "cpu" and device_kind == "cuda":
+        return None
     dtype = settings.args.get("dtype")
-    beam = _whole(settings.args.get("beam-size"))
-    narrow = settings.args.get("fp16-weights") is True
-    key = whisper_key(
-        settings.model,
+    return WhisperModel(
+        name=settings.model,
         dtype=None if dtype is None else str(dtype),
-        fp16_weights=narrow,
-        beam_size=beam,
+        fp16_weights=settings.args.get("fp16-weights") is True,
+        beam_size=_whole(settings.args.get("beam-size")),
     )
-    try:
-        figure = whisper_bytes(
-            settings.model,
-            device_kind=inputs.device_kind,
-            dtype=None if dtype is None else str(dtype),
-            fp16_weights=narrow,
-            beam_size=beam,
-            calibration=calibration,
-            device=inputs.device_uuid,
-        )
-    except UnsupportedShapeError as error:
-        doubts.append(f"Whisper's memory was not predicted: {error}")
-        return None, key
-    return figure, key
 
 
 def _whole(value: Scalar | None) -> int:

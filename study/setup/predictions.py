@@ -147,8 +147,8 @@ def _expected(
     if load is not None and predicted is not None:
         fitting = capacity(
             load,
-            kv_cache_tokens=predicted.footprint.kv_cache_tokens,
-            block_tokens=predicted.kv.block_tokens,
+            kv_cache_tokens=predicted.footprint.capacity.tokens,
+            block_tokens=predicted.server.kv.block_tokens,
             max_num_seqs=prediction.max_num_seqs,
         )
         figures["concurrent_capacity"] = float(fitting.requests)

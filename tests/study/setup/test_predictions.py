@@ -254,8 +254,8 @@ class TestExpectedFigures:
         known = predict_on_bench(candidate, many, many.device.read(), Calibration()).vllm
         expected = capacity(
             many.profile.llm,
-            kv_cache_tokens=known.footprint.kv_cache_tokens,
-            block_tokens=known.kv.block_tokens,
+            kv_cache_tokens=known.footprint.capacity.tokens,
+            block_tokens=known.server.kv.block_tokens,
         )
         assert expected.requests > 64
         found = predictor(many, Calibration)(POINT).figures["concurrent_capacity"]
