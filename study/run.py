@@ -249,7 +249,6 @@ def _sampler(config: StudyConfig, predict: Predict | None) -> BaseSampler:
         space=config.space,
         seed=wanted.seed,
         predict=predict,
-        objectives=list(config.directions),
         budget=wanted.budget.trials,
         repeats=wanted.budget.repeats,
         **options,

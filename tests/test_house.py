@@ -14,6 +14,7 @@ from tests.paths import ROOT
 
 HOUSE = House(ROOT)
 FILES_A_FOLDER = 12
+ARGUMENTS = 8
 LAUNCHED = "objectives.workers"
 """Run by another interpreter, by path; of this folder only the door is imported."""
 ENGINE_MODULES = {"torch", "vllm", "whisper", "transformers", "tokenizers"}
@@ -189,6 +190,7 @@ REASONS = {
     "objectives.diagnosis.rules_device": "a table of rules; one file a part of the machine",
     "objectives.diagnosis.rules_start": "a table of rules; one file a part of the machine",
     "objectives.measurement.doubts": "pure rules, one a reason to doubt a figure",
+    "objectives.memory.explain": "sentences for people, apart from the arithmetic",
     "objectives.models.quantization": "a table of methods, which grows by vLLM's versions",
     "objectives.servers.guard": "launched by path, and imports nothing, to start at once",
     "objectives.trial.tenants": "who is there; the stages say when",
@@ -283,6 +285,26 @@ def test_nothing_is_called_manager_helper_or_utils():
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and bad.search(node.name)
     ]
     assert names + [module for module in HOUSE.trees if bad.search(module)] == []
+
+
+def arguments_of(function):
+    """How many arguments a function takes, without `self` and `cls`; `**options` are one."""
+    spec = function.args
+    named = [arg.arg for arg in (*spec.posonlyargs, *spec.args, *spec.kwonlyargs)]
+    several = [arg.arg for arg in (spec.vararg, spec.kwarg) if arg]
+    return len([name for name in named if name not in {"self", "cls"}] + several)
+
+
+def test_no_function_takes_more_than_eight_arguments():
+    counts = {
+        f"{module}: {node.name}": arguments_of(node)
+        for module, tree in HOUSE.trees.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    assert {name: count for name, count in counts.items() if count > ARGUMENTS} == {}
+    example = ast.parse("def f(self, a, /, b, *c, d, **e): ...").body[0]
+    assert arguments_of(example) == 5
 
 
 @pytest.mark.parametrize("word", ["999(?:\\.0)?", "TO" + "DO", "FIX" + "ME", "XX" + "X"])

@@ -6,9 +6,10 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from objectives.candidate import ServerSettings
-from objectives.device import DeviceKind, DeviceState
+from objectives.device import DeviceState
 from objectives.evidence import PredictedMemory
 from objectives.memory import Calibration, Estimate, Prediction
+from objectives.units import DeviceKind
 from objectives.vllm import StartupFacts
 
 

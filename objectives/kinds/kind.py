@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from objectives.candidate import ServerSettings
-from objectives.device import Device, DeviceKind
+from objectives.device import Device
 from objectives.diagnosis import DeviceEvidence, Diagnosis, Ended, diagnose
 from objectives.errors import ServingError
 from objectives.kinds.forecast import ServerMemory
 from objectives.load import LoadedServer, Target
 from objectives.servers import Engine, Launch, http_ready
+from objectives.units import DeviceKind
 from objectives.vllm import StartupFacts
 
 

@@ -7,17 +7,25 @@ from pathlib import Path
 from typing import ClassVar
 
 from objectives.candidate import ServerSettings
-from objectives.constraints import GIB
 from objectives.device import Device
 from objectives.errors import WrongDeviceError
 from objectives.evidence import PredictedMemory
 from objectives.kinds.forecast import Forecast, Moment, ServerMemory
 from objectives.kinds.kind import Proof, ServerKind, Up
 from objectives.load import LoadedServer, Target
-from objectives.memory import Calibration, Estimate, Prediction, given, predict_vllm
+from objectives.memory import (
+    NOTHING,
+    Calibration,
+    DeviceMemory,
+    Estimate,
+    ServerModel,
+    given,
+    predict_vllm,
+)
 from objectives.models import ModelShape, UnsupportedShapeError
 from objectives.servers import Launch
-from objectives.vllm import StartupFacts, VllmSettings, lines_of, read_startup
+from objectives.units import GIB
+from objectives.vllm import StartupFacts, VllmRules, VllmSettings, lines_of, read_startup
 
 LATEST_VLLM = "0.32.0"
 """Whose rules hold where no engine is there to be asked."""
@@ -43,14 +51,12 @@ class VllmForecast(Forecast):
     """What is known of a vLLM before its launch.
 
     Attributes:
-        memory: What decides it, beside settings and device.
         moment: The device when it was made.
-        settings: What of the options decides its memory; None where that is not known.
+        server: What its memory depends on; None where that is not known.
     """
 
-    memory: VllmMemory
     moment: Moment
-    settings: VllmSettings | None = None
+    server: ServerModel | None = None
 
     def moved(self, facts: StartupFacts) -> str | None:
         """A sentence if vLLM saw another device total than the forecast did, else None."""
@@ -67,7 +73,7 @@ class VllmForecast(Forecast):
         if self.start is None or facts.available_kv_bytes is None:
             return None
         footprint = self.start.footprint
-        if footprint.weights.source != "calibrated":
+        if footprint.parts.weights.source != "calibrated":
             return None
         margin = self.start.margins["kv_cache_gib"] + _PRINTED_GIB
         off_gib = (facts.available_kv_bytes - footprint.available_bytes) / GIB
@@ -80,52 +86,46 @@ class VllmForecast(Forecast):
 
     def learn(self, known: Calibration, facts: StartupFacts) -> Calibration:
         """What is known, and what vLLM's start taught."""
-        shape = self.memory.shape
-        if shape is None or self.settings is None:
+        if self.server is None:
             return known
+        seen = self._total_seen(facts) if self.moved(facts) else None
         return known.learn(
-            self.settings,
+            self.server,
             facts,
-            shape,
-            version=self.memory.version,
-            model=self.memory.model,
-            device=self.moment.uuid,
-            device_kind=self.moment.kind,
-            total_bytes=(self._total_seen(facts) if self.moved(facts) else None)
-            or self.moment.total_bytes,
-            charged_bytes=0 if self.start is None else self.start.charged_bytes,
+            total_bytes=seen or self.moment.total_bytes,
+            charged_bytes=0 if self.start is None else self.start.footprint.charged_bytes,
         )
 
     def _total_seen(self, facts: StartupFacts) -> int | None:
         """The device's total as vLLM's log gives it, or as its share lets one compute it."""
         if facts.device_total_bytes is not None:
             return facts.device_total_bytes
-        if facts.requested_bytes is None or self.settings is None:
+        if facts.requested_bytes is None or self.server is None:
             return None
-        return round(facts.requested_bytes / self.settings.utilization)
+        return round(facts.requested_bytes / self.server.settings.utilization)
 
     def stored(self) -> PredictedMemory:
         """The forecast as it is kept with a trial."""
         known = replace(super().stored(), total_bytes=self.moment.total_bytes)
         if self.start is None:
             return known
-        footprint = self.start.footprint
+        footprint, parts = self.start.footprint, self.start.footprint.parts
         return replace(
             known,
-            weights_bytes=footprint.weights.value_bytes,
-            activation_bytes=footprint.activation.value_bytes,
-            non_torch_bytes=footprint.non_torch.value_bytes,
-            graph_bytes=footprint.graphs.value_bytes,
-            outside_bytes=footprint.outside.value_bytes,
+            weights_bytes=parts.weights.value_bytes,
+            activation_bytes=parts.activation.value_bytes,
+            non_torch_bytes=parts.non_torch.value_bytes,
+            graph_bytes=parts.graphs.value_bytes,
+            outside_bytes=parts.outside.value_bytes,
             kv_cache_bytes=footprint.kv_cache_bytes,
-            kv_cache_tokens=footprint.kv_cache_tokens,
-            max_concurrency=footprint.max_concurrency,
+            kv_cache_tokens=footprint.capacity.tokens,
+            max_concurrency=footprint.capacity.max_concurrency,
             requested_bytes=footprint.requested_bytes,
             margin_bytes=footprint.margin_bytes,
             fits=self.start.fits,
             certain=self.start.certain,
             cause=self.start.cause,
-            sources={name: part.source for name, part in footprint.parts.items()},
+            sources={name: figure.source for name, figure in footprint.figures.items()},
             excess_gib=dict(self.start.excess),
             margin_gib=dict(self.start.margins),
         )
@@ -153,51 +153,45 @@ class VllmMemory(ServerMemory):
         self, settings: ServerSettings, moment: Moment, *, beside: Estimate | None
     ) -> VllmForecast:
         """Whether it will start, and what its KV cache will be."""
-        unknown = VllmForecast(memory=self, moment=moment)
+        unknown = VllmForecast(moment=moment)
         if self.shape is None:
             return replace(unknown, doubts=(_unpredicted(self.shape_missing),))
-        parsed = None
         try:
-            parsed = VllmSettings.from_args(
-                settings.args,
-                version=self.version,
-                device_total_bytes=moment.total_bytes,
-                device_kind=moment.kind,
-                env=settings.env,
-            )
-            start = self._start(self.shape, parsed, moment, beside)
+            server = self._server(self.shape, settings, moment)
         except UnsupportedShapeError as error:
-            doubt = _unpredicted(error)
-            limit = None if parsed is None else parsed.max_num_seqs
-            return replace(unknown, settings=parsed, max_num_seqs=limit, doubts=(doubt,))
+            return replace(unknown, doubts=(_unpredicted(error),))
+        known = replace(unknown, server=server, max_num_seqs=server.settings.max_num_seqs)
+        try:
+            start = predict_vllm(server, _device_memory(moment, beside), moment.calibration)
+        except UnsupportedShapeError as error:
+            return replace(known, doubts=(_unpredicted(error),))
         footprint = start.footprint
-        return replace(
-            unknown,
-            settings=parsed,
-            start=start,
-            held=given(footprint.requested_bytes + footprint.outside.value_bytes, "its share"),
-            max_num_seqs=parsed.max_num_seqs,
-        )
+        share = footprint.requested_bytes + footprint.parts.outside.value_bytes
+        return replace(known, start=start, held=given(share, "its share"))
 
-    def _start(
-        self, shape: ModelShape, settings: VllmSettings, moment: Moment, beside: Estimate | None
-    ) -> Prediction:
-        return predict_vllm(
-            shape,
-            settings,
-            device_kind=moment.kind,
-            total_bytes=moment.total_bytes,
-            free_bytes=moment.free_bytes,
-            version=self.version,
-            calibration=moment.calibration,
-            model=self.model,
+    def _server(self, shape: ModelShape, settings: ServerSettings, moment: Moment) -> ServerModel:
+        rules = VllmRules(self.version, moment.kind)
+        return ServerModel(
+            shape=shape,
+            settings=VllmSettings.from_args(
+                settings.args, rules, device_total_bytes=moment.total_bytes, env=settings.env
+            ),
+            rules=rules,
+            name=self.model,
             device=moment.uuid,
             weights_bytes=self.weights_bytes,
-            whisper=beside,
-            headroom_bytes=moment.headroom_bytes,
-            total_margin_bytes=int(_TOTAL_MARGIN[moment.kind] * moment.total_bytes),
-            free_margin_bytes=moment.free_margin_bytes,
         )
+
+
+def _device_memory(moment: Moment, beside: Estimate | None) -> DeviceMemory:
+    return DeviceMemory(
+        total_bytes=moment.total_bytes,
+        free_bytes=moment.free_bytes,
+        whisper=beside or NOTHING,
+        headroom_bytes=moment.headroom_bytes,
+        total_margin_bytes=int(_TOTAL_MARGIN[moment.kind] * moment.total_bytes),
+        free_margin_bytes=moment.free_margin_bytes,
+    )
 
 
 def _unpredicted(why: object) -> str:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from objectives.candidate import ServerSettings
-from objectives.constraints import GIB
 from objectives.device import Device
 from objectives.errors import BenchError, ServingError, WrongDeviceError
 from objectives.kinds.forecast import Forecast, Moment, ServerMemory
 from objectives.kinds.kind import Proof, ServerKind, Up
 from objectives.load import LoadedServer, Target
-from objectives.memory import Calibration, Estimate, whisper_bytes, whisper_key
+from objectives.memory import Calibration, Estimate, WhisperModel
 from objectives.models import UnsupportedShapeError
 from objectives.servers import Launch, http_json
-from objectives.space import Scalar
+from objectives.units import GIB, Scalar
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,25 +47,19 @@ class WhisperMemory(ServerMemory):
         """What it will hold of the study's device."""
         if settings.device == "cpu" and moment.kind == "cuda":
             return WhisperForecast()
-        given = settings.args.get("dtype")
-        dtype = None if given is None else str(given)
-        narrow = settings.args.get("fp16-weights") is True
-        beam = _whole(settings.args.get("beam-size"))
-        key = whisper_key(settings.model, dtype=dtype, fp16_weights=narrow, beam_size=beam)
+        dtype = settings.args.get("dtype")
+        model = WhisperModel(
+            name=settings.model,
+            dtype=None if dtype is None else str(dtype),
+            fp16_weights=settings.args.get("fp16-weights") is True,
+            beam_size=_whole(settings.args.get("beam-size")),
+        )
+        unknown = WhisperForecast(key=model.key, uuid=moment.uuid)
         try:
-            held = whisper_bytes(
-                settings.model,
-                device_kind=moment.kind,
-                calibration=moment.calibration,
-                device=moment.uuid,
-                dtype=dtype,
-                fp16_weights=narrow,
-                beam_size=beam,
-            )
+            held = model.expect(moment.kind, moment.calibration, moment.uuid)
         except UnsupportedShapeError as error:
-            doubt = f"Whisper's memory was not predicted: {error}"
-            return WhisperForecast(key=key, uuid=moment.uuid, doubts=(doubt,))
-        return WhisperForecast(held=held, key=key, uuid=moment.uuid)
+            return replace(unknown, doubts=(f"Whisper's memory was not predicted: {error}",))
+        return replace(unknown, held=held)
 
 
 @dataclass(frozen=True, kw_only=True)

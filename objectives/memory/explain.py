@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from objectives.memory.footprint import Footprint
-from objectives.vllm import GIB, DeviceKind
+from objectives.units import DeviceKind, gib
 
 REMEDIES = {
     "gpu_memory_insufficient_at_start": (
@@ -23,45 +21,21 @@ REMEDIES = {
 _CPU_NO_BLOCKS = "Raise --gpu-memory-utilization: here it is the fraction of the memory node."
 
 
-@dataclass(frozen=True, kw_only=True)
-class Story:
-    """What the sentences are made of.
+def evidence(cause: str | None, footprint: Footprint, missing_bytes: int = 0) -> str:
+    """The arithmetic behind a cause, in one sentence.
 
-    Attributes:
+    Args:
+        cause: Why it does not fit; None where it does.
         footprint: The server's memory.
-        utilization: The fraction it was given.
-        share_bytes: What that is of the device.
-        free_bytes: What is free once Whisper is there.
-        needed_bytes: Of KV cache, for one request of the longest length.
-        max_model_len: That length, in tokens.
-        sized_outright: The cache's size was given, and the fraction does not count.
         missing_bytes: Of the constraint that is violated.
     """
-
-    footprint: Footprint
-    utilization: float
-    share_bytes: int
-    free_bytes: int
-    needed_bytes: int
-    max_model_len: int
-    sized_outright: bool
-    missing_bytes: int
-
-
-def gib(value_bytes: float) -> str:
-    """Bytes as people read them: "5.82 GiB"."""
-    return f"{value_bytes / GIB:.2f} GiB"
-
-
-def evidence(cause: str | None, story: Story) -> str:
-    """The arithmetic behind a cause, in one sentence."""
-    return {
-        None: _fits,
-        "gpu_memory_insufficient_at_start": _start,
-        "kv_cache_no_blocks": _no_blocks,
-        "kv_cache_too_small": _too_small,
-        "device_memory": _device,
-    }[cause](story)
+    if cause is None:
+        return _fits(footprint)
+    if cause == "gpu_memory_insufficient_at_start":
+        return _start(footprint, missing_bytes)
+    if cause == "device_memory":
+        return _device(footprint, missing_bytes)
+    return _no_blocks(footprint) if cause == "kv_cache_no_blocks" else _too_small(footprint)
 
 
 def remedy(cause: str | None, device_kind: DeviceKind) -> str:
@@ -73,62 +47,55 @@ def remedy(cause: str | None, device_kind: DeviceKind) -> str:
     return REMEDIES[cause]
 
 
-def _share(story: Story) -> str:
-    total = story.share_bytes / story.utilization
-    return f"{gib(story.share_bytes)} ({story.utilization:g} of {gib(total)})"
+def _share(footprint: Footprint) -> str:
+    utilization = footprint.server.settings.utilization
+    total = footprint.share_bytes / utilization
+    return f"{gib(footprint.share_bytes)} ({utilization:g} of {gib(total)})"
 
 
-def _parts(story: Story) -> str:
-    names = {
-        "weights": "weights",
-        "activation": "activation",
-        "non_torch": "other memory",
-        "graphs": "CUDA graphs",
-    }
+def _parts(footprint: Footprint) -> str:
+    labels = ("weights", "activation", "other memory", "CUDA graphs")
     held = [
-        f"{label} {gib(story.footprint.parts[name].value_bytes)}"
-        for name, label in names.items()
-        if story.footprint.parts[name].value_bytes
+        f"{label} {gib(part.value_bytes)}"
+        for label, part in zip(labels, footprint.parts.inside, strict=True)
+        if part.value_bytes
     ]
     return " + ".join(held) or "nothing else"
 
 
-def _fits(story: Story) -> str:
-    footprint = story.footprint
+def _fits(footprint: Footprint) -> str:
+    capacity, length = footprint.capacity, footprint.server.max_model_len
     return (
-        f"{gib(footprint.kv_cache_bytes)} of KV cache holds {footprint.kv_cache_tokens:,} tokens:"
-        f" {footprint.max_concurrency:.2f} requests of {story.max_model_len:,} tokens"
+        f"{gib(footprint.kv_cache_bytes)} of KV cache holds {capacity.tokens:,} tokens:"
+        f" {capacity.max_concurrency:.2f} requests of {length:,} tokens"
     )
 
 
-def _start(story: Story) -> str:
+def _start(footprint: Footprint, missing_bytes: int) -> str:
     return (
-        f"{_share(story)} is asked for when vLLM starts and {gib(story.free_bytes)} will be free:"
-        f" {gib(story.missing_bytes)} short"
+        f"{_share(footprint)} is asked for when vLLM starts and"
+        f" {gib(footprint.memory.left_bytes)} will be free: {gib(missing_bytes)} short"
     )
 
 
-def _no_blocks(story: Story) -> str:
+def _no_blocks(footprint: Footprint) -> str:
     return (
-        f"of {_share(story)}, {_parts(story)} leave {gib(story.footprint.available_bytes)} for the"
-        " KV cache: not one block"
+        f"of {_share(footprint)}, {_parts(footprint)} leave {gib(footprint.available_bytes)} for"
+        " the KV cache: not one block"
     )
 
 
-def _too_small(story: Story) -> str:
+def _too_small(footprint: Footprint) -> str:
+    server = footprint.server
     return (
-        f"one request of {story.max_model_len:,} tokens needs {gib(story.needed_bytes)} of KV"
-        f" cache and {gib(story.footprint.available_bytes)} is left:"
-        f" {story.footprint.kv_cache_tokens:,} tokens"
+        f"one request of {server.max_model_len:,} tokens needs {gib(server.needed_bytes)} of KV"
+        f" cache and {gib(footprint.available_bytes)} is left: {footprint.capacity.tokens:,} tokens"
     )
 
 
-def _device(story: Story) -> str:
-    footprint = story.footprint
-    own = sum(footprint.parts[name].value_bytes for name in ("weights", "activation", "non_torch"))
-    own += footprint.graphs.value_bytes + footprint.kv_cache_bytes
-    beside = footprint.outside.value_bytes
+def _device(footprint: Footprint, missing_bytes: int) -> str:
+    beside = footprint.parts.outside.value_bytes
     return (
-        f"vLLM's {gib(own)} and {gib(beside)} that come on top of its share are"
-        f" {gib(story.missing_bytes)} more than the {gib(story.free_bytes)} that will be free"
+        f"vLLM's {gib(footprint.own_bytes)} and {gib(beside)} that come on top of its share are"
+        f" {gib(missing_bytes)} more than the {gib(footprint.memory.left_bytes)} that will be free"
     )

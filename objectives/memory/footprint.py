@@ -1,265 +1,98 @@
-"""A server's device memory by part.
-
-Every number is a `Estimate`: it says where it came from, and how far the truth may lie from it.
-"""
+"""A server's memory by part, and what its settings leave of the device for the KV cache."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from functools import cached_property
 
-from objectives.memory.kv_cache import KVCacheCapacity, KVCacheShape
-from objectives.models import ModelShape
-from objectives.vllm import VllmRules, VllmSettings
-
-Source = Literal["given", "read", "estimated", "calibrated"]
-MIB = 1 << 20
-
-
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """A number of bytes, with its origin.
-
-    Attributes:
-        value_bytes: The best guess.
-        source: "given" by a person; "read" from a file or a device; "estimated" from the shape;
-            "calibrated" by a real start.
-        margin_bytes: How far the truth may lie from it, either way.
-        note: What it covers or rests on, for people.
-    """
-
-    value_bytes: int
-    source: Source
-    margin_bytes: int = 0
-    note: str = ""
-
-    def to_dict(self) -> dict[str, object]:
-        """The same as JSON."""
-        plain: dict[str, object] = {
-            "value_bytes": self.value_bytes,
-            "source": self.source,
-            "margin_bytes": self.margin_bytes,
-        }
-        return {**plain, "note": self.note} if self.note else plain
-
-
-def given(value_bytes: int, note: str = "") -> Estimate:
-    """A figure that somebody vouches for: its margin is 0."""
-    return Estimate(value_bytes=value_bytes, source="given", note=note)
-
-
-NOTHING = given(0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Parts:
-    """What an engine holds beside its KV cache.
-
-    Attributes:
-        weights: On one device.
-        activation: The highest peak of the profiling pass.
-        non_torch: Libraries, communication buffers; on a CPU the worker itself.
-        graphs: CUDA graphs, where they are taken from the cache's share.
-        context: What is there before the server measures its share: the CUDA context.
-        late: What comes on top of the share afterwards: graphs of older versions; on a CPU the
-            server's other processes.
-    """
-
-    weights: Estimate
-    activation: Estimate
-    non_torch: Estimate
-    graphs: Estimate = NOTHING
-    context: Estimate = NOTHING
-    late: Estimate = NOTHING
-
-    @property
-    def outside(self) -> Estimate:
-        """All that comes on top of the share."""
-        return add(self.context, self.late)
-
-    @property
-    def inside_bytes(self) -> int:
-        """What is subtracted from the share before the KV cache gets the rest."""
-        return sum(part.value_bytes for part in self.inside)
-
-    @property
-    def margin_bytes(self) -> int:
-        """How far `inside_bytes` may be wrong, either way."""
-        return sum(part.margin_bytes for part in self.inside)
-
-    @property
-    def inside(self) -> tuple[Estimate, ...]:
-        """The parts that are subtracted from the share."""
-        return self.weights, self.activation, self.non_torch, self.graphs
+from objectives.memory.estimate import Estimate
+from objectives.memory.kv_cache import KVCacheCapacity
+from objectives.memory.parts import Parts
+from objectives.memory.server_model import DeviceMemory, ServerModel
 
 
 @dataclass(frozen=True, kw_only=True)
 class Footprint:
-    """A server's memory on one device, by part, as predicted.
+    """A server's memory on one device, as predicted.
 
     Attributes:
-        weights, activation, non_torch, graphs: As in `Parts`.
-        outside: What comes on top of the share.
-        whisper: What the speech model holds beside it; nothing if there is none.
-        requested_bytes: The server's share: what the fraction or the given sizes add up to.
-        available_bytes: What is left of it for the KV cache; negative where parts exceed it.
-        kv_cache_bytes: The same, 0 where negative: the engine hands it out in whole blocks.
-        kv_cache_tokens: Tokens, as the engine's log counts them.
-        max_concurrency: Requests of the longest allowed length at once.
-        margin_bytes: How far `available_bytes` may be wrong, either way.
+        server: The model and its settings.
+        memory: The device before it starts.
+        parts: What the server holds beside its KV cache.
     """
 
-    weights: Estimate
-    activation: Estimate
-    non_torch: Estimate
-    graphs: Estimate
-    outside: Estimate
-    whisper: Estimate = NOTHING
-    requested_bytes: int
-    available_bytes: int
-    kv_cache_bytes: int
-    kv_cache_tokens: int
-    max_concurrency: float
-    margin_bytes: int
+    server: ServerModel
+    memory: DeviceMemory
+    parts: Parts
 
     @property
-    def parts(self) -> dict[str, Estimate]:
-        """The figures by name, in the order people read them."""
-        names = ("weights", "activation", "non_torch", "graphs", "outside", "whisper")
-        return {name: getattr(self, name) for name in names}
+    def share_bytes(self) -> int:
+        """The fraction of the device; the start check asks for this."""
+        return math.ceil(self.memory.total_bytes * self.server.settings.utilization)
 
-    def to_dict(self) -> dict[str, object]:
-        """Bytes by part, as a trial keeps them beside what the log says."""
-        return {
-            "weights_bytes": self.weights.value_bytes,
-            "activation_bytes": self.activation.value_bytes,
-            "non_torch_bytes": self.non_torch.value_bytes,
-            "graph_bytes": self.graphs.value_bytes,
-            "outside_bytes": self.outside.value_bytes,
-            "whisper_bytes": self.whisper.value_bytes,
-            "kv_cache_bytes": self.kv_cache_bytes,
-            "kv_cache_tokens": self.kv_cache_tokens,
-            "requested_bytes": self.requested_bytes,
-            "margin_bytes": self.margin_bytes,
-            "sources": {name: part.source for name, part in self.parts.items()},
+    @property
+    def charged_bytes(self) -> int:
+        """Of the share, what the version charges for memory that others hold."""
+        charges = self.server.rules.charges_neighbours
+        return self.memory.total_bytes - self.memory.left_bytes if charges else 0
+
+    @cached_property
+    def available_bytes(self) -> int:
+        """For the KV cache; negative where the other parts exceed the share."""
+        settings, rules = self.server.settings, self.server.rules
+        if settings.blocks_override is not None:
+            return settings.blocks_override * self.server.kv.block_bytes
+        if settings.kv_cache_memory_bytes is not None:
+            return settings.kv_cache_memory_bytes
+        if not rules.utilization_counts:
+            return rules.cpu_cache_bytes(self.memory.total_bytes)
+        return self.share_bytes - self.parts.inside_bytes - self.charged_bytes
+
+    @property
+    def margin_bytes(self) -> int:
+        """How far `available_bytes` may be wrong, either way."""
+        if self.server.sized_outright:
+            return 0
+        inside = self.parts.margin_bytes + self.share_margin_bytes
+        charged = self.memory.left_margin_bytes if self.server.rules.charges_neighbours else 0
+        return inside + self.server.kv.block_bytes + charged
+
+    @property
+    def share_margin_bytes(self) -> int:
+        """How far the share may be wrong, from the device's size."""
+        return int(self.memory.total_margin_bytes * self.server.settings.utilization)
+
+    @property
+    def kv_cache_bytes(self) -> int:
+        """What is available, 0 where negative: the engine hands it out in whole blocks."""
+        return max(0, self.available_bytes)
+
+    @property
+    def own_bytes(self) -> int:
+        """What the server will hold inside its share."""
+        return self.parts.inside_bytes + self.kv_cache_bytes
+
+    @property
+    def requested_bytes(self) -> int:
+        """The server's share: what the fraction or the given sizes add up to."""
+        return self.own_bytes if self.server.sized_outright else self.share_bytes
+
+    @cached_property
+    def capacity(self) -> KVCacheCapacity:
+        """What fits into the KV cache."""
+        return self.server.capacity(self.available_bytes)
+
+    @property
+    def figures(self) -> dict[str, Estimate]:
+        """All but the KV cache by name, in the order people read them."""
+        names = ("weights", "activation", "non_torch", "graphs", "outside")
+        return {name: getattr(self.parts, name) for name in names} | {
+            "whisper": self.memory.whisper
         }
 
-
-def add(*figures: Estimate) -> Estimate:
-    """A sum whose margin is the sum of margins, and whose source is the weakest of them."""
-    return Estimate(
-        value_bytes=sum(figure.value_bytes for figure in figures),
-        source=weakest(figures),
-        margin_bytes=sum(figure.margin_bytes for figure in figures),
-        note=" and ".join(figure.note for figure in figures if figure.note),
-    )
-
-
-def weakest(figures: Iterable[Estimate]) -> Source:
-    """The least certain origin among figures that are not zero."""
-    order: tuple[Source, ...] = ("given", "read", "calibrated", "estimated")
-    return max(
-        (figure.source for figure in figures if figure.value_bytes or figure.margin_bytes),
-        key=order.index,
-        default="given",
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Available:
-    """What the device has for vLLM, once Whisper is there.
-
-    Attributes:
-        free_bytes: Free then.
-        margin_bytes: How far that may be wrong.
-        headroom_bytes: Of it, what must stay free.
-        total_margin_bytes: How far the server's share may be wrong, from the device's size.
-    """
-
-    free_bytes: int
-    margin_bytes: int
-    headroom_bytes: int
-    total_margin_bytes: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Budget:
-    """What the settings ask of the device, and what that leaves for the KV cache.
-
-    Attributes:
-        kv: How the cache is laid out.
-        capacity: What fits into what is left.
-        length: Tokens of the longest request.
-        needed_bytes: Of cache, below which the engine refuses to start.
-        share_bytes: The fraction of the device; the start check asks for this.
-        own_bytes: What the server will hold inside its share.
-        available_bytes: For the cache; negative where the other parts exceed the share.
-        sized_outright: A size is given, or the version knows no fraction.
-        charged_bytes: Of the share, what the version charges for memory that others hold.
-    """
-
-    kv: KVCacheShape
-    capacity: KVCacheCapacity
-    length: int
-    needed_bytes: int
-    share_bytes: int
-    own_bytes: int
-    available_bytes: int
-    sized_outright: bool
-    charged_bytes: int
-
-
-def budget_of(
-    shape: ModelShape,
-    settings: VllmSettings,
-    rules: VllmRules,
-    parts: Parts,
-    *,
-    total_bytes: int,
-    charged_bytes: int,
-) -> Budget:
-    """Lay out a server's cache in what its settings leave of the device.
-
-    Args:
-        shape: The model.
-        settings: The server's.
-        rules: The version's.
-        parts: What it holds beside the cache.
-        total_bytes: Of the device.
-        charged_bytes: Held by others, where the version charges for it.
-
-    Raises:
-        UnsupportedShapeError: for a cache type whose packing is not known.
-    """
-    kv = KVCacheShape.of(
-        shape,
-        rules,
-        kv_dtype=settings.kv_cache_dtype,
-        block_tokens=settings.block_tokens,
-        tp=settings.tensor_parallel_size,
-    )
-    length = settings.length(shape)
-    flight = settings.step_tokens(shape, rules) * rules.batches_in_flight
-    share = math.ceil(total_bytes * settings.utilization)
-    outright = settings.kv_cache_memory_bytes
-    if outright is None and not rules.utilization_counts:
-        outright = rules.cpu_cache_bytes(total_bytes)
-    available = share - parts.inside_bytes - charged_bytes if outright is None else outright
-    if settings.blocks_override is not None:
-        available = settings.blocks_override * kv.block_bytes
-    needed = (1 + kv.null_blocks) * kv.block_bytes
-    if not settings.fits_length_to_memory:
-        needed = kv.needed_bytes(length, flight)
-    return Budget(
-        kv=kv,
-        capacity=kv.capacity(available, length, flight),
-        length=length,
-        needed_bytes=needed,
-        share_bytes=share,
-        own_bytes=parts.inside_bytes + max(0, available),
-        available_bytes=available,
-        sized_outright=outright is not None or settings.blocks_override is not None,
-        charged_bytes=charged_bytes,
-    )
+    @property
+    def bytes_by_part(self) -> dict[str, int]:
+        """The same as bytes, under the names that are stored."""
+        held = {name: figure.value_bytes for name, figure in self.figures.items()}
+        return {f"{name.replace('graphs', 'graph')}_bytes": size for name, size in held.items()}

@@ -11,12 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from objectives.candidate import Candidate
-from objectives.constraints import GIB
-from objectives.device import DeviceKind, DeviceState
+from objectives.device import DeviceState
 from objectives.kinds import Forecast, Moment, ServerMemory
 from objectives.memory import Calibration, Estimate, Prediction, add
 from objectives.servers import Command, Hold, Neighbour
 from objectives.trial.bench import Bench
+from objectives.units import GIB, DeviceKind
 
 
 @dataclass(frozen=True, kw_only=True)

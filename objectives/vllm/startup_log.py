@@ -11,9 +11,8 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from objectives.units import GIB
 from objectives.vllm.log_lines import is_banner, read_line, starts_run
-
-GIB = 1 << 30
 
 _DERIVED_WITHIN = 0.01  # a block size is a power of two: a concurrency's two decimals do for it
 _LONGEST = 8_192  # characters of a line that are looked at

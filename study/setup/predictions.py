@@ -152,8 +152,8 @@ def _expected(
     if llm is not None and load is not None and start is not None:
         fitting = capacity(
             load,
-            kv_cache_tokens=start.footprint.kv_cache_tokens,
-            block_tokens=start.kv.block_tokens,
+            kv_cache_tokens=start.footprint.capacity.tokens,
+            block_tokens=start.server.kv.block_tokens,
             max_num_seqs=prediction.forecasts[llm.name].max_num_seqs,
         )
         figures["concurrent_capacity"] = float(fitting.requests)

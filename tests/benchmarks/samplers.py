@@ -112,9 +112,7 @@ def sampler_of(name: str, space: SearchSpace, table: Table, job: Job) -> BaseSam
     if name.startswith("optuna-"):
         return plain_sampler(name, job.seed)
     predict = None if job.margin is None else table.predictor(margin=job.margin)
-    return make_sampler(
-        name, space=space, seed=job.seed, predict=predict, objectives=job.objectives
-    )
+    return make_sampler(name, space=space, seed=job.seed, predict=predict)
 
 
 def run(job: Job) -> Outcome:

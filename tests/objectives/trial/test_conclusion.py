@@ -11,6 +11,7 @@ from objectives.device.xid import XidWatch
 from objectives.errors import BenchError, InfeasibleError, OverBudgetError, SloMissedError
 from objectives.load.profile import LlmLoad, LoadProfile, SttLoad
 from objectives.load.samples import ClientCost, Driven, Failure, Sample
+from objectives.memory.server_model import ServerModel
 from objectives.telemetry.record import DeviceSample, TelemetryRecord
 from objectives.trial.attribution import MachineWatch
 from objectives.trial.bench import Objective
@@ -82,7 +83,11 @@ def tenants(bench, tmp_path, **started):
 def prediction(bench, max_num_seqs):
     return CandidatePrediction(
         inputs=PredictionInputs.of(bench),
-        settings=VllmSettings(utilization=0.5, max_num_seqs=max_num_seqs),
+        server=ServerModel(
+            shape=None,
+            settings=VllmSettings(utilization=0.5, max_num_seqs=max_num_seqs),
+            rules=None,
+        ),
         vllm=None,
         whisper=None,
         whisper_key=None,

@@ -10,9 +10,9 @@ from objectives.memory.calibration import Calibration
 from objectives.models.shape import ModelShape
 from objectives.servers.neighbours import Command, Hold
 from objectives.trial.prediction import PredictionInputs, predict_candidate
+from objectives.units import GIB
 from objectives.vllm.startup_log import StartupFacts
 
-GIB = 1 << 30
 CARD = DeviceState(
     total_bytes=int(11.63 * GIB), free_bytes=int(10.4 * GIB), used_bytes=int(1.23 * GIB)
 )
@@ -137,7 +137,7 @@ def test_a_real_start_stands_before_every_estimate():
     )
     known = predict(0.50).learn(Calibration(), started)
     again = predict(0.50, known=known)
-    assert again.vllm.footprint.kv_cache_tokens == pytest.approx(6976, rel=0.03)
+    assert again.vllm.footprint.capacity.tokens == pytest.approx(6976, rel=0.03)
     assert predict(0.45, known=known).is_refused
     assert predict(0.55, known=known).fits
 
@@ -171,7 +171,7 @@ def test_what_neighbours_hold_is_charged_once_by_the_versions_that_charge_for_it
     """Taken off when the start is learned from, and off again when the next one is predicted."""
     older = replace(INPUTS, vllm_version="0.9.0")
     first = predict(0.85, inputs=older)
-    assert first.vllm.charged_bytes > GIB
+    assert first.vllm.footprint.charged_bytes > GIB
     logged = first.vllm.footprint.available_bytes - GIB // 4
     known = first.learn(Calibration(), StartupFacts(available_kv_bytes=logged))
     again = predict(0.85, inputs=older, known=known)

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from objectives.vllm.startup_log import GIB, StartupFacts, read_startup
+from objectives.units import GIB
+from objectives.vllm.startup_log import StartupFacts, read_startup
 from tests.corpus import corpus_folder
 
 

@@ -264,8 +264,8 @@ class TestExpectedFigures:
         known = prediction.starts["vllm"]
         expected = capacity(
             many.profile.llm,
-            kv_cache_tokens=known.footprint.kv_cache_tokens,
-            block_tokens=known.kv.block_tokens,
+            kv_cache_tokens=known.footprint.capacity.tokens,
+            block_tokens=known.server.kv.block_tokens,
         )
         assert expected.requests > 64
         found = predictor(many, Calibration)(POINT).figures["concurrent_capacity"]
