@@ -179,9 +179,6 @@ ENOUGH = 5
 EVERYTHING = (-math.inf, math.inf)
 """The interval of a value whose noise nobody knows."""
 
-# Two-sided 95 % points of Student's t by degrees of freedom, 1 to 10; about 2 beyond.
-_T95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Replicates:
@@ -307,10 +304,12 @@ def _interval(
     trials: Sequence[FrozenTrial], column: int, name: str, noise: _Noise | None
 ) -> tuple[float, float]:
     """Where the true value of an objective lies."""
+    from scipy.special import stdtrit  # noqa: PLC0415 - 0.2 s, and only who repeats needs it
+
     centre = median(trial.values[column] for trial in trials)
     if noise is None:
         return _stored(trials[0], name)
-    t = _T95[noise.freedom - 1] if noise.freedom <= len(_T95) else 2.0
+    t = float(stdtrit(noise.freedom, 0.975))  # Student's, two-sided 95 %
     # The median of many normal values is less sure than their mean by sqrt(pi / 2).
     blur = math.sqrt(math.pi / 2) if len(trials) > 2 else 1.0
     half = t * blur * noise.deviation / math.sqrt(len(trials))
