@@ -23,14 +23,16 @@ from optuna.distributions import (
 from optuna.trial import BaseTrial
 
 Scalar = str | int | float | bool
-ServerName = Literal["vllm", "whisper"]
+SERVERS = ("vllm", "whisper")
+"""Whose settings a parameter may be bound to."""
+
 BindingKind = Literal["args", "env", "model", "device"]
 
 POINTS_LIMIT = 20_000
 """A finite space with more points than this is searched as if it were infinite."""
 
 _BINDING = re.compile(
-    r"^(?P<server>vllm|whisper)\.(?:(?P<place>model|device)|(?P<kind>args|env)\.(?P<key>[\w.-]+))$"
+    rf"^(?P<server>{'|'.join(SERVERS)})\.(?:(?P<place>model|device)|(?P<kind>args|env)\.(?P<key>[\w.-]+))$"
 )
 
 
@@ -38,7 +40,7 @@ _BINDING = re.compile(
 class Binding:
     """Where a parameter's value goes: `vllm.args.max-num-seqs`, `whisper.model`, ..."""
 
-    server: ServerName
+    server: str
     kind: BindingKind
     key: str = ""
 
@@ -48,15 +50,15 @@ class Binding:
 
         Raises:
             ValueError: It is none of `SERVER.args.OPTION`, `SERVER.env.VARIABLE`,
-                `SERVER.model`, `SERVER.device`, with SERVER `vllm` or `whisper`.
+                `SERVER.model`, `SERVER.device`, with a SERVER of `SERVERS`.
         """
         found = _BINDING.match(text)
         if found is None:
             raise ValueError(
                 f"{text!r} binds to nothing; allowed: SERVER.args.OPTION, SERVER.env.VARIABLE, "
-                "SERVER.model, SERVER.device, where SERVER is vllm or whisper"
+                f"SERVER.model, SERVER.device, where SERVER is {' or '.join(SERVERS)}"
             )
-        server: ServerName = "vllm" if found["server"] == "vllm" else "whisper"
+        server = found["server"]
         if found["place"]:
             return cls(server=server, kind="model" if found["place"] == "model" else "device")
         key = found["key"]

@@ -191,6 +191,7 @@ REASONS = {
     "objectives.measurement.doubts": "pure rules, one a reason to doubt a figure",
     "objectives.models.quantization": "a table of methods, which grows by vLLM's versions",
     "objectives.servers.guard": "launched by path, and imports nothing, to start at once",
+    "objectives.trial.tenants": "who is there; the stages say when",
     "objectives.trial.conclusion": "pure: what a trial's figures are worth",
     "objectives.workers.whisper_recogniser": "the part of the server that engines differ in",
     "study.config.reference": "writes docs, and is read by nobody who runs a study",
@@ -232,6 +233,34 @@ def test_the_studys_own_process_imports_no_engine():
         "assert not found, found\n"
     )
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, cwd=ROOT)
+
+
+KNOWS_THE_SERVERS = (
+    "objectives.kinds",  # what each of them is
+    "objectives.vllm",
+    "objectives.models",
+    "objectives.memory",
+    "objectives.workers",
+    "objectives.servers.engine",  # what an environment must have to run one
+    "objectives.space",  # their names, once
+    "objectives.evidence",  # the first version knew two only
+    "study.config",  # what people write
+    "study.setup",  # where that becomes a bench
+    "study.engines",
+    "study.fit",
+)
+"""Everybody else goes over the servers of a study, whichever they are."""
+
+
+def test_no_other_room_knows_which_servers_there_are():
+    named = {
+        module
+        for module, tree in HOUSE.trees.items()
+        if not module.startswith(KNOWS_THE_SERVERS)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and node.value in {"vllm", "whisper"}
+    }
+    assert named == set()
 
 
 def test_optuna_is_used_by_its_public_names_only():

@@ -38,13 +38,13 @@ class Summary:
         p95_interval: Likewise; None below 72 samples.
     """
 
-    n: int
-    mean: float | None
-    p50: float | None
-    p95: float | None
-    p99: float | None
-    p50_interval: Interval | None
-    p95_interval: Interval | None
+    n: int = 0
+    mean: float | None = None
+    p50: float | None = None
+    p95: float | None = None
+    p99: float | None = None
+    p50_interval: Interval | None = None
+    p95_interval: Interval | None = None
 
     def of(self, quantile: str) -> float | None:
         """The value of "p50", "p95" or "p99"."""
@@ -53,19 +53,6 @@ class Summary:
     def interval_of(self, quantile: str) -> Interval | None:
         """The interval of "p50" or "p95"; p99 has none."""
         return {"p50": self.p50_interval, "p95": self.p95_interval, "p99": None}[quantile]
-
-    def to_dict(self) -> dict[str, object]:
-        """The figures as JSON can hold them; what does not exist is null.
-
-        `p99_indicative` stands there, true, where p99 rests on too few samples.
-        """
-        figures: dict[str, object] = {
-            key: list(value) if isinstance(value, tuple) else value
-            for key, value in vars(self).items()
-        }
-        if self.n < samples_needed(0.99):
-            figures["p99_indicative"] = True
-        return figures
 
 
 def samples_needed(p: float) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from objectives.memory.advice import BreakEven, Gain, break_even, cheapest_gains, overhead_note
 from objectives.memory.calibration import Calibration
 from objectives.memory.explain import gib
-from objectives.memory.footprint import Estimate, given
+from objectives.memory.footprint import Estimate, add, given
 from objectives.memory.observed_start import EngineKey, Start
 from objectives.memory.predict import Prediction, predict_vllm
 from objectives.memory.whisper import whisper_bytes, whisper_key
@@ -18,6 +18,7 @@ __all__ = [
     "Gain",
     "Prediction",
     "Start",
+    "add",
     "break_even",
     "cheapest_gains",
     "gib",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from objectives.causes import CONSTRAINT_OF, MEMORY_CAUSES
 from objectives.constraints import memory_excess_gib
 from objectives.device import Device, XidWatch, device_faults, oom_kills
-from objectives.diagnosis import DeviceEvidence, Diagnosis, Ended, diagnose
+from objectives.diagnosis import DeviceEvidence, Diagnosis, Ended
 from objectives.errors import (
     BenchError,
     EngineError,
@@ -21,6 +21,9 @@ from objectives.errors import (
     ServerDiedError,
 )
 from objectives.vllm import lines_of
+
+Diagnose = Callable[[Iterable[str], Ended | None, DeviceEvidence], Diagnosis]
+"""What a server's log says about its end, with how it ended and what the machine saw."""
 
 _ENGINE_CAUSES = {"unsupported_gpu", "cuda_init"}
 
@@ -50,13 +53,18 @@ class MachineWatch:
 
 
 def cause_of_end(
-    error: ServerDiedError | NotReadyError, machine: MachineWatch, *, serving: bool
+    error: ServerDiedError | NotReadyError,
+    machine: MachineWatch,
+    diagnose: Diagnose,
+    *,
+    serving: bool,
 ) -> InfeasibleError | BenchError:
     """What a server's end means for the trial.
 
     Args:
         error: How it was noticed.
         machine: What the machine saw.
+        diagnose: Reads the server's log.
         serving: The server was under load, not starting.
 
     Returns:
@@ -64,7 +72,7 @@ def cause_of_end(
     """
     evidence = machine.evidence()
     ended = Ended(returncode=error.returncode) if isinstance(error, ServerDiedError) else None
-    found = diagnose(_lines(error.log), ended=ended, evidence=evidence)
+    found = diagnose(_lines(error.log), ended, evidence)
     if faults := device_faults(evidence.xids):
         xids = ", ".join(map(str, faults))
         return BenchError(f"{error.server}: the device reported XID {xids}", cause="device_fault")

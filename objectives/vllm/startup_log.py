@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from objectives.vllm.log_lines import is_banner, read_line, starts_run
 
@@ -70,10 +70,6 @@ class StartupFacts:
     max_model_len: int | None = None
     max_num_batched_tokens: int | None = None
     kv_is_explicit: bool | None = None
-
-    def to_dict(self) -> dict[str, object]:
-        """What is known, for JSON."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)

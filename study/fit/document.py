@@ -132,7 +132,8 @@ def candidates_to_list(rows: Sequence[Predicted]) -> dict[str, object]:
 
 def _candidate(row: Predicted) -> dict[str, object]:
     prediction = row.prediction
-    known = {} if prediction.vllm is None else prediction_to_dict(prediction.vllm)
+    start = next(iter(prediction.starts.values()), None)
+    known = {} if start is None else prediction_to_dict(start)
     return {
         "params": dict(row.params),
         **known,

@@ -234,7 +234,7 @@ def candidates_table(rows: Sequence[Predicted]) -> str:
     table = [(*names, "KV cache", "tokens", "requests", "excess GiB", "")]
     table += [(*(_value(row, name) for name in names), *_outcome(row)) for row in rows]
     count = sum(row.fits for row in rows)
-    refused = sum(row.prediction.is_refused for row in rows)
+    refused = sum(row.prediction.refusal is not None for row in rows)
     lead = f"{count} of {len(rows)} candidates fit; {refused} would not be launched."
     doubts = list(dict.fromkeys(doubt for row in rows for doubt in row.prediction.doubts))
     return "\n\n".join((lead, columns(table, left=(len(names) + 4,)), *map(_wrap, doubts)))
@@ -246,7 +246,7 @@ def _value(row: Predicted, name: str) -> str:
 
 
 def _outcome(row: Predicted) -> tuple[str, str, str, str, str]:
-    prediction = row.prediction.vllm
+    prediction = next(iter(row.prediction.starts.values()), None)
     if prediction is None:
         return "-", "-", "-", "-", "unknown"
     footprint = prediction.footprint

@@ -18,6 +18,7 @@ import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
 from objectives.errors import UsageError
+from objectives.evidence import infeasible_of
 from objectives.space import Scalar
 from study.replay.table import Row, Table
 from study.results import objective_names
@@ -188,7 +189,7 @@ def _constraint_names(study: optuna.Study, trials: Sequence[FrozenTrial]) -> lis
 
 
 def _cells(trial: FrozenTrial, objectives: Sequence[str]) -> dict[str, Any]:
-    said = trial.user_attrs.get("infeasible")
+    said = infeasible_of(trial.user_attrs)
     measured = trial.state == TrialState.COMPLETE
     return {
         **{f"param:{name}": _spelt(value) for name, value in trial.params.items()},
@@ -198,7 +199,7 @@ def _cells(trial: FrozenTrial, objectives: Sequence[str]) -> dict[str, Any]:
         },
         **{f"constraint:{name}": excess for name, excess in trial.constraints.items()},
         "state": trial.state.name,
-        "cause": said.get("cause") if isinstance(said, Mapping) else None,
+        "cause": None if said is None else said.cause,
         "duration_s": _duration_s(trial),
     }
 

@@ -14,6 +14,7 @@ from string import Template
 
 from matplotlib.figure import Figure
 
+from objectives.evidence import Infeasible
 from study.reports.infeasible_map import letters, map_figure
 from study.reports.palette import variables
 from study.reports.plots import (
@@ -267,13 +268,13 @@ def _infeasible(findings: Findings) -> str:
     parts = []
     for cause, times in causes(findings):
         trials = [trial for trial in findings.infeasible if trial.cause == cause]
-        reason = (_launched(trials) or trials[0]).infeasible or {}
-        predicted = sum(bool((trial.infeasible or {}).get("predicted")) for trial in trials)
+        reason = (_launched(trials) or trials[0]).infeasible or Infeasible()
+        predicted = sum(trial.predicted for trial in trials)
         parts.append(
             f"<h3>{letter[cause]}: {escape(cause)}</h3>"
             f"<p>{times} trials, {predicted} of them predicted without a launch.</p>"
-            f"<blockquote>{escape(str(reason.get('evidence', '')))}</blockquote>"
-            + (f"<p>{escape(str(reason['remedy']))}</p>" if reason.get("remedy") else "")
+            f"<blockquote>{escape(reason.evidence)}</blockquote>"
+            + (f"<p>{escape(reason.remedy)}</p>" if reason.remedy else "")
         )
     words = "; ".join(f"{cause}: {times} trials" for cause, times in causes(findings))
     picture = figure(
@@ -287,7 +288,7 @@ def _infeasible(findings: Findings) -> str:
 
 def _launched(trials: Sequence[TrialRecord]) -> TrialRecord | None:
     """The first that was really started: its evidence is a server's own word."""
-    return next((t for t in trials if not (t.infeasible or {}).get("predicted")), None)
+    return next((trial for trial in trials if not trial.predicted), None)
 
 
 def _memory(findings: Findings) -> str:
@@ -296,7 +297,7 @@ def _memory(findings: Findings) -> str:
         return ""
     words = "; ".join(
         f"trial {trial.number}: "
-        + ", ".join(f"{name} {gib(size)}" for name, size in trial.part("tenants_bytes").items())
+        + ", ".join(f"{name} {gib(size)}" for name, size in trial.evidence.tenants_bytes.items())
         for trial in trials
     )
     kv_rows = kv_cache_rows(findings)

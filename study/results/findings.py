@@ -19,6 +19,7 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
+from objectives.evidence import TrialEvidence
 from objectives.space import Scalar
 from storage.trials import masked
 from study.results.pareto import undominated
@@ -187,7 +188,7 @@ def with_unsteady_settings(trials: Sequence[TrialRecord]) -> tuple[TrialRecord, 
     """The same trials; feasible ones doubted whose setting was infeasible another time."""
     launched: dict[str, list[bool]] = {}
     for trial in trials:
-        if trial.feasible is not None and not (trial.infeasible or {}).get("predicted"):
+        if trial.feasible is not None and not trial.predicted:
             launched.setdefault(trial.point, []).append(trial.feasible)
     return tuple(_doubted(trial, launched.get(trial.point, [])) for trial in trials)
 
@@ -201,14 +202,16 @@ def _doubted(trial: TrialRecord, outcomes: Sequence[bool]) -> TrialRecord:
 
 
 def _record(trial: FrozenTrial, names: Sequence[str], distances: frozenset[str]) -> TrialRecord:
+    evidence = TrialEvidence.from_attrs(trial.user_attrs)
     return TrialRecord(
         number=trial.number,
         state=trial.state.name,
         params={name: _spelt(value) for name, value in trial.params.items()},
         values=_values(trial, names),
         constraints=dict(trial.constraints),
-        attrs=trial.user_attrs,
-        doubts=tuple(trial.user_attrs.get("doubts", ())),
+        evidence=evidence,
+        doubts=evidence.doubts,
+        generation=(trial.user_attrs.get("lineage") or {}).get("generation"),
         started=trial.datetime_start,
         duration_s=None if trial.duration is None else trial.duration.total_seconds(),
         distances=distances,
@@ -251,9 +254,9 @@ def _trial_to_dict(trial: TrialRecord) -> dict[str, Any]:
         "infeasible": None
         if reason is None
         else {
-            "cause": str(reason["cause"]),
-            "evidence": str(reason.get("evidence", "")),
-            "predicted": bool(reason.get("predicted", False)),
+            "cause": reason.cause,
+            "evidence": reason.evidence,
+            "predicted": reason.predicted,
         },
         "phases_s": dict(trial.phases_s),
         "doubts": list(trial.doubts),

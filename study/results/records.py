@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from statistics import median
-from typing import Any
 
+from objectives.evidence import Infeasible, TrialEvidence
 from objectives.space import Scalar, point_key
 
 
@@ -27,8 +27,9 @@ class TrialRecord:
         values: Objective name to value, in the objective's own unit; None unless COMPLETE, and
             where a value is no finite number.
         constraints: Constraint name to its excess, > 0 violated.
-        attrs: Everything else that was stored with it, by attribute name.
+        evidence: What the trial saw.
         doubts: Why its figures should not be trusted, in words.
+        generation: The generation of the tournament that it belongs to, if there is one.
         started: When it began, local time; None while it waits.
         duration_s: From its begin to its end; None until it has one.
         distances: The objectives whose values are distances from a target.
@@ -39,8 +40,9 @@ class TrialRecord:
     params: Mapping[str, Scalar]
     values: Mapping[str, float] | None
     constraints: Mapping[str, float]
-    attrs: Mapping[str, Any] = field(default_factory=dict)
+    evidence: TrialEvidence = field(default_factory=TrialEvidence)
     doubts: tuple[str, ...] = ()
+    generation: int | None = None
     started: datetime | None = None
     duration_s: float | None = None
     distances: frozenset[str] = frozenset()
@@ -48,8 +50,7 @@ class TrialRecord:
     @property
     def point(self) -> str:
         """The key that replicates of this setting share."""
-        stored = self.attrs.get("point")
-        return str(stored) if stored else point_key(self.params)
+        return self.evidence.point or point_key(self.params)
 
     @property
     def feasible(self) -> bool | None:
@@ -59,70 +60,58 @@ class TrialRecord:
         return False if self.state == "PRUNED" else None
 
     @property
-    def infeasible(self) -> Mapping[str, Any] | None:
-        """Cause, evidence, remedy and whether it was predicted; None where it is feasible."""
-        stored = self.attrs.get("infeasible")
+    def infeasible(self) -> Infeasible | None:
+        """Why the candidate does not work here; None where it does, or nobody knows."""
         if self.feasible is not False:
             return None
-        if isinstance(stored, Mapping):
-            return stored
+        if self.evidence.infeasible is not None:
+            return self.evidence.infeasible
         worst = max(self.constraints, key=lambda name: self.constraints[name], default="unknown")
         excess = self.constraints.get(worst)
-        evidence = "nothing was stored" if excess is None else f"{worst} exceeded by {excess:g}"
-        return {"cause": worst, "evidence": evidence, "predicted": False}
+        said = "nothing was stored" if excess is None else f"{worst} exceeded by {excess:g}"
+        return Infeasible(cause=worst, evidence=said)
+
+    @property
+    def predicted(self) -> bool:
+        """Whether the candidate was refused without a launch."""
+        return self.infeasible is not None and self.infeasible.predicted
 
     @property
     def cause(self) -> str | None:
         """One word for why there is no measurement; None where there is one."""
-        reason = self.infeasible or self.attrs.get("error")
-        return str(reason["cause"]) if isinstance(reason, Mapping) and "cause" in reason else None
+        reason = self.infeasible or self.evidence.error
+        return None if reason is None else reason.cause
 
     @property
     def phases_s(self) -> Mapping[str, float]:
         """Seconds by phase; a phase that was not reached is absent."""
-        stored: Mapping[str, float] = self.attrs.get("phases_s", {})
-        return stored
+        return self.evidence.phases_s
 
     @property
     def fitness(self) -> float | None:
         """The legacy weighted number; None where it was not measured."""
-        stored = self.attrs.get("fitness")
-        return None if stored is None else float(stored)
+        return self.evidence.fitness
 
     @property
-    def generation(self) -> int | None:
-        """The generation of the tournament that it belongs to, if there is one."""
-        stored = self.part("lineage").get("generation")
-        return None if stored is None else int(stored)
-
-    @property
-    def kv_cache_bytes(self) -> tuple[float | None, float | None]:
+    def kv_cache_bytes(self) -> tuple[int | None, int | None]:
         """The KV cache's size as predicted before the launch, and as vLLM logged it."""
-        parts = self.part("footprint")
-        predicted, logged = parts.get("predicted") or {}, parts.get("logged") or {}
-        size = logged.get("kv_cache_bytes", logged.get("available_kv_bytes"))
-        return predicted.get("kv_cache_bytes"), size
-
-    def part(self, name: str) -> Mapping[str, Any]:
-        """A stored mapping such as `footprint`; empty where it was not stored."""
-        stored = self.attrs.get(name)
-        return stored if isinstance(stored, Mapping) else {}
+        sizes = (memory.kv_cache_bytes for memory in self.evidence.footprint.values())
+        return next((found for found in sizes if found != (None, None)), (None, None))
 
     def figure(self, name: str) -> float | None:
-        """A measured quantity by its public name: an objective's, or a stored attribute's.
+        """A measured quantity by its public name: an objective's, or another figure's.
 
         An objective that should be near a target has a distance for its value; the figure itself
-        is in the attribute only.
+        is stored beside it.
         """
-        stored = self.attrs.get(name)
-        if isinstance(stored, int | float) and not isinstance(stored, bool):
-            return float(stored)
+        stored = self.fitness if name == "fitness" else self.evidence.figures.get(name)
+        if stored is not None:
+            return stored
         return None if self.values is None or name in self.distances else self.values.get(name)
 
     def interval(self, name: str) -> tuple[float, float] | None:
         """The stored interval of an objective, in its own unit."""
-        stored = self.part("intervals").get(name)
-        return None if stored is None else (float(stored[0]), float(stored[1]))
+        return self.evidence.intervals.get(name)
 
 
 @dataclass(frozen=True, kw_only=True)

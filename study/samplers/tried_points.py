@@ -19,6 +19,7 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from objectives.evidence import infeasible_of
 from objectives.space import Scalar, SearchSpace, point_key
 from study.results import nondominated, objective_names
 
@@ -140,8 +141,8 @@ def is_launched(trial: FrozenTrial) -> bool:
     """Whether a finished trial used a slot of the budget: measured, or launched and infeasible."""
     if trial.state not in (TrialState.COMPLETE, TrialState.PRUNED):
         return False
-    said = trial.user_attrs.get("infeasible")
-    return not (isinstance(said, Mapping) and said.get("predicted"))
+    said = infeasible_of(trial.user_attrs)
+    return said is None or not said.predicted
 
 
 def is_feasible(trial: FrozenTrial) -> bool:

@@ -19,6 +19,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from objectives.evidence import Infeasible, infeasible_of
 from study.search.progress import GIB, FrontRows, Holder, Holding, outcome, setting
 
 _COLOURS = ("cyan", "magenta", "yellow", "blue", "green")
@@ -81,8 +82,9 @@ class Live:
     def on_trial_end(self, trial: FrozenTrial, names: list[str], left: str) -> None:
         """The outcome among the lines; the front anew."""
         self._lines.append(f"trial {trial.number}: {outcome(trial, names)}")
-        predicted = trial.user_attrs.get("infeasible", {}).get("predicted")
-        if self._trial_began_s is not None and trial.state != TrialState.FAIL and not predicted:
+        said = infeasible_of(trial.user_attrs) or Infeasible()
+        launched = trial.state != TrialState.FAIL and not said.predicted
+        if self._trial_began_s is not None and launched:
             self._durations_s.append(time.monotonic() - self._trial_began_s)
         self._left = left
         if self.front is not None:

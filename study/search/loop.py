@@ -10,6 +10,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from objectives.errors import BenchError, UsageError
+from objectives.evidence import Fault, fault_of
 from storage import trials
 from study.config import StudyConfig
 from study.samplers import Predict, infeasible_points, is_launched
@@ -140,11 +141,11 @@ class _Faults:
         """Look at a trial that just ended."""
         if trial.state != TrialState.FAIL:
             return
-        error = trial.user_attrs.get("error", {})
-        if error.get("type") == "OrphanError":
-            self.stop = f"the bench stops: {error.get('message')}"
-        elif error.get("cause") == "device_fault":
-            self.stop = f"the device is at fault, the bench stops: {error.get('message')}"
+        fault = fault_of(trial.user_attrs) or Fault()
+        if fault.type == "OrphanError":
+            self.stop = f"the bench stops: {fault.message}"
+        elif fault.cause == "device_fault":
+            self.stop = f"the device is at fault, the bench stops: {fault.message}"
         # The bench broke, not the point: it goes back into the queue.
         elif trials.enqueue_again(study, trial):
             progress.log(f"trial {trial.number} will be tried again")

@@ -63,7 +63,7 @@ def serving_objective(
         on_phase=progress.on_phase,
         wait_s=DEVICE_WAIT_S,
         fitness=fitness,
-        pictures=lambda folder, attrs: pictures(folder, attrs, weights=bench.weights),
+        pictures=lambda folder, evidence: pictures(folder, evidence, weights=bench.weights),
     )
 
 

@@ -66,9 +66,9 @@ class Row:
     def __init__(self, params, prediction, doubts=()):
         self.params = params
         self.prediction = type("CandidatePrediction", (), {})()
-        self.prediction.vllm = prediction
+        self.prediction.starts = {} if prediction is None else {"vllm": prediction}
         self.prediction.doubts = doubts
-        self.prediction.is_refused = prediction is not None and prediction.certain
+        self.prediction.refusal = prediction if prediction and prediction.certain else None
         self.fits = prediction is None or prediction.fits
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from objectives.evidence import TrialEvidence
 from study.results.pareto import balanced, undominated
 from study.results.picks import choose, whisper_size
 from study.results.records import MeasuredPoint, TrialRecord
@@ -13,14 +14,14 @@ WAYS = {
 }
 
 
-def setting(number, stt_ms, llm_ms, capacity, *, size="tiny", doubts=(), **attrs):
+def setting(number, stt_ms, llm_ms, capacity, *, size="tiny", doubts=(), fitness=None, **figures):
     trial = TrialRecord(
         number=number,
         state="COMPLETE",
         params={"n": number, "whisper_model_size": size},
         values=dict(zip(WAYS, (stt_ms, llm_ms, capacity), strict=True)),
         constraints={},
-        attrs=attrs,
+        evidence=TrialEvidence(fitness=fitness, figures=figures),
         doubts=doubts,
     )
     return MeasuredPoint(point=str(number), trials=(trial,))

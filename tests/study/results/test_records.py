@@ -2,6 +2,8 @@
 
 import pytest
 
+from objectives.evidence import Infeasible, MemoryEvidence, PredictedMemory, TrialEvidence
+from objectives.vllm import StartupFacts
 from study.results.records import MeasuredPoint, TrialRecord, measured_points
 
 
@@ -17,22 +19,29 @@ def test_a_measured_trial_is_feasible_if_no_constraint_is_exceeded():
 
 def test_a_pruned_trial_without_a_reason_names_its_worst_constraint():
     pruned = trial(state="PRUNED", values=None, constraints={"a": 0.2, "b": 3.0})
-    assert pruned.infeasible == {"cause": "b", "evidence": "b exceeded by 3", "predicted": False}
+    assert pruned.infeasible == Infeasible(cause="b", evidence="b exceeded by 3")
 
 
 def test_an_objective_near_a_target_is_not_its_distance():
     near = trial(values={"used": 3.0}, distances=frozenset({"used"}))
     assert near.figure("used") is None
-    assert trial(attrs={"used": 73.0}, values={"used": 3.0}).figure("used") == 73.0
+    assert (
+        trial(evidence=TrialEvidence(figures={"used": 73.0}), values={"used": 3.0}).figure("used")
+        == 73.0
+    )
 
 
 def test_a_figure_that_was_not_measured_is_none():
     assert trial(state="PRUNED", values=None).figure("ms") is None
 
 
-def test_the_kv_cache_is_read_by_either_name():
-    parts = {"predicted": {"kv_cache_bytes": 5}, "logged": {"available_kv_bytes": 4}}
-    assert trial(attrs={"footprint": parts}).kv_cache_bytes == (5, 4)
+def test_the_kv_cache_is_as_predicted_and_as_logged():
+    memory = MemoryEvidence(
+        predicted=PredictedMemory(kv_cache_bytes=5), logged=StartupFacts(available_kv_bytes=4)
+    )
+    assert trial(
+        evidence=TrialEvidence(footprint={"whisper": MemoryEvidence(), "vllm": memory})
+    ).kv_cache_bytes == (5, 4)
     assert trial().kv_cache_bytes == (None, None)
 
 
@@ -42,7 +51,8 @@ def test_measurements_of_one_setting_are_taken_together():
 
 
 def test_the_stored_point_decides_what_is_the_same_setting():
-    records = [trial(0, attrs={"point": "a"}), trial(1, params={"u": 9}, attrs={"point": "a"})]
+    stored = TrialEvidence(point="a")
+    records = [trial(0, evidence=stored), trial(1, params={"u": 9}, evidence=stored)]
     assert len(measured_points(records)) == 1
 
 
