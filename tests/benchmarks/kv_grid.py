@@ -148,7 +148,7 @@ def main() -> int:
     parser.add_argument("--starts", type=int, help="at most so many")
     args = parser.parse_args()
     engine = (
-        probe(locate_interpreter(args.engine)) if args.engine else build_engine("cpu", say=print)
+        probe(locate_interpreter(args.engine)) if args.engine else build_engine("cpu", log=print)
     )
     device = open_device("cpu")
     device.settle()

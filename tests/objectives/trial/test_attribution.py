@@ -9,6 +9,7 @@ from objectives.device.cgroup import oom_kills
 from objectives.device.cuda import all_devices
 from objectives.device.xid import XidWatch
 from objectives.diagnosis.decision import DeviceEvidence
+from objectives.diagnosis.diagnosis import Diagnosis
 from objectives.errors import (
     BenchError,
     EngineError,
@@ -20,9 +21,10 @@ from objectives.errors import (
     ServerDiedError,
 )
 from objectives.trial import attribution
-from objectives.trial.attribution import MachineWatch, cause_of_end
+from objectives.trial.attribution import MachineWatch
 from tests.fakes.fake_machine import FakeMachine
 from tests.fakes.fake_nvml import FakeGpu, FakeNvml
+from tests.kinds import VLLM
 from tests.objectives.diagnosis.failing_logs import (
     OOM,
     RACE,
@@ -80,6 +82,11 @@ def died(log, *, server="vllm", returncode=1):
 
 def not_ready(log, *, server="vllm"):
     return NotReadyError(server, log=log, waited_s=600)
+
+
+def cause_of_end(error, machine, *, serving, diagnose=VLLM.why_it_ended):
+    """What an end means, where the log is read as that of vLLM."""
+    return attribution.cause_of_end(error, machine, diagnose, serving=serving)
 
 
 class TestWhatTheMachineSaw:
@@ -297,3 +304,28 @@ def test_a_log_that_is_not_all_text_is_read_all_the_same(machine, tmp_path):
     path.write_bytes(b"\xc3\x28 \x80 half a sign\r\n" + START.encode())
     reason = cause_of_end(died(path), machine, serving=False)
     assert reason.cause == "gpu_memory_insufficient_at_start"
+
+
+def test_a_log_is_read_as_its_server_means_it(machine, log):
+    def diagnose(text, ended, evidence):
+        read.append((list(text), ended.returncode, evidence.free_bytes))
+        return Diagnosis(cause="cuda_oom_load", evidence="no room", remedy="take less")
+
+    read = []
+    error = died(log("one\ntwo\n"), server="embedder", returncode=3)
+    reason = cause_of_end(error, machine, serving=False, diagnose=diagnose)
+    assert read == [(["one\n", "two\n"], 3, 10 * GIB)]
+    assert type(reason) is RefusedToStartError
+    assert (reason.cause, reason.evidence) == ("cuda_oom_load", "no room")
+    assert reason.remedy == "take less"
+
+
+def test_a_server_that_is_not_ready_did_not_end(machine, log):
+    def diagnose(text, ended, evidence):
+        read.append(ended)
+        return Diagnosis(cause="unknown", evidence="")
+
+    read = []
+    reason = cause_of_end(not_ready(log("")), machine, serving=False, diagnose=diagnose)
+    assert read == [None]
+    assert reason.cause == "timeout_hang"
