@@ -22,8 +22,9 @@ from optuna.distributions import (
 )
 from optuna.trial import BaseTrial
 
-Scalar = str | int | float | bool
-ServerName = Literal["vllm", "whisper"]
+from objectives.units import Scalar as Scalar  # noqa: PLC0414 - `serving` takes it from here
+from objectives.units import ServerName
+
 BindingKind = Literal["args", "env", "model", "device"]
 
 POINTS_LIMIT = 20_000

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from objectives.candidate import Candidate
-from objectives.device import DeviceKind
 from objectives.servers import PRIVATE_VARIABLES, Launch
 from objectives.trial.bench import Bench
+from objectives.units import DeviceKind
 
 SERVED_NAME = "llm"
 """What requests call the model, whatever its path."""

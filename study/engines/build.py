@@ -21,9 +21,9 @@ from typing import IO, Literal
 
 from filelock import FileLock
 
-from objectives.device import DeviceKind
 from objectives.errors import EngineError
 from objectives.servers import Capability, Engine, probe, study_home, write_whole
+from objectives.units import DeviceKind
 from study.engines.recipes import Recipe, recipe_named, refuse_older_gpu
 
 Log = Callable[[str], None]

@@ -18,7 +18,7 @@ import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
 from objectives.errors import UsageError
-from objectives.space import Scalar
+from objectives.units import Scalar
 from study.replay.table import Row, Table
 from study.results import objective_names
 

@@ -10,7 +10,8 @@ import optuna
 from optuna import Trial
 
 from objectives.constraints import CONSTRAINTS
-from objectives.space import Scalar, SearchSpace, point_key
+from objectives.space import SearchSpace, point_key
+from objectives.units import Scalar
 from study.config import StudyConfig
 from study.replay.table import Row, Table
 from study.search import ATTR, lineage_for

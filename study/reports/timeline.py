@@ -14,9 +14,10 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from objectives.units import GIB
 from study.reports.palette import FRONT, INK, MUTED, OTHER, Role, tenants
 from study.reports.plots import STYLE, save
-from study.results import GIB, TrialRecord, choice, seconds
+from study.results import TrialRecord, choice, seconds
 
 Series = Mapping[str, Sequence[tuple[float, float]]]
 """Tenant to its memory over time: (seconds since the trial began, bytes)."""

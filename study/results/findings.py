@@ -19,7 +19,7 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
-from objectives.space import Scalar
+from objectives.units import Scalar
 from storage.trials import masked
 from study.results.pareto import undominated
 from study.results.picks import choose

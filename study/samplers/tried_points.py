@@ -19,7 +19,8 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from objectives.space import Scalar, SearchSpace, point_key
+from objectives.space import SearchSpace, point_key
+from objectives.units import Scalar
 from study.results import nondominated, objective_names
 
 Key = tuple[tuple[str, Scalar], ...]

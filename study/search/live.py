@@ -19,7 +19,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from study.search.progress import GIB, FrontRows, Holder, Holding, outcome, setting
+from objectives.units import GIB
+from study.search.progress import FrontRows, Holder, Holding, outcome, setting
 
 _COLOURS = ("cyan", "magenta", "yellow", "blue", "green")
 _REFRESH_S = 0.5

@@ -10,8 +10,6 @@ from typing import Protocol, TextIO
 
 from optuna.trial import FrozenTrial, TrialState
 
-GIB = 1 << 30
-
 
 @dataclass(frozen=True, kw_only=True)
 class Holding:
