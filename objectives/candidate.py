@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from objectives.space import Binding, Scalar, SearchSpace, point_key
+from objectives.space import Binding, SearchSpace, point_key
+from objectives.units import Scalar
 
 
 @dataclass(frozen=True, kw_only=True)

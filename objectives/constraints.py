@@ -12,8 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from objectives.causes import CONSTRAINT_OF
-
-GIB = 1 << 30
+from objectives.units import GIB
 
 CONSTRAINTS = (
     "bounds",

@@ -250,6 +250,13 @@ def _of_first_version(attrs: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(logged, Mapping) and "kv_cache_bytes" in logged:
             logged = {"available_kv_bytes": logged["kv_cache_bytes"], **logged}
         now["footprint"] = {"vllm": {**memory, "logged": logged}}
+        speech = memory.get("predicted") or {}
+        if "whisper_bytes" in speech:
+            held = {
+                "held_bytes": speech["whisper_bytes"],
+                "held_source": speech.get("whisper_source"),
+            }
+            now["footprint"]["whisper"] = {"predicted": held}
     return now
 
 

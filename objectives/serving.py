@@ -22,8 +22,9 @@ from objectives.device import hold_device
 from objectives.errors import BenchError, InfeasibleError
 from objectives.evidence import Fault, Infeasible, TrialEvidence
 from objectives.memory import Calibration
-from objectives.space import Scalar, point_key
+from objectives.space import point_key
 from objectives.trial import Bench, Seen, Stopwatch, TrialStages
+from objectives.units import Scalar
 
 CALIBRATION_ATTR = "calibration"
 """Study attribute: what every start taught, as `Calibration.to_dict` gives it."""

@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from optuna.distributions import (
     BaseDistribution,
@@ -22,8 +22,9 @@ from optuna.distributions import (
 )
 from optuna.trial import BaseTrial
 
-Scalar = str | int | float | bool
-SERVERS = ("vllm", "whisper")
+from objectives.units import Scalar, ServerName
+
+SERVERS: tuple[str, ...] = get_args(ServerName)
 """Whose settings a parameter may be bound to."""
 
 BindingKind = Literal["args", "env", "model", "device"]

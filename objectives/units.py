@@ -8,6 +8,8 @@ GIB = 1 << 30
 MIB = 1 << 20
 
 DeviceKind = Literal["cuda", "cpu"]
+ServerName = Literal["vllm", "whisper"]
+"""What an environment can run, and what a parameter can be bound to."""
 Scalar = bool | int | float | str
 """A parameter's or an option's value."""
 

@@ -15,6 +15,7 @@ from typing import BinaryIO, cast
 
 from objectives.diagnosis import Diagnosis, Ended, diagnose
 from objectives.errors import UsageError
+from objectives.units import GIB, MIB
 from objectives.vllm import lines_of
 
 PROG = "python -m study.diagnose"
@@ -27,7 +28,7 @@ examples:
 
 exit status: 0 a cause is named ("ok" is one), 1 it is unknown, 2 LOG cannot be read
 """
-_SIZES = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"), (1, "bytes"))
+_SIZES = ((GIB, "GiB"), (MIB, "MiB"), (1 << 10, "KiB"), (1, "bytes"))
 
 
 def render(diagnosis: Diagnosis) -> str:

@@ -9,9 +9,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
-DeviceKind = Literal["cuda", "cpu"]
+from objectives.units import DeviceKind
 
 
 @dataclass(frozen=True, kw_only=True)

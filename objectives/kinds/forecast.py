@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from objectives.candidate import ServerSettings
 from objectives.device import DeviceState
 from objectives.evidence import PredictedMemory
-from objectives.memory import Calibration, Estimate, Prediction
+from objectives.memory import NOTHING, Calibration, Estimate, Prediction
 from objectives.units import DeviceKind
 from objectives.vllm import StartupFacts
 
@@ -91,7 +91,12 @@ class ServerMemory(ABC):
 
     @abstractmethod
     def forecast(
-        self, settings: ServerSettings, moment: Moment, *, beside: Estimate | None
+        self,
+        settings: ServerSettings,
+        moment: Moment,
+        *,
+        beside: Estimate = NOTHING,
+        later: Estimate = NOTHING,
     ) -> Forecast:
         """What will become of its memory.
 
@@ -99,4 +104,5 @@ class ServerMemory(ABC):
             settings: The candidate's.
             moment: The device now.
             beside: What other servers hold when it starts.
+            later: What servers that start after it will hold.
         """

@@ -19,6 +19,7 @@ from objectives.memory import (
     DeviceMemory,
     Estimate,
     ServerModel,
+    add,
     given,
     predict_vllm,
 )
@@ -150,7 +151,12 @@ class VllmMemory(ServerMemory):
     weights_bytes: int | None = None
 
     def forecast(
-        self, settings: ServerSettings, moment: Moment, *, beside: Estimate | None
+        self,
+        settings: ServerSettings,
+        moment: Moment,
+        *,
+        beside: Estimate = NOTHING,
+        later: Estimate = NOTHING,
     ) -> VllmForecast:
         """Whether it will start, and what its KV cache will be."""
         unknown = VllmForecast(moment=moment)
@@ -162,12 +168,11 @@ class VllmMemory(ServerMemory):
             return replace(unknown, doubts=(_unpredicted(error),))
         known = replace(unknown, server=server, max_num_seqs=server.settings.max_num_seqs)
         try:
-            start = predict_vllm(server, _device_memory(moment, beside), moment.calibration)
+            start = predict_vllm(server, _found(moment, beside, later), moment.calibration)
         except UnsupportedShapeError as error:
             return replace(known, doubts=(_unpredicted(error),))
-        footprint = start.footprint
-        share = footprint.requested_bytes + footprint.parts.outside.value_bytes
-        return replace(known, start=start, held=given(share, "its share"))
+        share = given(start.footprint.requested_bytes, "its share")
+        return replace(known, start=start, held=add(share, start.footprint.parts.outside))
 
     def _server(self, shape: ModelShape, settings: ServerSettings, moment: Moment) -> ServerModel:
         rules = VllmRules(self.version, moment.kind)
@@ -183,11 +188,13 @@ class VllmMemory(ServerMemory):
         )
 
 
-def _device_memory(moment: Moment, beside: Estimate | None) -> DeviceMemory:
+def _found(moment: Moment, beside: Estimate, later: Estimate) -> DeviceMemory:
+    """The device as vLLM will find it."""
     return DeviceMemory(
         total_bytes=moment.total_bytes,
         free_bytes=moment.free_bytes,
-        whisper=beside or NOTHING,
+        whisper=beside,
+        later=later,
         headroom_bytes=moment.headroom_bytes,
         total_margin_bytes=int(_TOTAL_MARGIN[moment.kind] * moment.total_bytes),
         free_margin_bytes=moment.free_margin_bytes,

@@ -13,7 +13,7 @@ from objectives.errors import BenchError, ServingError, WrongDeviceError
 from objectives.kinds.forecast import Forecast, Moment, ServerMemory
 from objectives.kinds.kind import Proof, ServerKind, Up
 from objectives.load import LoadedServer, Target
-from objectives.memory import Calibration, Estimate, WhisperModel
+from objectives.memory import NOTHING, Calibration, Estimate, WhisperModel
 from objectives.models import UnsupportedShapeError
 from objectives.servers import Launch, http_json
 from objectives.units import GIB, Scalar
@@ -42,7 +42,12 @@ class WhisperMemory(ServerMemory):
     """Parameters and buffers by the model's size, or the peak that was seen."""
 
     def forecast(
-        self, settings: ServerSettings, moment: Moment, *, beside: Estimate | None
+        self,
+        settings: ServerSettings,
+        moment: Moment,
+        *,
+        beside: Estimate = NOTHING,
+        later: Estimate = NOTHING,
     ) -> WhisperForecast:
         """What it will hold of the study's device."""
         if settings.device == "cpu" and moment.kind == "cuda":
@@ -109,7 +114,9 @@ class WhisperKind(ServerKind):
         """Whisper's own word about the device that it computes on."""
         try:
             health = http_json(f"{server.url}/health", api_key=server.key)
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            return Proof(failure=BenchError(f"{self.name}'s /health does not answer: {error}"))
+        except ValueError as error:
             return Proof(failure=BenchError(f"{self.name}'s /health is no JSON: {error}"))
         if not isinstance(health, dict):
             said = f"{self.name}'s /health says {str(health)[:80]!r}, not what it computes on"

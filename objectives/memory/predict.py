@@ -114,7 +114,8 @@ def _missing(footprint: Footprint) -> dict[str, int]:
     start = parts.inside_bytes
     if _checks_start(server):
         start = footprint.share_bytes + parts.context.value_bytes
-    everything = footprint.own_bytes + parts.outside.value_bytes + memory.headroom_bytes
+    others = memory.later.value_bytes + memory.headroom_bytes
+    everything = footprint.own_bytes + parts.outside.value_bytes + others
     return {
         "start_memory_gib": start - memory.left_bytes,
         "kv_cache_gib": server.needed_bytes - footprint.available_bytes,
@@ -131,11 +132,12 @@ def _margins(footprint: Footprint) -> dict[str, int]:
         footprint.memory.left_margin_bytes,
     )
     start = share + parts.context.margin_bytes if _checks_start(server) else inside
+    beyond = parts.outside.margin_bytes + footprint.memory.later.margin_bytes
     exact = not server.sized_outright and footprint.available_bytes > 0
     return {
         "start_memory_gib": left + start,
         "kv_cache_gib": footprint.margin_bytes,
-        "device_memory_gib": left + parts.outside.margin_bytes + (share if exact else inside),
+        "device_memory_gib": left + beyond + (share if exact else inside),
     }
 
 

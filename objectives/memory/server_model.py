@@ -157,6 +157,7 @@ class DeviceMemory:
         total_bytes: As the engine sees it: a driver's own reserve left out.
         free_bytes: Of it, free before both start.
         whisper: What the speech model will hold; it starts first.
+        later: What servers that start after it will hold.
         headroom_bytes: What must stay free.
         total_margin_bytes: How far `total_bytes` may be wrong.
         free_margin_bytes: How far `free_bytes` may be wrong.
@@ -166,6 +167,7 @@ class DeviceMemory:
     total_bytes: int
     free_bytes: int
     whisper: Estimate = NOTHING
+    later: Estimate = NOTHING
     headroom_bytes: int = 0
     total_margin_bytes: int = 0
     free_margin_bytes: int = 0

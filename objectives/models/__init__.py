@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from objectives.models.config import UnsupportedShapeError
 from objectives.models.shape import ModelShape
-from objectives.models.weight_files import read_weight_files, weight_bytes
+from objectives.models.weight_files import weight_bytes
 from objectives.models.whisper import (
     WHISPER_NAMES,
     WHISPER_SIZES,
@@ -20,7 +20,6 @@ __all__ = [
     "UnsupportedShapeError",
     "canonical_name",
     "nearest_whisper",
-    "read_weight_files",
     "weight_bytes",
     "whisper_dims",
 ]

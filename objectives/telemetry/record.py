@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
-from objectives.device import Activity, DeviceKind
+from objectives.device import Activity
+from objectives.units import MIB, DeviceKind
 
 FOREIGN_BUSY_DOUBT = 0.10
 """Share of the machine's CPUs that others may use before latencies are in doubt."""
@@ -20,8 +21,6 @@ STOLEN_DOUBT = 0.05
 
 _SLOWED_DOUBT = frozenset({"hardware_slowdown", "thermal", "hardware_thermal", "power_brake"})
 """Slowdowns that are accidents; a power cap is how the device is set up."""
-
-_MIB = 1 << 20
 
 SAMPLES_KEPT = 240
 """Of a trial's looks: enough for a picture."""
@@ -241,7 +240,7 @@ class TelemetryRecord:
     @property
     def free_memory_mb(self) -> float:
         """Legacy name: MiB free at the worst moment."""
-        return self.min_free_bytes / _MIB
+        return self.min_free_bytes / MIB
 
     @property
     def gpu_utilization(self) -> float:

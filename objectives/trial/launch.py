@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from objectives.evidence import Invocation
 from objectives.servers import PRIVATE_VARIABLES, Launch
 
-_SECRETS = frozenset({"VLLM_API_KEY", "WHISPER_API_KEY"}) | PRIVATE_VARIABLES
+_KEY_ENDS = "_API_KEY"
 _PLUMBING = ("PATH", "PYTHONSAFEPATH", "PYTHONUNBUFFERED", "VLLM_CACHE_ROOT")
 _PLUMBING_ENDS = ("_CACHE_DIR",)
 
@@ -28,9 +28,8 @@ def shown(launch: Launch, inherited: Mapping[str, str]) -> Invocation:
     env = {
         name: value
         for name, value in launch.env.items()
-        if name not in _SECRETS
-        and name not in _PLUMBING
-        and not name.endswith(_PLUMBING_ENDS)
+        if name not in {*PRIVATE_VARIABLES, *_PLUMBING}
+        and not name.endswith((_KEY_ENDS, *_PLUMBING_ENDS))
         and inherited.get(name) != value
     }
     return Invocation(argv=launch.argv, env=env)

@@ -8,7 +8,7 @@ off it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from objectives.candidate import Candidate
 from objectives.device import DeviceState
@@ -137,45 +137,24 @@ def predict_candidate(
         calibration: What earlier starts taught.
     """
     moment = inputs.at(state, calibration)
-    forecasts: dict[str, Forecast] = {}
-    for name, memory in inputs.servers.items():
-        beside = _together(forecasts.values())
-        forecasts[name] = memory.forecast(candidate[name], moment, beside=beside)
-    return CandidatePrediction(
-        forecasts={
-            name: _with_all(name, forecasts, candidate, inputs.servers[name], moment)
-            for name in forecasts
-        }
-    )
+    names = list(inputs.servers)
+    known: dict[str, Forecast] = {}
+    for name in names:
+        beside = _together(known.values())
+        known[name] = inputs.servers[name].forecast(candidate[name], moment, beside=beside)
+    # What starts later counts for the device as a whole, not for the start itself.
+    for at, name in enumerate(names):
+        later = _together(known[other] for other in names[at + 1 :])
+        if known[name].start is not None and later.value_bytes:
+            beside = _together(known[other] for other in names[:at])
+            known[name] = inputs.servers[name].forecast(
+                candidate[name], moment, beside=beside, later=later
+            )
+    return CandidatePrediction(forecasts=known)
 
 
-def _with_all(
-    name: str,
-    forecasts: Mapping[str, Forecast],
-    candidate: Candidate,
-    memory: ServerMemory,
-    moment: Moment,
-) -> Forecast:
-    """The forecast of a server once all are there, also those that start after it."""
-    alone = forecasts[name]
-    order = list(forecasts)
-    later = [forecasts[other] for other in order[order.index(name) + 1 :]]
-    if alone.start is None or not any(each.held for each in later):
-        return alone
-    others = _together(each for other, each in forecasts.items() if other != name)
-    beside = memory.forecast(candidate[name], moment, beside=others).start
-    if beside is None:
-        return alone
-    if beside.certain and beside.cause == "device_memory" and not alone.start.certain:
-        return replace(alone, start=beside)
-    # Of the start itself counts what is there by then; of the device as a whole, everybody.
-    excess = {**alone.start.excess, "device_memory_gib": beside.excess["device_memory_gib"]}
-    return replace(alone, start=replace(alone.start, excess=excess))
-
-
-def _together(forecasts: Iterable[Forecast]) -> Estimate | None:
-    held = [each.held for each in forecasts if each.held is not None]
-    return add(*held) if held else None
+def _together(forecasts: Iterable[Forecast]) -> Estimate:
+    return add(*(each.held for each in forecasts if each.held is not None))
 
 
 __all__ = [

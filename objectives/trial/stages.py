@@ -22,7 +22,6 @@ from objectives.errors import (
 )
 from objectives.load import Driven, drive
 from objectives.memory import Calibration
-from objectives.space import Scalar
 from objectives.telemetry import Telemetry
 from objectives.trial.attribution import MachineWatch
 from objectives.trial.bench import Bench
@@ -31,6 +30,7 @@ from objectives.trial.evidence import Conclusion, Seen, Started, Watched
 from objectives.trial.prediction import CandidatePrediction, predict_on_bench
 from objectives.trial.stopwatch import Stopwatch
 from objectives.trial.tenants import Tenants
+from objectives.units import Scalar
 
 MEMORY_BACK_S = 30.0
 """Seconds within which a trial's memory must be back after its servers are gone."""

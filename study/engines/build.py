@@ -22,9 +22,9 @@ from typing import IO, Literal
 from filelock import FileLock
 from uv import find_uv_bin
 
-from objectives.device import DeviceKind
 from objectives.errors import EngineError
 from objectives.servers import Capability, Engine, probe, study_home, write_whole
+from objectives.units import DeviceKind
 from study.engines.pip_settings import pip_settings, uv_options, uv_variables
 from study.engines.recipes import Recipe, recipe_named, refuse_older_gpu
 

@@ -26,7 +26,7 @@ from objectives.memory import (
     given,
     predict_vllm,
 )
-from objectives.models import WHISPER_NAMES, ModelShape, UnsupportedShapeError, read_weight_files
+from objectives.models import WHISPER_NAMES, ModelShape, UnsupportedShapeError, weight_bytes
 from objectives.units import GIB
 from objectives.vllm import NEWEST, VllmRules, VllmSettings
 from study.fit.document import Scene, answers_to_json
@@ -223,10 +223,7 @@ def _weights(args: argparse.Namespace, shape: ModelShape) -> int | Estimate | No
     """Given, else read from the files beside the configuration, else left to the shape."""
     if args.weights_gib is not None:
         return given(round(args.weights_gib * GIB))
-    files = read_weight_files(args.model)
-    if files is None:
-        return None
-    return files.loaded_bytes(dtype_bytes=shape.dtype_bytes, tied=shape.tied_embeddings)
+    return weight_bytes(args.model, dtype_bytes=shape.dtype_bytes, tied=shape.tied_embeddings)
 
 
 def _device(args: argparse.Namespace) -> tuple[DeviceMemory, str]:

@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from objectives.errors import UsageError
 from objectives.evidence import infeasible_of
-from objectives.space import Scalar
+from objectives.units import Scalar
 from study.replay.table import Row, Table
 from study.results import objective_names
 

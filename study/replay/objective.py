@@ -11,7 +11,8 @@ from optuna import Trial
 
 from objectives.constraints import CONSTRAINTS
 from objectives.evidence import Infeasible, TrialEvidence
-from objectives.space import Scalar, SearchSpace, point_key
+from objectives.space import SearchSpace, point_key
+from objectives.units import Scalar
 from study.config import StudyConfig
 from study.replay.table import Row, Table
 from study.search import ATTR, lineage_for

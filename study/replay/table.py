@@ -10,7 +10,8 @@ from statistics import median
 import numpy as np
 
 from objectives.errors import UsageError
-from objectives.space import Binding, Parameter, Scalar, SearchSpace
+from objectives.space import Binding, Parameter, SearchSpace
+from objectives.units import Scalar
 from study.config import BINDINGS
 from study.samplers import UNKNOWN, PointPrediction, Predict
 

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
+from objectives.units import GIB
 from study.reports.palette import BASELINE, FRONT, INK, OTHER, tenants
 from study.reports.plots import bar_name, memory_trials, pairs, title
 from study.results import (
-    GIB,
     Findings,
     MeasuredPoint,
     hypervolume_history,

@@ -26,6 +26,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from objectives.errors import UsageError
+from objectives.units import GIB
 from study.reports.palette import (
     BASELINE,
     FRONT,
@@ -38,7 +39,7 @@ from study.reports.palette import (
     Role,
     tenants,
 )
-from study.results import GIB, Findings, MeasuredPoint, TrialRecord, choice, label, spread
+from study.results import Findings, MeasuredPoint, TrialRecord, choice, label, spread
 
 STYLE: dict[Any, Any] = {
     "font.size": 9.0,

@@ -15,9 +15,10 @@ from matplotlib.figure import Figure
 
 from objectives.evidence import Span, TrialEvidence
 from objectives.telemetry import TelemetrySummary
+from objectives.units import GIB
 from study.reports.palette import FRONT, INK, MUTED, OTHER, Role, tenants
 from study.reports.plots import STYLE, save
-from study.results import GIB, TrialRecord, choice, seconds
+from study.results import TrialRecord, choice, seconds
 
 Series = Mapping[str, Sequence[tuple[float, float]]]
 """Tenant to its memory over time: (seconds since the trial began, bytes)."""

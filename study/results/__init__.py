@@ -8,7 +8,6 @@ from study.results.headline import change_in_words, headline, next_steps
 from study.results.pareto import Floats, hypervolume, nondominated, open_boxes
 from study.results.phrases import (
     DEVICE_WORDS,
-    GIB,
     STATE_WORDS,
     UNITS,
     causes,
@@ -37,7 +36,6 @@ from study.results.trial_rows import (
 
 __all__ = [
     "DEVICE_WORDS",
-    "GIB",
     "ROWS",
     "SCENARIOS",
     "STATE_WORDS",

@@ -20,7 +20,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
 from objectives.evidence import TrialEvidence
-from objectives.space import Scalar
+from objectives.units import Scalar
 from storage.trials import masked
 from study.results.pareto import undominated
 from study.results.picks import choose

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from objectives.measurement import intervals_overlap
+from objectives.units import GIB
 from study.results.findings import Findings
 from study.results.records import MeasuredPoint, TrialRecord
-
-GIB = 2**30
 
 LABELS = {
     "stt_latency_ms": "speech latency",

@@ -13,7 +13,8 @@ from datetime import datetime
 from statistics import median
 
 from objectives.evidence import Infeasible, TrialEvidence
-from objectives.space import Scalar, point_key
+from objectives.space import point_key
+from objectives.units import Scalar
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,8 @@ from optuna.samplers import BaseSampler, NSGAIIISampler, NSGAIISampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from objectives.errors import UsageError
-from objectives.space import Scalar, SearchSpace
+from objectives.space import SearchSpace
+from objectives.units import Scalar
 from study.samplers.draws import halton, neighbour, point_at, value_at
 from study.samplers.encoding import Encoding
 from study.samplers.sampling_context import Point, SamplingContext

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from optuna.distributions import FloatDistribution, IntDistribution
 
 from objectives.models import WHISPER_SIZES
-from objectives.space import Parameter, Scalar, SearchSpace
+from objectives.space import Parameter, SearchSpace
+from objectives.units import Scalar
 from study.samplers.draws import is_ordered, position_of
 
 Floats = NDArray[np.float64]

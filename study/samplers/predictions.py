@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from objectives.errors import BenchError
-from objectives.space import Scalar, SearchSpace
+from objectives.space import SearchSpace
+from objectives.units import Scalar
 
 MEMO_TRIALS = 20
 """A prediction is made anew after so many finished trials: every start teaches the arithmetic."""

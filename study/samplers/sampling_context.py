@@ -10,7 +10,8 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial
 
-from objectives.space import Scalar, SearchSpace
+from objectives.space import SearchSpace
+from objectives.units import Scalar
 from study.samplers.draws import random_point
 from study.samplers.predictions import PointPrediction, PointPredictions
 from study.samplers.tried_points import History, Key

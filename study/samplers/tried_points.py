@@ -20,7 +20,8 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from objectives.evidence import infeasible_of
-from objectives.space import Scalar, SearchSpace, point_key
+from objectives.space import SearchSpace, point_key
+from objectives.units import Scalar
 from study.results import nondominated, objective_names
 
 Key = tuple[tuple[str, Scalar], ...]

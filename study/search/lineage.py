@@ -16,7 +16,7 @@ from typing import Any
 import optuna
 from optuna.trial import BaseTrial, FrozenTrial, Trial, TrialState
 
-from objectives.space import Scalar
+from objectives.units import Scalar
 
 ATTR = "lineage"
 """The trial attribute that holds the record."""

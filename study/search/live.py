@@ -20,7 +20,8 @@ from rich.table import Table
 from rich.text import Text
 
 from objectives.evidence import Infeasible, infeasible_of
-from study.search.progress import GIB, FrontRows, Holder, Holding, outcome, setting
+from objectives.units import GIB
+from study.search.progress import FrontRows, Holder, Holding, outcome, setting
 
 _COLOURS = ("cyan", "magenta", "yellow", "blue", "green")
 _REFRESH_S = 0.5

@@ -12,8 +12,6 @@ from optuna.trial import FrozenTrial, TrialState
 
 from objectives.evidence import Fault, Infeasible, fault_of, infeasible_of
 
-GIB = 1 << 30
-
 
 @dataclass(frozen=True, kw_only=True)
 class Holding:

@@ -9,14 +9,14 @@ from objectives.device import Device, open_device
 from objectives.errors import EngineError, UsageError
 from objectives.kinds import LATEST_VLLM, VllmKind, VllmMemory, WhisperKind, WhisperMemory
 from objectives.load import LlmLoad, LoadProfile, SttLoad, plan
-from objectives.servers import Command, Engine, Hold, Neighbour, Role, Running
+from objectives.servers import Command, Engine, Hold, Neighbour, Running
 from objectives.trial import Bench, Objective
+from objectives.units import GIB, ServerName
 from study.config import NeighbourSection, StudyConfig, fixed_settings
 from study.engines import build_engine, capability_of, check_engine, find_engine
 from study.setup.model_shapes import dummy_shape, llm_weights_bytes, model_shape
 from study.setup.weights import resolve_llm, resolve_whisper
 
-GIB = 1 << 30
 SMALL_VOCABULARY = 2048
 """Token ids below this exist in every model that is served; used where the model's is unknown."""
 
@@ -118,7 +118,7 @@ def make_bench(config: StudyConfig, *, build_engines: bool, log: Callable[[str],
 
 
 def _engine(
-    role: Role, configured: str, device: Device, build: bool, log: Callable[[str], None]
+    role: ServerName, configured: str, device: Device, build: bool, log: Callable[[str], None]
 ) -> Engine:
     """The engine of a server, judged against the device; built if that was asked for."""
     try:

@@ -8,8 +8,8 @@ from pathlib import Path
 from optuna import Trial
 
 from objectives.serving import ServingObjective
-from objectives.space import Scalar
 from objectives.trial import Bench
+from objectives.units import Scalar
 from storage.artifacts import ArtifactStore, keep
 from storage.trials import WORKER_ATTR, this_worker
 from study.config import StudyConfig

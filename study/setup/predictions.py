@@ -14,7 +14,6 @@ from objectives.kinds import LATEST_VLLM, ServerMemory, VllmMemory, WhisperMemor
 from objectives.measurement import capacity
 from objectives.memory import Calibration
 from objectives.models import ModelShape
-from objectives.space import Scalar
 from objectives.trial import (
     Bench,
     CandidatePrediction,
@@ -22,10 +21,11 @@ from objectives.trial import (
     predict_candidate,
     predict_on_bench,
 )
+from objectives.units import GIB, Scalar
 from study.config import StudyConfig, fixed_settings
 from study.engines import find_engine
 from study.samplers import PointPrediction
-from study.setup.make_bench import GIB, neighbour_of
+from study.setup.make_bench import neighbour_of
 from study.setup.model_shapes import llm_weights_bytes, model_shape
 
 

@@ -33,7 +33,8 @@ import optuna
 from optuna.samplers import BaseSampler
 from optuna.trial import TrialState, create_trial
 
-from objectives.space import Binding, Parameter, Scalar, SearchSpace
+from objectives.space import Binding, Parameter, SearchSpace
+from objectives.units import Scalar
 from study.replay import Table, read_table
 from study.results import hypervolume, nondominated
 from study.samplers import NAMES, SpaceExhaustedError, make_sampler, random_point

@@ -13,7 +13,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import optuna
 
-from objectives.space import Scalar, SearchSpace
+from objectives.space import SearchSpace
+from objectives.units import Scalar
 from study.results import Floats
 from study.samplers.bayesian.acquisition import expected_gain
 from study.samplers.bayesian.gaussian_process import Prior

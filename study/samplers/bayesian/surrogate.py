@@ -10,7 +10,7 @@ import optuna
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
 
-from objectives.space import Scalar
+from objectives.units import Scalar
 from study.results import Floats, nondominated
 from study.samplers.bayesian.acquisition import Posterior, below
 from study.samplers.bayesian.gaussian_process import Gaussian, Prior

@@ -6,7 +6,7 @@ from objectives.device.state import DeviceState
 from objectives.evidence import PredictedMemory
 from objectives.kinds.forecast import Forecast, Moment
 from objectives.memory.calibration import Calibration
-from objectives.memory.footprint import given
+from objectives.memory.estimate import given
 from objectives.vllm.startup_log import StartupFacts
 
 GIB = 1 << 30

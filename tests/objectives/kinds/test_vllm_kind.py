@@ -12,7 +12,7 @@ from objectives.kinds.kind import Proof
 from objectives.kinds.vllm_kind import LATEST_VLLM, PAGES_EVERY_S, VllmMemory
 from objectives.load.exchange import Target
 from objectives.memory.calibration import Calibration
-from objectives.memory.footprint import given
+from objectives.memory.estimate import NOTHING, given
 from objectives.models.shape import ModelShape
 from objectives.vllm.startup_log import StartupFacts
 from tests.fakes.fake_nvml import FakeGpu
@@ -162,7 +162,7 @@ class TestItsProof:
         assert prove(ON_CPU, CpuNode()).doubts == ()
 
 
-def forecast(utilisation=0.50, *, memory=MEMORY, moment=None, beside=None, **args):
+def forecast(utilisation=0.50, *, memory=MEMORY, moment=None, beside=NOTHING, **args):
     usual = {
         "gpu_memory_utilization": utilisation,
         "max_model_len": 2048,
@@ -177,8 +177,8 @@ class TestItsForecast:
         known = forecast(0.50)
         footprint = known.start.footprint
         assert footprint.requested_bytes == pytest.approx(CARD.total_bytes * 0.50, abs=2)
-        assert footprint.outside.value_bytes > 0
-        held = footprint.requested_bytes + footprint.outside.value_bytes
+        assert footprint.parts.outside.value_bytes > 0
+        held = footprint.requested_bytes + footprint.parts.outside.value_bytes
         assert known.held.value_bytes == held
         assert (known.max_num_seqs, known.doubts) == (16, ())
 
@@ -214,8 +214,7 @@ class TestItsForecast:
         sized = replace(usual, env={"VLLM_CPU_KVCACHE_SPACE": "2"})
         memory = replace(MEMORY, version=LATEST_VLLM)
         cache = {
-            memory.forecast(each, moment, beside=None).start.footprint.kv_cache_bytes
-            for each in (usual, sized)
+            memory.forecast(each, moment).start.footprint.kv_cache_bytes for each in (usual, sized)
         }
         assert 2 * GIB in cache
         assert len(cache) == 2
@@ -241,20 +240,20 @@ class TestItsForecast:
     def test_is_kept_whole(self):
         known = forecast(0.40)
         start, footprint, kept = known.start, known.start.footprint, known.stored()
-        assert (kept.held_bytes, kept.held_source) == (known.held.value_bytes, "given")
+        assert (kept.held_bytes, kept.held_source) == (known.held.value_bytes, "estimated")
         assert kept.total_bytes == CARD.total_bytes
-        assert kept.weights_bytes == footprint.weights.value_bytes > 0
-        assert kept.activation_bytes == footprint.activation.value_bytes
-        assert kept.non_torch_bytes == footprint.non_torch.value_bytes
-        assert kept.graph_bytes == footprint.graphs.value_bytes
-        assert kept.outside_bytes == footprint.outside.value_bytes
+        assert kept.weights_bytes == footprint.parts.weights.value_bytes > 0
+        assert kept.activation_bytes == footprint.parts.activation.value_bytes
+        assert kept.non_torch_bytes == footprint.parts.non_torch.value_bytes
+        assert kept.graph_bytes == footprint.parts.graphs.value_bytes
+        assert kept.outside_bytes == footprint.parts.outside.value_bytes
         assert kept.kv_cache_bytes == footprint.kv_cache_bytes
-        assert kept.kv_cache_tokens == footprint.kv_cache_tokens
-        assert kept.max_concurrency == footprint.max_concurrency
+        assert kept.kv_cache_tokens == footprint.capacity.tokens
+        assert kept.max_concurrency == footprint.capacity.max_concurrency
         assert kept.requested_bytes == footprint.requested_bytes
         assert kept.margin_bytes == footprint.margin_bytes
         assert (kept.fits, kept.certain, kept.cause) == (False, True, "kv_cache_no_blocks")
-        assert kept.sources["weights"] == footprint.weights.source
+        assert kept.sources["weights"] == footprint.parts.weights.source
         assert kept.excess_gib == start.excess
         assert kept.margin_gib == start.margins
 
@@ -265,8 +264,8 @@ class TestWhatAStartTeaches:
 
     def test_it_stands_before_every_estimate(self):
         again = forecast(moment=at(calibration=self.learned()))
-        assert again.start.footprint.weights.source == "calibrated"
-        assert again.start.footprint.kv_cache_tokens == pytest.approx(6976, rel=0.03)
+        assert again.start.footprint.parts.weights.source == "calibrated"
+        assert again.start.footprint.capacity.tokens == pytest.approx(6976, rel=0.03)
 
     def test_it_holds_for_no_other_model_version_or_device(self):
         known = self.learned()
@@ -275,7 +274,7 @@ class TestWhatAStartTeaches:
             forecast(memory=replace(MEMORY, version="0.12.0"), moment=at(calibration=known)),
             forecast(moment=at(calibration=known, uuid="GPU-2")),
         ]
-        assert {each.start.footprint.weights.source for each in others} == {"read"}
+        assert {each.start.footprint.parts.weights.source for each in others} == {"read"}
 
     @pytest.mark.parametrize(
         "unknown",
@@ -307,7 +306,7 @@ class TestWhatAStartTeaches:
         """Taken off when the start is learned from, and off again when the next is predicted."""
         older = replace(MEMORY, version="0.9.0")
         first = forecast(0.85, memory=older, beside=given(GIB))
-        assert first.start.charged_bytes > GIB
+        assert first.start.footprint.charged_bytes > GIB
         logged = first.start.footprint.available_bytes - GIB // 4
         known = first.learn(Calibration(), StartupFacts(available_kv_bytes=logged))
         moment = at(calibration=known)

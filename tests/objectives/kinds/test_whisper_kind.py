@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 
 from objectives.candidate import ServerSettings
-from objectives.constraints import GIB
 from objectives.device.cpu import CpuNode
 from objectives.errors import BenchError, WrongDeviceError
 from objectives.evidence import PredictedMemory
@@ -14,6 +13,8 @@ from objectives.kinds.kind import Proof
 from objectives.kinds.whisper_kind import WhisperMemory
 from objectives.load.exchange import Target
 from objectives.memory.calibration import Calibration
+from objectives.memory.estimate import NOTHING
+from objectives.units import GIB
 from tests.fakes.fake_nvml import FakeGpu
 from tests.kinds import WHISPER
 from tests.objectives.kinds.test_forecast import CARD, at
@@ -198,7 +199,7 @@ class TestItsOwnWord:
         assert "refused" in str(proof.failure)
 
 
-def forecast(device="cuda:0", *, moment=None, beside=None, **given):
+def forecast(device="cuda:0", *, moment=None, beside=NOTHING, **given):
     moment = moment or at(CARD)
     return WhisperMemory().forecast(settings(device, **given), moment, beside=beside)
 

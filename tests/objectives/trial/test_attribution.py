@@ -4,7 +4,6 @@ import pynvml
 import pytest
 
 from objectives.causes import CONSTRAINT_OF
-from objectives.constraints import GIB
 from objectives.device.cgroup import oom_kills
 from objectives.device.cuda import all_devices
 from objectives.device.xid import XidWatch
@@ -22,6 +21,7 @@ from objectives.errors import (
 )
 from objectives.trial import attribution
 from objectives.trial.attribution import MachineWatch
+from objectives.units import GIB
 from tests.fakes.fake_machine import FakeMachine
 from tests.fakes.fake_nvml import FakeGpu, FakeNvml
 from tests.kinds import VLLM

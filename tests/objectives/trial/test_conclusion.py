@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from objectives.candidate import Candidate
-from objectives.constraints import GIB, Limit
+from objectives.constraints import Limit
 from objectives.errors import BenchError, InfeasibleError, SloMissedError
 from objectives.kinds.forecast import Forecast
 from objectives.load.profile import LlmLoad, LoadProfile, SttLoad
@@ -15,6 +15,7 @@ from objectives.trial import conclusion as module
 from objectives.trial.bench import Objective
 from objectives.trial.evidence import Started
 from objectives.trial.prediction import CandidatePrediction
+from objectives.units import GIB
 from objectives.vllm.metrics import compare_pages
 from objectives.vllm.startup_log import StartupFacts
 from tests.objectives.trial.test_bench import bench_with
@@ -293,6 +294,11 @@ class TestRequestsWithoutAnAnswer:
             found = conclude(*window("llm", [0.75] * 6), unanswered("llm", "HTTP 500"), bench=bench)
             assert found.failure.cause == "requests_failed"
 
+    def test_no_limit_is_graded_by_the_survivors(self):
+        bench = bench_with(limits=[Limit(objective="llm_latency_ms", most=500)], quantile="p50")
+        load = [*window("llm", [0.75] * 6), unanswered("llm", "HTTP 500")]
+        assert conclude(*load, bench=bench).excess == {"failed_share": pytest.approx(1 / 7 - 0.05)}
+
     def test_the_server_that_fails_most_is_named(self):
         llm = [*window("llm", [0.75] * 8), *[unanswered("llm", "HTTP 500")] * 2]
         stt = [*window("stt", [0.25] * 4), *[unanswered("stt", "HTTP 507")] * 2]
@@ -329,7 +335,7 @@ class TestALatencyThatLiesAmongTheFailed:
         assert failure.cause == "requests_failed"
         assert failure.evidence == f"1 of 20 requests to {server} failed, first: HTTP 500"
         assert failure.excess == {}
-        assert found.excess["failed_share"] == 0
+        assert found.excess == {"failed_share": 0}
         assert found.figures == {}
         assert found.values == {}
         return found.measurement

@@ -11,7 +11,7 @@ from objectives.evidence import Invocation, MemoryEvidence, PredictedMemory, Tri
 from objectives.kinds.forecast import Forecast
 from objectives.measurement import summarise
 from objectives.memory.calibration import Calibration
-from objectives.memory.footprint import given
+from objectives.memory.estimate import given
 from objectives.servers.server import Launch
 from objectives.space import Binding, Parameter, SearchSpace
 from objectives.telemetry.record import DeviceSample, MemoryPoint, TelemetryRecord
@@ -28,7 +28,6 @@ from tests.objectives.trial.test_conclusion import LLM, STT, driven, unanswered,
 FORECAST = MEMORY.forecast(
     settings("cuda", gpu_memory_utilization=0.6, max_model_len=2048, max_num_seqs=16),
     at(),
-    beside=None,
 )
 WHISPER = Forecast(held=given(GIB, "its file"), doubts=("Whisper's size is a guess",))
 PREDICTION = CandidatePrediction(forecasts={"whisper": WHISPER, "vllm": FORECAST})

@@ -15,7 +15,6 @@ import pynvml
 import pytest
 
 from objectives.candidate import ServerSettings
-from objectives.constraints import GIB
 from objectives.device.cuda import all_devices
 from objectives.device.state import Device
 from objectives.errors import (
@@ -39,6 +38,7 @@ from objectives.trial.evidence import Conclusion, Started
 from objectives.trial.stages import MEMORY_SLACK_BYTES, TrialStages
 from objectives.trial.stopwatch import Stopwatch
 from objectives.trial.tenants import Tenants
+from objectives.units import GIB
 from objectives.vllm.startup_log import StartupFacts
 from tests.fakes.fake_nvml import FakeGpu, FakeNvml
 from tests.kinds import WHISPER

@@ -17,7 +17,6 @@ import psutil
 import pytest
 
 from objectives.candidate import Candidate, ServerSettings
-from objectives.constraints import GIB
 from objectives.device.xid import XidWatch
 from objectives.errors import (
     BenchError,
@@ -38,6 +37,7 @@ from objectives.servers.neighbours import Hold, Running
 from objectives.space import SearchSpace
 from objectives.trial.attribution import MachineWatch
 from objectives.trial.tenants import Tenants
+from objectives.units import GIB
 from tests.objectives.diagnosis.failing_logs import OOM, RACE, READY, START, engine_died, lines
 from tests.objectives.servers.test_neighbours import somebody
 from tests.objectives.trial.test_bench import bench_with

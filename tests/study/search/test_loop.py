@@ -13,7 +13,8 @@ import pytest
 from optuna.trial import TrialState
 
 from objectives.errors import BenchError, OrphanError, UsageError
-from objectives.space import Scalar, SearchSpace
+from objectives.space import SearchSpace
+from objectives.units import Scalar
 from storage.trials import RETRIES, this_worker
 from study.config.study_config import StudyConfig, checked
 from study.samplers.predictions import PointPrediction, Predict
