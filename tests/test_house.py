@@ -4,7 +4,6 @@ import ast
 import re
 import subprocess
 import sys
-import tomllib
 from functools import cache
 
 import pytest
@@ -323,14 +322,6 @@ def test_every_public_function_says_what_it_does():
         and not ast.get_docstring(node)
     ]
     assert silent == []
-
-
-def test_every_dependency_says_why_it_is_there():
-    text = (ROOT / "pyproject.toml").read_text()
-    dependencies = tomllib.loads(text)["project"]["dependencies"]
-    for dependency in dependencies:
-        line = next(line for line in text.splitlines() if dependency in line)
-        assert "# " in line, line
 
 
 def test_the_first_two_blocks_of_the_readme_are_one_command_line_each():
