@@ -375,6 +375,6 @@ class TestASecondVllm:
         assert trial.state == TrialState.PRUNED
         assert trial.user_attrs["infeasible"]["predicted"]
         predicted = trial.user_attrs["footprint"]
-        assert predicted["vllm2"]["predicted"]["fits"]
+        assert trial.user_attrs["infeasible"]["cause"] == "gpu_memory_insufficient_at_start"
         assert not predicted["vllm"]["predicted"]["fits"]
         assert fakes.files.get(trial.number, {}) == {}

@@ -233,11 +233,11 @@ class TestThreeServers:
             usual.excess["device_memory_gib"]
         )
 
-    def test_the_one_that_no_longer_fits_refuses_the_candidate(self):
+    def test_two_that_do_not_fit_together_refuse_the_candidate(self):
         prediction = self.predict(0.50, 0.75)
-        assert prediction.starts["vllm"].fits
-        assert prediction.refusal is prediction.starts["second"]
-        assert prediction.refusal.cause == "gpu_memory_insufficient_at_start"
+        assert prediction.refusal is prediction.starts["vllm"]
+        assert prediction.refusal.cause == "device_memory"  # its start would succeed
+        assert prediction.starts["second"].cause == "gpu_memory_insufficient_at_start"
 
     def test_the_first_certain_refusal_is_the_candidates(self):
         both = self.predict(0.20, 0.10)
