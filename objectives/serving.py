@@ -17,6 +17,7 @@ from typing import Any
 import optuna
 from optuna import Trial
 
+from objectives.causes import cause_named
 from objectives.constraints import satisfied, violated
 from objectives.device import hold_device
 from objectives.errors import BenchError, InfeasibleError
@@ -113,7 +114,8 @@ class ServingObjective:
             figures = stages.run()
         except InfeasibleError as error:
             excess = {**stages.evidence.excess, **error.excess}
-            constraints = violated(order, stages.evidence.excess, excess, error.cause)
+            own = cause_named(error.cause).constraint
+            constraints = violated(order, stages.evidence.excess, excess, own)
             self._write(trial, stages, constraints, _infeasible(error))
             raise optuna.TrialPruned(f"{error.cause}: {error.evidence}") from error
         except BaseException as error:
@@ -171,7 +173,8 @@ def _infeasible(error: InfeasibleError) -> dict[str, object]:
         "predicted": error.predicted,
         "figures": error.figures,
     }
-    return {"infeasible": said, "oom_events": 1.0} if "oom" in error.cause else {"infeasible": said}
+    events = {"oom_events": 1.0} if cause_named(error.cause).is_oom else {}
+    return {"infeasible": said, **events}
 
 
 def _fault(error: BaseException) -> dict[str, object]:

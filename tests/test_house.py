@@ -193,6 +193,7 @@ REASONS = {
     "objectives.servers.guard": "launched by path, and imports nothing, to start at once",
     "objectives.trial.conclusion": "pure: what a trial's figures are worth",
     "objectives.workers.whisper_recogniser": "the part of the server that engines differ in",
+    "study.causes_page": "writes docs, and is read by nobody whose server died",
     "study.config.reference": "writes docs, and is read by nobody who runs a study",
     "study.samplers.bayesian.surrogate": "the model, apart from what is chosen with it",
     "study.search.stopping": "pure: when the loop ends",

@@ -1,26 +1,11 @@
-"""A prediction in sentences: what the arithmetic says, and what to change."""
+"""A prediction in sentences: what the arithmetic says."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from objectives.memory.footprint import Footprint
-from objectives.vllm import GIB, DeviceKind
-
-REMEDIES = {
-    "gpu_memory_insufficient_at_start": (
-        "Lower --gpu-memory-utilization, or free memory that other processes hold."
-    ),
-    "kv_cache_no_blocks": (
-        "Raise --gpu-memory-utilization, or lower --max-num-seqs: its sampler's peak is taken "
-        "from the cache."
-    ),
-    "kv_cache_too_small": (
-        "Lower --max-model-len, raise --gpu-memory-utilization, or keep the cache in fp8."
-    ),
-    "device_memory": "Lower --gpu-memory-utilization, or choose a smaller Whisper model.",
-}
-_CPU_NO_BLOCKS = "Raise --gpu-memory-utilization: here it is the fraction of the memory node."
+from objectives.vllm import GIB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,15 +47,6 @@ def evidence(cause: str | None, story: Story) -> str:
         "kv_cache_too_small": _too_small,
         "device_memory": _device,
     }[cause](story)
-
-
-def remedy(cause: str | None, device_kind: DeviceKind) -> str:
-    """What to change, in one sentence; empty where nothing is wrong."""
-    if cause is None:
-        return ""
-    if cause == "kv_cache_no_blocks" and device_kind == "cpu":
-        return _CPU_NO_BLOCKS
-    return REMEDIES[cause]
 
 
 def _share(story: Story) -> str:

@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from objectives.causes import remedy_of
+from objectives.constraints import MEMORY_CONSTRAINTS
 from objectives.memory import explain as words
 from objectives.memory.calibration import Calibration
 from objectives.memory.estimates import estimate_parts, weights_on_device
@@ -33,7 +35,6 @@ from objectives.models import ModelShape, UnsupportedShapeError, weight_bytes
 from objectives.vllm import GIB, DeviceKind, VllmRules, VllmSettings
 
 __all__ = [
-    "CONSTRAINTS",
     "Calibration",
     "Estimate",
     "Footprint",
@@ -48,9 +49,6 @@ __all__ = [
     "weight_bytes",
 ]
 
-CONSTRAINTS = ("start_memory_gib", "kv_cache_gib", "device_memory_gib")
-"""In the order in which the engine meets them."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
@@ -61,8 +59,7 @@ class Prediction:
         excess: Constraint to what is missing, in GiB; negative is to spare.
         margins: Constraint to how far that may be wrong, in GiB.
         certain: It does not fit, by more than the margin: a launch would be wasted.
-        cause: Why it does not fit, in the words of `objectives.causes.CAUSES`, or
-            "device_memory"; None where it fits.
+        cause: Why it does not fit, of `objectives.causes.CAUSES`; None where it fits.
         evidence: The arithmetic in one sentence.
         remedy: What to change, in one sentence; empty where it fits.
         kv: How the cache is laid out.
@@ -225,7 +222,7 @@ def _judge(
         margins["kv_cache_gib"] = 0
     # In the order in which the engine meets them: the first that is surely violated is the one
     # whose words its log would have.
-    over = [name for name in CONSTRAINTS if missing[name] > 0]
+    over = [name for name in MEMORY_CONSTRAINTS if missing[name] > 0]
     sure = [name for name in over if missing[name] > margins[name]]
     certain = bool(sure) and not settings.unmodelled
     violated = next(iter(sure or over), None)
@@ -256,12 +253,12 @@ def _judge(
     )
     return Prediction(
         footprint=footprint,
-        excess={name: missing[name] / GIB for name in CONSTRAINTS},
-        margins={name: margins[name] / GIB for name in CONSTRAINTS},
+        excess={name: missing[name] / GIB for name in MEMORY_CONSTRAINTS},
+        margins={name: margins[name] / GIB for name in MEMORY_CONSTRAINTS},
         certain=certain,
         cause=cause,
         evidence=words.evidence(cause, story),
-        remedy=words.remedy(cause, rules.device_kind),
+        remedy="" if cause is None else remedy_of(cause, {}, rules.device_kind),
         kv=budget.kv,
         needed_bytes=budget.needed_bytes,
         max_model_len=budget.length,

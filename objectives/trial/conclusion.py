@@ -93,7 +93,6 @@ def _check_answers(evidence: Evidence) -> None:
         raise InfeasibleError(
             "requests_failed",
             line,
-            remedy="Give the server that fails more room, or offer less load.",
             excess={"failed_share": over},
         )
 
@@ -130,6 +129,5 @@ def _check_limits(bench: Bench, evidence: Evidence) -> None:
         raise SloMissedError(
             "slo_missed",
             "; ".join(missed),
-            remedy="Offer less load, or relax the limit.",
             excess={name: over for name, over in excess.items() if over > 0},
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from objectives.candidate import Candidate
+from objectives.causes import remedy_of
 from objectives.device import XidWatch, wait_for_memory
 from objectives.errors import (
     DoesNotFitError,
@@ -98,7 +99,6 @@ class TrialStages:
                 raise OutOfBoundsError(
                     "out_of_bounds",
                     bench.space.out_of_bounds(self.params),
-                    remedy="Stay inside the hard bounds of the space.",
                     excess={"bounds": evidence.excess["bounds"]},
                     predicted=True,
                 )
@@ -216,8 +216,8 @@ class TrialStages:
                 raise OutOfMemoryError(
                     "cuda_oom_serving",
                     f"{sample.server}: {sample.failure.message}",
-                    remedy="Leave it more memory: lower vLLM's utilisation, or take a smaller "
-                    "Whisper model.",
+                    # Only our Whisper answers 507.
+                    remedy=remedy_of("cuda_oom_serving", {}, "whisper"),
                 )
 
     def _allowed_s(self, most_s: float) -> float:
@@ -239,7 +239,6 @@ class TrialStages:
             raise OverBudgetError(
                 "over_time_budget",
                 f"{self.watch.elapsed_s:.0f} s of {limit_s:.0f} s were used",
-                remedy="Give a trial more time, or shorten its load.",
                 excess={"time_budget_s": over_s},
             )
 

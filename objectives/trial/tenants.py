@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from objectives.candidate import Candidate
+from objectives.causes import remedy_of
 from objectives.constraints import GIB
 from objectives.errors import BenchError, NotReadyError, ServerDiedError, WrongDeviceError
 from objectives.load import Target
@@ -220,7 +221,7 @@ class Tenants:
             raise WrongDeviceError(
                 "cpu_fallback",
                 f"whisper computes on {computed} ({health.get('compute_dtype')}), not on {asked}",
-                remedy="See that its torch supports this GPU, and that memory is left for it.",
+                remedy=remedy_of("cpu_fallback", {}, "whisper"),
                 excess=_misplaced(health),
             )
         raise BenchError(f"whisper says that it computes on {computed!r}, asked was {asked}")
@@ -234,7 +235,6 @@ class Tenants:
             raise WrongDeviceError(
                 "cpu_fallback",
                 f"vllm keeps its KV cache on {found}, not on {asked}",
-                remedy="Give vLLM an engine that is built for this device.",
             )
         self._prove_by_driver("vllm")
 

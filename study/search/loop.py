@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from objectives.causes import cause_named
 from objectives.errors import BenchError, UsageError
 from storage import trials
 from study.config import StudyConfig
@@ -143,7 +144,7 @@ class _Faults:
         error = trial.user_attrs.get("error", {})
         if error.get("type") == "OrphanError":
             self.stop = f"the bench stops: {error.get('message')}"
-        elif error.get("cause") == "device_fault":
+        elif cause_named(str(error.get("cause"))).fault == "machine":
             self.stop = f"the device is at fault, the bench stops: {error.get('message')}"
         # The bench broke, not the point: it goes back into the queue.
         elif trials.enqueue_again(study, trial):

@@ -8,8 +8,10 @@ from hypothesis import given as each
 from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
 
+from objectives.causes import CAUSES
+from objectives.constraints import MEMORY_CONSTRAINTS
 from objectives.memory.footprint import Estimate, given
-from objectives.memory.predict import CONSTRAINTS, predict_vllm
+from objectives.memory.predict import predict_vllm
 from objectives.memory.whisper import whisper_bytes
 from objectives.models.shape import ModelShape
 from objectives.vllm.rules import GIB
@@ -111,7 +113,7 @@ def test_whisper_starts_first_and_its_margin_is_a_doubt():
 def test_every_candidate_has_every_constraint_and_a_feasible_one_none_above_zero():
     for utilization in (0.40, 0.475, 0.50, 0.60):
         prediction = seeds(utilization)
-        assert tuple(prediction.excess) == CONSTRAINTS
+        assert tuple(prediction.excess) == MEMORY_CONSTRAINTS
         assert prediction.fits == (max(prediction.excess.values()) <= 0)
 
 
@@ -219,8 +221,9 @@ def test_a_verdict_never_contradicts_its_constraints(
     found = predict(LLAMA, args, version=version, total=total, free=round(total * free_share))
     assert found.fits == (max(found.excess.values()) <= 0)
     assert not (found.fits and found.certain)
-    beyond = any(found.excess[name] > max(0, found.margins[name]) for name in CONSTRAINTS)
+    beyond = any(found.excess[name] > max(0, found.margins[name]) for name in MEMORY_CONSTRAINTS)
     assert found.certain == beyond
+    assert found.fits or found.excess[CAUSES[found.cause].constraint] > 0
     assert json.dumps(found.to_dict())
 
 
