@@ -17,6 +17,7 @@ from typing import Any
 import optuna
 from optuna import Trial
 
+from objectives.causes import cause_named
 from objectives.constraints import satisfied, violated
 from objectives.device import hold_device
 from objectives.errors import BenchError, InfeasibleError
@@ -109,7 +110,8 @@ class ServingObjective:
             conclusion = stages.run()
         except InfeasibleError as error:
             known = stages.seen.all_excess
-            constraints = violated(order, known, {**known, **error.excess}, error.cause)
+            own = cause_named(error.cause).constraint
+            constraints = violated(order, known, {**known, **error.excess}, own)
             self._write(trial, stages, constraints, infeasible=_infeasible(error))
             raise optuna.TrialPruned(f"{error.cause}: {error.evidence}") from error
         except BaseException as error:
@@ -139,7 +141,7 @@ class ServingObjective:
             timeline=stages.watch.timeline(),
             **outcome,
         )
-        if evidence.infeasible is not None and "oom" in evidence.infeasible.cause:
+        if evidence.infeasible and cause_named(evidence.infeasible.cause).is_oom:
             evidence = replace(evidence, figures={**evidence.figures, "oom_events": 1.0})
         self.store_files(
             trial, [*_files(seen, stages.folder), *self.pictures(stages.folder, evidence)]

@@ -17,6 +17,7 @@ from objectives.diagnosis import Diagnosis, Ended, diagnose
 from objectives.errors import UsageError
 from objectives.units import GIB, MIB
 from objectives.vllm import lines_of
+from study.causes_page import causes_page
 
 PROG = "python -m study.diagnose"
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -47,7 +48,13 @@ def render(diagnosis: Diagnosis) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit 0: a cause is named; 1: unknown; 2: LOG cannot be read; 130: interrupted."""
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.causes:
+        _print(causes_page())
+        return 0
+    if args.log is None:
+        parser.error("the following arguments are required: LOG")
     ended = None
     if args.returncode is not None or args.asked:
         ended = Ended(returncode=args.returncode, was_asked=args.asked)
@@ -79,7 +86,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("log", metavar="LOG", help="a log file, also gzipped; - reads a pipe")
+    parser.add_argument(
+        "log", metavar="LOG", nargs="?", help="a log file, also gzipped; - reads a pipe"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument(
         "--returncode",
@@ -90,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--asked", action="store_true", help="the server was asked to end; that is no failure"
     )
+    parser.add_argument("--causes", action="store_true", help="print every cause, in Markdown")
     return parser
 
 

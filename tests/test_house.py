@@ -189,12 +189,12 @@ REASONS = {
     "objectives.diagnosis.rules_device": "a table of rules; one file a part of the machine",
     "objectives.diagnosis.rules_start": "a table of rules; one file a part of the machine",
     "objectives.measurement.doubts": "pure rules, one a reason to doubt a figure",
-    "objectives.memory.explain": "sentences for people, apart from the arithmetic",
     "objectives.models.quantization": "a table of methods, which grows by vLLM's versions",
     "objectives.servers.guard": "launched by path, and imports nothing, to start at once",
     "objectives.trial.tenants": "who is there; the stages say when",
     "objectives.trial.conclusion": "pure: what a trial's figures are worth",
     "objectives.workers.whisper_recogniser": "the part of the server that engines differ in",
+    "study.causes_page": "writes docs, and is read by nobody whose server died",
     "study.config.reference": "writes docs, and is read by nobody who runs a study",
     "study.engines.pip_settings": "a table: one tool's options in the words of another",
     "study.samplers.bayesian.surrogate": "the model, apart from what is chosen with it",
@@ -246,6 +246,8 @@ KNOWS_THE_SERVERS = (
     "objectives.servers.engine",  # what an environment must have to run one
     "objectives.space",  # their names, once
     "objectives.evidence",  # the first version knew two only
+    "objectives.causes",  # remedies differ
+    "objectives.units",  # the type of their names
     "study.config",  # what people write
     "study.setup",  # where that becomes a bench
     "study.engines",

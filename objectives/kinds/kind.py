@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from objectives.candidate import ServerSettings
+from objectives.causes import remedy_of
 from objectives.device import Device
 from objectives.diagnosis import DeviceEvidence, Diagnosis, Ended, diagnose
 from objectives.errors import ServingError
@@ -75,6 +76,9 @@ class ServerKind(ABC):
     role: ClassVar[LoadedServer | None] = None
     """Whose requests of the load it answers; None: it gets none."""
 
+    family: ClassVar[str] = ""
+    """What `objectives.causes` calls it where a remedy is another than for the rest."""
+
     name: str
     engine: Engine
     settings: ServerSettings
@@ -115,5 +119,6 @@ class ServerKind(ABC):
     def why_it_ended(
         self, lines: Iterable[str], ended: Ended | None, evidence: DeviceEvidence
     ) -> Diagnosis:
-        """What its log says about its end."""
-        return diagnose(lines, ended=ended, evidence=evidence)
+        """What its log says about its end, with the remedy for its family."""
+        found = diagnose(lines, ended=ended, evidence=evidence)
+        return replace(found, remedy=remedy_of(found.cause, found.figures, self.family))

@@ -215,6 +215,7 @@ class VllmKind(ServerKind):
     """
 
     role: ClassVar[LoadedServer | None] = "llm"
+    family: ClassVar[str] = "vllm"
 
     path: str
     is_local: bool
@@ -256,7 +257,6 @@ class VllmKind(ServerKind):
         misplaced = WrongDeviceError(
             "cpu_fallback",
             f"{self.name} keeps its KV cache on {found}, not on {asked}",
-            remedy="Give vLLM an engine that is built for this device.",
         )
         return Proof(facts=facts, failure=misplaced)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from objectives.candidate import ServerSettings
+from objectives.causes import remedy_of
 from objectives.device import Device
 from objectives.errors import BenchError, ServingError, WrongDeviceError
 from objectives.kinds.forecast import Forecast, Moment, ServerMemory
@@ -77,6 +78,7 @@ class WhisperKind(ServerKind):
     """
 
     role: ClassVar[LoadedServer | None] = "stt"
+    family: ClassVar[str] = "whisper"
 
     paths: Mapping[str, str]
     fixed_tokens: int | None = None
@@ -137,7 +139,7 @@ class WhisperKind(ServerKind):
         return WrongDeviceError(
             "cpu_fallback",
             f"{self.name} computes on {said} ({dtype}), not on {asked}",
-            remedy="See that its torch supports this GPU, and that memory is left for it.",
+            remedy=remedy_of("cpu_fallback", {}, self.family),
             excess=_misplaced(health),
         )
 

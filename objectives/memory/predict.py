@@ -13,15 +13,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from objectives.causes import remedy_of
+from objectives.constraints import MEMORY_CONSTRAINTS
 from objectives.memory.calibration import Calibration
-from objectives.memory.explain import evidence, remedy
 from objectives.memory.footprint import Footprint
 from objectives.memory.parts import Parts, estimate_parts
 from objectives.memory.server_model import DeviceMemory, ServerModel
-from objectives.units import GIB
-
-CONSTRAINTS = ("start_memory_gib", "kv_cache_gib", "device_memory_gib")
-"""In the order in which the engine meets them."""
+from objectives.units import GIB, gib
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +31,7 @@ class Prediction:
         excess: Constraint to what is missing, in GiB; negative is to spare.
         margins: Constraint to how far that may be wrong, in GiB.
         certain: It does not fit, by more than the margin: a launch would be wasted.
-        cause: Why it does not fit, in the words of `objectives.causes.CAUSES`, or
-            "device_memory"; None where it fits.
+        cause: Why it does not fit, of `objectives.causes.CAUSES`; None where it fits.
         evidence: The arithmetic in one sentence.
         remedy: What to change, in one sentence; empty where it fits.
     """
@@ -81,18 +78,18 @@ def predict_vllm(
     missing, margins = _missing(footprint), _margins(footprint)
     # In the order in which the engine meets them: the first that is surely violated is the one
     # whose words its log would have.
-    over = [name for name in CONSTRAINTS if missing[name] > 0]
+    over = [name for name in MEMORY_CONSTRAINTS if missing[name] > 0]
     sure = [name for name in over if missing[name] > margins[name]]
     violated = next(iter(sure or over), None)
     cause = _cause(violated, footprint)
     return Prediction(
         footprint=footprint,
-        excess={name: missing[name] / GIB for name in CONSTRAINTS},
-        margins={name: margins[name] / GIB for name in CONSTRAINTS},
+        excess={name: missing[name] / GIB for name in MEMORY_CONSTRAINTS},
+        margins={name: margins[name] / GIB for name in MEMORY_CONSTRAINTS},
         certain=bool(sure) and not server.settings.unmodelled,
         cause=cause,
         evidence=evidence(cause, footprint, missing[violated] if violated else 0),
-        remedy=remedy(cause, server.rules.device_kind),
+        remedy="" if cause is None else remedy_of(cause, {}, server.rules.device_kind),
     )
 
 
@@ -149,3 +146,75 @@ def _cause(violated: str | None, footprint: Footprint) -> str | None:
         none = footprint.available_bytes <= kv.null_blocks * kv.block_bytes
         return "kv_cache_no_blocks" if none else "kv_cache_too_small"
     return None if violated is None else "device_memory"
+
+
+def evidence(cause: str | None, footprint: Footprint, missing_bytes: int = 0) -> str:
+    """The arithmetic behind a cause, in one sentence.
+
+    Args:
+        cause: Why it does not fit; None where it does.
+        footprint: The server's memory.
+        missing_bytes: Of the constraint that is violated.
+    """
+    if cause is None:
+        return _fits(footprint)
+    if cause == "gpu_memory_insufficient_at_start":
+        return _start(footprint, missing_bytes)
+    if cause == "device_memory":
+        return _device(footprint, missing_bytes)
+    return _no_blocks(footprint) if cause == "kv_cache_no_blocks" else _too_small(footprint)
+
+
+def _share(footprint: Footprint) -> str:
+    utilization = footprint.server.settings.utilization
+    total = footprint.share_bytes / utilization
+    return f"{gib(footprint.share_bytes)} ({utilization:g} of {gib(total)})"
+
+
+def _summands(footprint: Footprint) -> str:
+    labels = ("weights", "activation", "other memory", "CUDA graphs")
+    held = [
+        f"{label} {gib(part.value_bytes)}"
+        for label, part in zip(labels, footprint.parts.inside, strict=True)
+        if part.value_bytes
+    ]
+    return " + ".join(held) or "nothing else"
+
+
+def _fits(footprint: Footprint) -> str:
+    capacity, length = footprint.capacity, footprint.server.max_model_len
+    return (
+        f"{gib(footprint.kv_cache_bytes)} of KV cache holds {capacity.tokens:,} tokens:"
+        f" {capacity.max_concurrency:.2f} requests of {length:,} tokens"
+    )
+
+
+def _start(footprint: Footprint, missing_bytes: int) -> str:
+    return (
+        f"{_share(footprint)} is asked for when vLLM starts and"
+        f" {gib(footprint.memory.left_bytes)} will be free: {gib(missing_bytes)} short"
+    )
+
+
+def _no_blocks(footprint: Footprint) -> str:
+    return (
+        f"of {_share(footprint)}, {_summands(footprint)} leave {gib(footprint.available_bytes)} for"
+        " the KV cache: not one block"
+    )
+
+
+def _too_small(footprint: Footprint) -> str:
+    server = footprint.server
+    return (
+        f"one request of {server.max_model_len:,} tokens needs {gib(server.needed_bytes)} of KV"
+        f" cache and {gib(footprint.available_bytes)} is left: {footprint.capacity.tokens:,} tokens"
+    )
+
+
+def _device(footprint: Footprint, missing_bytes: int) -> str:
+    beside = footprint.parts.outside.value_bytes
+    free = footprint.memory.left_bytes - footprint.memory.later.value_bytes
+    return (
+        f"vLLM's {gib(footprint.own_bytes)} and {gib(beside)} that come on top of its share are"
+        f" {gib(missing_bytes)} more than the {gib(free)} that will be free"
+    )

@@ -63,7 +63,6 @@ def conclude(
         failure = InfeasibleError(
             "requests_failed",
             line,
-            remedy="Give the server that fails more room, or offer less load.",
             excess=failed_share if over > 0 else {},
         )
     elif failure is None and absent:
@@ -162,6 +161,5 @@ def _limits(
     return excess, SloMissedError(
         "slo_missed",
         "; ".join(missed),
-        remedy="Offer less load, or relax the limit.",
         excess={name: over for name, over in excess.items() if over > 0},
     )

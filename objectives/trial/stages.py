@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from objectives.candidate import Candidate
+from objectives.causes import remedy_of
 from objectives.device import XidWatch, wait_for_memory
 from objectives.errors import (
     DoesNotFitError,
@@ -123,7 +124,6 @@ class TrialStages:
             raise OutOfBoundsError(
                 "out_of_bounds",
                 bench.space.out_of_bounds(self.params),
-                remedy="Stay inside the hard bounds of the space.",
                 excess={"bounds": outside},
                 predicted=True,
             )
@@ -237,8 +237,19 @@ class TrialStages:
                 span.end_s - began_s,
                 shown=span.name,
             )
-        _check_out_of_memory(driven)
+        self._check_out_of_memory(driven)
         return driven
+
+    def _check_out_of_memory(self, driven: Driven) -> None:
+        """A server that answers 507 lives on, but the candidate is out of memory."""
+        for sample in (*driven.warmup, *driven.samples):
+            if sample.failure is not None and sample.failure.kind == "oom":
+                kind = self.bench.serving(sample.server)
+                raise OutOfMemoryError(
+                    "cuda_oom_serving",
+                    f"{sample.server}: {sample.failure.message}",
+                    remedy=remedy_of("cuda_oom_serving", {}, kind.family if kind else ""),
+                )
 
     def _allowed_s(self, most_s: float) -> float:
         """Seconds that a start may take: its own limit, or what is left of the trial's."""
@@ -259,7 +270,6 @@ class TrialStages:
             raise OverBudgetError(
                 "over_time_budget",
                 f"{self.watch.elapsed_s:.0f} s of {limit_s:.0f} s were used",
-                remedy="Give a trial more time, or shorten its load.",
                 excess={"time_budget_s": over_s},
             )
 
@@ -295,15 +305,3 @@ class TrialStages:
         if last.other_bytes is not None:
             held["other"] = last.other_bytes
         return {"total_bytes": last.total_bytes, "by_tenant": held}
-
-
-def _check_out_of_memory(driven: Driven) -> None:
-    """A server that answers 507 lives on, but the candidate is out of memory."""
-    for sample in (*driven.warmup, *driven.samples):
-        if sample.failure is not None and sample.failure.kind == "oom":
-            raise OutOfMemoryError(
-                "cuda_oom_serving",
-                f"{sample.server}: {sample.failure.message}",
-                remedy="Leave it more memory: lower vLLM's utilisation, or take a smaller "
-                "Whisper model.",
-            )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from objectives.causes import cause_named
 from objectives.errors import BenchError, UsageError
 from objectives.evidence import Fault, fault_of
 from storage import trials
@@ -144,7 +145,7 @@ class _Faults:
         fault = fault_of(trial.user_attrs) or Fault()
         if fault.type == "OrphanError":
             self.stop = f"the bench stops: {fault.message}"
-        elif fault.cause == "device_fault":
+        elif cause_named(fault.cause).fault == "machine":
             self.stop = f"the device is at fault, the bench stops: {fault.message}"
         # The bench broke, not the point: it goes back into the queue.
         elif trials.enqueue_again(study, trial):

@@ -362,7 +362,8 @@ class TestTheFirstVersion:
             }
         }
         memory = TrialEvidence.from_attrs(attrs).footprint
-        assert set(memory) == {"vllm"}
+        speech = PredictedMemory(held_bytes=3, held_source="read")
+        assert memory["whisper"] == MemoryEvidence(predicted=speech)
         assert memory["vllm"] == MemoryEvidence(
             predicted=PredictedMemory(kv_cache_bytes=5),
             logged=StartupFacts(available_kv_bytes=4, block_size=16),

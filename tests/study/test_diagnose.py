@@ -64,6 +64,15 @@ def test_a_script_gets_one_document(log, capsys):
     assert document["figures"]["free_bytes"] == round(4.1 * (1 << 30))
 
 
+def test_every_cause_is_printed_without_a_log_and_else_a_log_is_asked_for(capsys):
+    assert main(["--causes"]) == 0
+    assert capsys.readouterr().out.startswith("# Constraints and causes\n")
+    with pytest.raises(SystemExit) as ended:
+        main([])
+    assert ended.value.code == 2
+    assert "required: LOG" in capsys.readouterr().err
+
+
 def test_ok_is_a_cause_and_unknown_is_none(log):
     assert main([log(READY)]) == 0
     assert main([log("hello\n")]) == 1

@@ -8,8 +8,12 @@ from hypothesis import given as each
 from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
 
+from objectives.causes import CAUSES
+from objectives.constraints import MEMORY_CONSTRAINTS
 from objectives.memory.estimate import NOTHING, Estimate, given
-from objectives.memory.predict import CONSTRAINTS, predict_vllm
+from objectives.memory.footprint import Footprint
+from objectives.memory.parts import Parts
+from objectives.memory.predict import evidence, predict_vllm
 from objectives.memory.server_model import DeviceMemory, ServerModel
 from objectives.memory.whisper import WhisperModel
 from objectives.models.shape import ModelShape
@@ -18,6 +22,7 @@ from objectives.vllm.rules import VllmRules
 from objectives.vllm.settings import VllmSettings
 from tests.corpus import corpus_folder
 from tests.objectives.models import published_shapes as published
+from tests.objectives.models.published_shapes import QWEN2_5_7B_AWQ
 
 AWQ = ModelShape.from_config(published.QWEN2_5_7B_AWQ)
 LLAMA = ModelShape.from_config(published.LLAMA_3_1_8B)
@@ -107,7 +112,7 @@ def test_whisper_starts_first_and_its_margin_is_a_doubt():
 def test_every_candidate_has_every_constraint_and_a_feasible_one_none_above_zero():
     for utilization in (0.40, 0.475, 0.50, 0.60):
         prediction = seeds(utilization)
-        assert tuple(prediction.excess) == CONSTRAINTS
+        assert tuple(prediction.excess) == MEMORY_CONSTRAINTS
         assert prediction.fits == (max(prediction.excess.values()) <= 0)
 
 
@@ -215,8 +220,9 @@ def test_a_verdict_never_contradicts_its_constraints(
     found = predict(LLAMA, args, version=version, total=total, free=round(total * free_share))
     assert found.fits == (max(found.excess.values()) <= 0)
     assert not (found.fits and found.certain)
-    beyond = any(found.excess[name] > max(0, found.margins[name]) for name in CONSTRAINTS)
+    beyond = any(found.excess[name] > max(0, found.margins[name]) for name in MEMORY_CONSTRAINTS)
     assert found.certain == beyond
+    assert found.fits or found.excess[CAUSES[found.cause].constraint] > 0
 
 
 HIDDEN = {  # hidden and intermediate sizes of the models that the records name
@@ -303,3 +309,42 @@ def test_nine_of_ten_published_caches_lie_within_the_margin():
         if (prediction := from_record(record))
     ]
     assert sum(inside) >= 0.9 * len(inside)
+
+
+def a_footprint(utilization=0.5):
+    """Half of 16 GiB, less 6 GiB, leaves 2 GiB for the cache, at 56 KiB a token."""
+    return Footprint(
+        server=ServerModel(
+            shape=ModelShape.from_config(QWEN2_5_7B_AWQ),
+            settings=VllmSettings(utilization=utilization, max_model_len=2048),
+            rules=VllmRules("0.11.0"),
+        ),
+        memory=DeviceMemory(total_bytes=16 * GIB, free_bytes=5 * GIB, whisper=given(GIB)),
+        parts=Parts(weights=given(5 * GIB), activation=given(GIB), context=given(GIB // 2)),
+    )
+
+
+def test_what_fits_says_how_much():
+    said = evidence(None, a_footprint())
+    assert said == "2.00 GiB of KV cache holds 37,440 tokens: 18.28 requests of 2,048 tokens"
+
+
+@pytest.mark.parametrize(
+    ("cause", "numbers"),
+    [
+        (
+            "gpu_memory_insufficient_at_start",
+            ("8.00 GiB (0.5 of 16.00 GiB)", "4.00 GiB will be free", "2.00 GiB short"),
+        ),
+        ("kv_cache_no_blocks", ("weights 5.00 GiB + activation 1.00 GiB", "not one block")),
+        ("kv_cache_too_small", ("2,048 tokens needs 0.11 GiB", "37,440 tokens")),
+        ("device_memory", ("vLLM's 8.00 GiB", "0.50 GiB", "2.00 GiB more than the 4.00 GiB")),
+    ],
+)
+def test_every_cause_is_told_with_its_numbers(cause, numbers):
+    said = evidence(cause, a_footprint(), 2 * GIB)
+    assert all(number in said for number in numbers), said
+
+
+def test_less_than_nothing_is_said_as_it_is():
+    assert "leave -2.00 GiB" in evidence("kv_cache_no_blocks", a_footprint(0.25))

@@ -3,7 +3,7 @@
 import pynvml
 import pytest
 
-from objectives.causes import CONSTRAINT_OF
+from objectives.causes import CAUSES, remedy_of
 from objectives.device.cgroup import oom_kills
 from objectives.device.cuda import all_devices
 from objectives.device.xid import XidWatch
@@ -24,7 +24,7 @@ from objectives.trial.attribution import MachineWatch
 from objectives.units import GIB
 from tests.fakes.fake_machine import FakeMachine
 from tests.fakes.fake_nvml import FakeGpu, FakeNvml
-from tests.kinds import VLLM
+from tests.kinds import VLLM, WHISPER
 from tests.objectives.diagnosis.failing_logs import (
     OOM,
     RACE,
@@ -178,7 +178,20 @@ def test_a_refusal_without_figures_is_not_graded(machine, log):
     text = engine_died(error="ValueError: No available memory for the cache blocks. Try x.")
     reason = cause_of_end(died(log(text)), machine, serving=False)
     assert (reason.cause, reason.excess) == ("kv_cache_no_blocks", {})
-    assert CONSTRAINT_OF[reason.cause] == "kv_cache_gib"
+    assert CAUSES[reason.cause].constraint == "kv_cache_gib"
+
+
+def test_whisper_is_not_told_of_vllms_options(machine, log):
+    text = engine_died("load_model", error=OOM)
+    reasons = {
+        kind.name: cause_of_end(
+            died(log(text), server=kind.name), machine, serving=False, diagnose=kind.why_it_ended
+        )
+        for kind in (VLLM, WHISPER)
+    }
+    assert "--tensor-parallel-size" in reasons["vllm"].remedy
+    assert reasons["whisper"].remedy == remedy_of("cuda_oom_load", {}, "whisper")
+    assert "--" not in reasons["whisper"].remedy
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def test_a_refusal_is_told_from_a_doubt_and_both_from_a_fit():
     assert outcome_line(answer(0.5)).startswith("It fits: 0.37 GiB")
     refused = outcome_line(answer(0.4))
     assert refused.startswith("It does not fit (kv_cache_no_blocks): of 4.65 GiB")
-    assert "Raise --gpu-memory-utilization" in refused
+    assert "raise --gpu-memory-utilization" in refused
     assert word(answer(0.4)) == "refused: kv_cache_no_blocks"
     assert word(None) == "unknown"
 
