@@ -18,7 +18,7 @@ import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
 from objectives.errors import UsageError
-from objectives.space import Scalar
+from objectives.space import Scalar, plain
 from study.replay.table import Row, Table
 from study.results import objective_names
 
@@ -191,7 +191,7 @@ def _cells(trial: FrozenTrial, objectives: Sequence[str]) -> dict[str, Any]:
     said = trial.user_attrs.get("infeasible")
     measured = trial.state == TrialState.COMPLETE
     return {
-        **{f"param:{name}": _spelt(value) for name, value in trial.params.items()},
+        **{f"param:{name}": plain(value) for name, value in trial.params.items()},
         **{
             f"value:{name}": value
             for name, value in zip(objectives, trial.values if measured else (), strict=False)
@@ -201,10 +201,6 @@ def _cells(trial: FrozenTrial, objectives: Sequence[str]) -> dict[str, Any]:
         "cause": said.get("cause") if isinstance(said, Mapping) else None,
         "duration_s": _duration_s(trial),
     }
-
-
-def _spelt(value: Scalar) -> Scalar:
-    return round(value, 12) if isinstance(value, float) else value
 
 
 def _duration_s(trial: FrozenTrial) -> float | None:

@@ -10,7 +10,7 @@ from statistics import median
 import numpy as np
 
 from objectives.errors import UsageError
-from objectives.space import Binding, Parameter, Scalar, SearchSpace
+from objectives.space import Binding, Parameter, Scalar, SearchSpace, point_key
 from study.config import BINDINGS
 from study.samplers import UNKNOWN, PointPrediction, Predict
 
@@ -61,7 +61,7 @@ class Table:
     def __post_init__(self) -> None:
         """Sort the rows by point."""
         for row in self.rows:
-            self._points.setdefault(_key(row.params), []).append(row)
+            self._points.setdefault(point_key(row.params), []).append(row)
 
     @property
     def points(self) -> list[Mapping[str, Scalar]]:
@@ -74,7 +74,7 @@ class Table:
         Raises:
             UsageError: It has none.
         """
-        rows = self._points.get(_key(params))
+        rows = self._points.get(point_key(params))
         if rows is None:
             shown = ", ".join(f"{name}={value}" for name, value in params.items())
             raise UsageError(f"{self.source}: no row for {shown}")
@@ -112,7 +112,7 @@ class Table:
         spans = {name: margin * _span(self.rows, name) for name in self.constraints}
 
         def predict(params: Mapping[str, Scalar]) -> PointPrediction:
-            rows = self._points.get(_key(params))
+            rows = self._points.get(point_key(params))
             if rows is None:
                 return UNKNOWN
             excess = {n: median(row.constraints[n] for row in rows) for n in rows[0].constraints}
@@ -176,14 +176,3 @@ def _sorted(values: list[Scalar]) -> tuple[Scalar, ...]:
     if any(isinstance(value, str) for value in values):
         return tuple(dict.fromkeys(values))
     return tuple(sorted(values, key=float))
-
-
-def _key(params: Mapping[str, Scalar]) -> str:
-    """A point whatever the spelling of its numbers: 2, 2.0 and 0.55 or 0.5500000000000001."""
-    return " ".join(f"{name}={_plain(params[name])}" for name in sorted(params))
-
-
-def _plain(value: Scalar) -> str:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value)
-    return f"{value:.10g}"

@@ -19,7 +19,7 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
-from objectives.space import Scalar
+from objectives.space import plain, point_key
 from storage.trials import masked
 from study.results.pareto import undominated
 from study.results.picks import choose
@@ -204,7 +204,7 @@ def _record(trial: FrozenTrial, names: Sequence[str], distances: frozenset[str])
     return TrialRecord(
         number=trial.number,
         state=trial.state.name,
-        params={name: _spelt(value) for name, value in trial.params.items()},
+        params={name: plain(value) for name, value in trial.params.items()},
         values=_values(trial, names),
         constraints=dict(trial.constraints),
         attrs=trial.user_attrs,
@@ -221,15 +221,9 @@ def _values(trial: FrozenTrial, names: Sequence[str]) -> dict[str, float] | None
     return dict(zip(names, found, strict=True)) if found and all(map(isfinite, found)) else None
 
 
-def _spelt(value: Scalar) -> Scalar:
-    """0.55, not 0.5500000000000001, which a stepped range can give."""
-    return round(value, 12) if isinstance(value, float) else value
-
-
 def _baseline(trials: Iterable[TrialRecord], params: Mapping[str, Any] | None) -> int | None:
     """The trial at the baseline's point: a measured one if there is one, else a pruned one."""
-    wanted = {name: _spelt(value) for name, value in (params or {}).items()}
-    there = [trial for trial in trials if wanted and dict(trial.params) == wanted]
+    there = [trial for trial in trials if params and trial.point == point_key(params)]
     for state in ("COMPLETE", "PRUNED"):
         for trial in there:
             if trial.state == state:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from statistics import median
 from typing import Any
 
@@ -45,11 +46,10 @@ class TrialRecord:
     duration_s: float | None = None
     distances: frozenset[str] = frozenset()
 
-    @property
+    @cached_property
     def point(self) -> str:
         """The key that replicates of this setting share."""
-        stored = self.attrs.get("point")
-        return str(stored) if stored else point_key(self.params)
+        return point_key(self.params)
 
     @property
     def feasible(self) -> bool | None:

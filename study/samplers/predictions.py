@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from objectives.errors import BenchError
-from objectives.space import Scalar, SearchSpace
+from objectives.space import Scalar, SearchSpace, point_key
 
 MEMO_TRIALS = 20
 """A prediction is made anew after so many finished trials: every start teaches the arithmetic."""
@@ -87,7 +87,7 @@ class PointPredictions:
         """The prediction for a point; `fresh` asks again."""
         if self._predict is None:
             return UNKNOWN
-        key = self._space.canonical(params)
+        key = point_key(params)
         if fresh or key not in self._known:
             self._known[key] = self._predict(params)
         return self._known[key]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from statistics import median
@@ -21,9 +21,6 @@ from optuna.trial import FrozenTrial, TrialState
 
 from objectives.space import Scalar, SearchSpace, point_key
 from study.results import nondominated, objective_names
-
-Key = tuple[tuple[str, Scalar], ...]
-"""`SearchSpace.canonical` of a point."""
 
 ATTEMPTS = 3
 """A point whose trials failed so often, because the bench broke, is left alone."""
@@ -49,9 +46,9 @@ class History:
 
     space: SearchSpace
     finished: list[FrozenTrial] = field(default_factory=list)
-    counts: Counter[Key] = field(default_factory=Counter)
-    failed: Counter[Key] = field(default_factory=Counter)
-    running: dict[int, Key] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+    failed: Counter[str] = field(default_factory=Counter)
+    running: dict[int, dict[str, Scalar]] = field(default_factory=dict)
     silent: dict[int, FrozenTrial] = field(default_factory=dict)
     _read: int = 0
     _open: set[int] = field(default_factory=set)
@@ -83,7 +80,7 @@ class History:
     def _finish(self, trial: FrozenTrial) -> None:
         if not is_whole(self.space, trial.params):
             return
-        key = self.space.canonical(trial.params)
+        key = point_key(trial.params)
         if trial.state == TrialState.FAIL:
             self.failed[key] += 1
         else:
@@ -93,16 +90,16 @@ class History:
     def _see_unfinished(self, trial: FrozenTrial) -> None:
         params = {**fixed_params(trial), **trial.params}
         if is_whole(self.space, params):
-            self.running[trial.number] = self.space.canonical(params)
+            self.running[trial.number] = params
         elif trial.state == TrialState.RUNNING:
             self.silent[trial.number] = trial
 
     @property
-    def claimed(self) -> set[Key]:
-        """Points that somebody measures now, or that wait in the queue."""
-        return set(self.running.values())
+    def claimed(self) -> dict[str, dict[str, Scalar]]:
+        """Points that somebody measures now, or that wait in the queue, by key."""
+        return {point_key(params): self.space.spelt(params) for params in self.running.values()}
 
-    def is_taken(self, key: Key, claimed: set[Key]) -> bool:
+    def is_taken(self, key: str, claimed: Container[str]) -> bool:
         """Whether a point needs no further proposal."""
         return key in self.counts or key in claimed or self.failed[key] >= ATTEMPTS
 
@@ -110,15 +107,14 @@ class History:
 class Remaining:
     """The points of a finite space that nobody finished."""
 
-    def __init__(self, space: SearchSpace, points: Sequence[dict[str, Scalar]]) -> None:
-        self._space = space
-        self._left = {space.canonical(point): point for point in points}
+    def __init__(self, points: Sequence[dict[str, Scalar]]) -> None:
+        self._left = {point_key(point): point for point in points}
         self._read = 0
 
-    def after(self, history: History) -> Mapping[Key, dict[str, Scalar]]:
+    def after(self, history: History) -> Mapping[str, dict[str, Scalar]]:
         """What is left after a history; it only ever grows."""
         for trial in history.finished[self._read :]:
-            self._left.pop(self._space.canonical(trial.params), None)
+            self._left.pop(point_key(trial.params), None)
         self._read = len(history.finished)
         return self._left
 
@@ -214,9 +210,9 @@ def median_values(study: optuna.Study) -> dict[str, Replicates]:
     refused: set[str] = set()
     for trial in study.get_trials(deepcopy=False):
         if is_feasible(trial):
-            groups.setdefault(_key(trial), []).append(trial)
+            groups.setdefault(point_key(trial.params), []).append(trial)
         elif trial.state in (TrialState.COMPLETE, TrialState.PRUNED) and is_launched(trial):
-            refused.add(_key(trial))
+            refused.add(point_key(trial.params))
     noises = [_noise(list(groups.values()), column) for column in range(len(names))]
     return {
         key: Replicates(
@@ -260,11 +256,6 @@ def points_to_repeat(study: optuna.Study, space: SearchSpace) -> list[dict[str, 
 def repeats_used(history: History) -> int:
     """How many finished trials measured a point that had been finished before."""
     return sum(count - 1 for count in history.counts.values())
-
-
-def _key(trial: FrozenTrial) -> str:
-    stored = trial.user_attrs.get("point")
-    return str(stored) if stored else point_key(trial.params)
 
 
 def _losses(medians: Mapping[str, float], signs: Sequence[int]) -> list[float]:

@@ -16,7 +16,7 @@ from typing import Any
 import optuna
 from optuna.trial import BaseTrial, FrozenTrial, Trial, TrialState
 
-from objectives.space import Scalar
+from objectives.space import Scalar, spelling
 
 ATTR = "lineage"
 """The trial attribute that holds the record."""
@@ -139,7 +139,10 @@ def _nearest(trials: Sequence[FrozenTrial], params: Mapping[str, Scalar], own: i
 
 
 def _difference(left: Mapping[str, Scalar], right: Mapping[str, Scalar]) -> int:
-    return len(left.items() ^ right.items())
+    """How many parameters differ; none at the same point."""
+    names = left.keys() & right.keys()
+    same = sum(spelling(left[name]) == spelling(right[name]) for name in names)
+    return len(left.keys() | right.keys()) - same
 
 
 def _depth(parents: Sequence[FrozenTrial]) -> int:

@@ -10,6 +10,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from objectives.errors import BenchError, UsageError
+from objectives.space import point_key
 from storage import trials
 from study.config import StudyConfig
 from study.samplers import Predict, infeasible_points, is_launched
@@ -118,10 +119,8 @@ def _record_infeasible(
     space, study = search.config.space, search.study
     if search.predict is None or (space.size or SMALL_SPACE + 1) > SMALL_SPACE:
         return
-    known = {space.canonical(trial.params) for trial in study.get_trials(deepcopy=False)}
-    infeasible = [
-        p for p in infeasible_points(space, search.predict) if space.canonical(p) not in known
-    ]
+    known = {point_key(trial.params) for trial in study.get_trials(deepcopy=False)}
+    infeasible = [p for p in infeasible_points(space, search.predict) if point_key(p) not in known]
     for point in infeasible:
         study.enqueue_trial(point)
     if infeasible:

@@ -125,7 +125,7 @@ class Stopping:
         history = History(self._space)
         history.update(study)
         claimed = history.claimed
-        return sum(not history.is_taken(self._space.canonical(p), claimed) for p in points)
+        return sum(not history.is_taken(point_key(p), claimed) for p in points)
 
 
 def launches(trials: Sequence[FrozenTrial]) -> int:

@@ -33,7 +33,7 @@ import optuna
 from optuna.samplers import BaseSampler
 from optuna.trial import TrialState, create_trial
 
-from objectives.space import Binding, Parameter, Scalar, SearchSpace
+from objectives.space import Binding, Parameter, Scalar, SearchSpace, point_key
 from study.replay import Table, read_table
 from study.results import hypervolume, nondominated
 from study.samplers import NAMES, SpaceExhaustedError, make_sampler, random_point
@@ -88,7 +88,7 @@ def truth_of(path: Path, objectives: tuple[str, ...]) -> tuple[Table, SearchSpac
         medians = table.medians(point)
         if medians is not None:
             own = np.array([medians[name] for name in objectives])
-            values[space.canonical(point)] = signs * own
+            values[point_key(point)] = signs * own
     rows = np.array(list(values.values()))
     low, high = rows.min(axis=0), rows.max(axis=0)
     reference = low + REFERENCE * np.where(high > low, high - low, 1.0)
@@ -139,7 +139,7 @@ def run(job: Job) -> Outcome:
         row = table.draw(params, seed=job.seed, number=trial.number)
         for name, excess in row.constraints.items():
             trial.set_constraint(name, excess)
-        key = space.canonical(params)
+        key = point_key(params)
         repeats += key in seen
         seen.add(key)
         if row.values is None:

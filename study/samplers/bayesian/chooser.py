@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import optuna
 
-from objectives.space import Scalar, SearchSpace
+from objectives.space import Scalar, SearchSpace, point_key
 from study.results import Floats
 from study.samplers.bayesian.acquisition import expected_gain
 from study.samplers.bayesian.gaussian_process import Prior
@@ -22,7 +22,6 @@ from study.samplers.choosers import NoAncestry
 from study.samplers.draws import neighbour
 from study.samplers.encoding import Encoding
 from study.samplers.sampling_context import Point, SamplingContext
-from study.samplers.tried_points import Key
 
 DRAWN = 200
 """Of a space that is too large to look at every point, so many around the front; of an infinite
@@ -70,7 +69,7 @@ class ModelChooser(NoAncestry):
             candidates += self._around_the_front(context, surrogate)
         if len(candidates) == 1:
             return candidates[0]
-        pending = [dict(key) for key in context.history.claimed]
+        pending = list(context.history.claimed.values())
         designed = int(surrogate.seen.feasible.sum()) + len(pending)
         if designed < self._options.design and self._options.random_design:
             return candidates[context.rng.integers(len(candidates))]
@@ -94,13 +93,13 @@ class ModelChooser(NoAncestry):
 
     def _around_the_front(self, context: SamplingContext, surrogate: Surrogate) -> list[Point]:
         """Neighbours of the best points, for spaces that are too large to look at every point."""
-        points: dict[Key, Point] = {}
+        points: dict[str, Point] = {}
         front = surrogate.seen.front
         for _ in range(DRAWN if len(front) else 0):
             best = surrogate.seen.points[front[context.rng.integers(len(front))]]
             point = context.with_fixed(neighbour(self._space, best, context.rng))
             if context.allows(point):
-                points[self._space.canonical(point)] = point
+                points[point_key(point)] = point
         return list(points.values())
 
     def _farthest(self, context: SamplingContext, rows: Floats, tried: Floats, odds: Floats) -> int:

@@ -10,13 +10,13 @@ import optuna
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
 
-from objectives.space import Scalar
+from objectives.space import Scalar, point_key
 from study.results import Floats, nondominated
 from study.samplers.bayesian.acquisition import Posterior, below
 from study.samplers.bayesian.gaussian_process import Gaussian, Prior
 from study.samplers.encoding import Encoding
 from study.samplers.sampling_context import SamplingContext
-from study.samplers.tried_points import History, Key, is_launched
+from study.samplers.tried_points import History, is_launched
 
 _ROOM = 64
 
@@ -37,7 +37,7 @@ class Observations:
             [1.0 if d == optuna.study.StudyDirection.MINIMIZE else -1.0 for d in study.directions]
         )
         self.points: list[dict[str, Scalar]] = []
-        self._index: dict[Key, int] = {}
+        self._index: dict[str, int] = {}
         self._rows = np.zeros((_ROOM, encoding.width))
         self._sums = np.zeros((_ROOM, len(names)))
         self._measured = np.zeros(_ROOM)
@@ -80,7 +80,7 @@ class Observations:
         return at
 
     def _place(self, params: dict[str, Scalar]) -> int:
-        key = self._encoding.space.canonical(params)
+        key = point_key(params)
         if key not in self._index:
             self._index[key] = len(self.points)
             self.points.append(params)

@@ -41,8 +41,8 @@ def test_measurements_of_one_setting_are_taken_together():
     assert [[t.number for t in each.trials] for each in measured_points(records)] == [[0, 2], [1]]
 
 
-def test_the_stored_point_decides_what_is_the_same_setting():
-    records = [trial(0, attrs={"point": "a"}), trial(1, params={"u": 9}, attrs={"point": "a"})]
+def test_how_a_number_is_spelt_makes_no_other_setting():
+    records = [trial(0, params={"u": 0.3, "n": 2}), trial(1, params={"n": 2.0, "u": 0.1 + 0.2})]
     assert len(measured_points(records)) == 1
 
 

@@ -13,7 +13,7 @@ import pytest
 from optuna.trial import TrialState
 
 from objectives.errors import BenchError, OrphanError, UsageError
-from objectives.space import Scalar, SearchSpace
+from objectives.space import Scalar, SearchSpace, point_key
 from storage.trials import RETRIES, this_worker
 from study.config.study_config import StudyConfig, checked
 from study.samplers.predictions import PointPrediction, Predict
@@ -71,8 +71,8 @@ class Judge:
 
     def __call__(self, trial: optuna.Trial) -> tuple[float, ...]:
         params = self.space.suggest(trial)
-        tries = self.tries[self.space.canonical(params)]
-        self.tries[self.space.canonical(params)] += 1
+        tries = self.tries[point_key(params)]
+        self.tries[point_key(params)] += 1
         if self.breaks(params, tries):
             told = {"type": type(self.error).__name__, "cause": self.error.cause}
             trial.set_user_attr("error", {**told, "message": str(self.error)})
@@ -311,7 +311,7 @@ class TestPointsThatCannotWork:
         run(study)
         measured = len(feasible_points())
         assert states(study) == ["COMPLETE"] * measured + ["PRUNED"] * CANNOT_WORK
-        assert len(set(map(SPACE.canonical, points(study)))) == 15
+        assert len(set(map(point_key, points(study)))) == 15
         reasons = [trial.user_attrs["infeasible"] for trial in study.trials[measured:]]
         assert {reason["cause"] for reason in reasons} == {"kv_cache_no_blocks"}
         assert all(max(excess(point).values()) > 0 for point in points(study)[measured:])
