@@ -142,7 +142,7 @@ def _outcome(trial: TrialRecord) -> str:
         fitness = "" if trial.fitness is None else f", legacy fitness {number(trial.fitness)}"
         return f"Measured{fitness}{caveat}"
     if trial.state == "PRUNED":
-        how = "predicted, nothing launched" if (trial.infeasible or {}).get("predicted") else "seen"
+        how = "predicted, nothing launched" if trial.predicted else "seen"
         return f"Infeasible: {trial.cause} ({how}){caveat}"
     message = _plain(str(trial.part("error").get("message", "nothing was stored")))
     return f"Failed, the setting is not to blame: {message}{caveat}"

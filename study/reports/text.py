@@ -142,8 +142,8 @@ def _infeasible(findings: Findings) -> str:
 
 def _cause(cause: str, trials: Sequence[TrialRecord]) -> list[str]:
     """A cause, where it struck, one telling line, and what to do about it."""
-    predicted = sum(bool((trial.infeasible or {}).get("predicted")) for trial in trials)
-    launched = next((t for t in trials if not (t.infeasible or {}).get("predicted")), trials[0])
+    predicted = sum(trial.predicted for trial in trials)
+    launched = next((t for t in trials if not t.predicted), trials[0])
     reason = launched.infeasible or {}
     lines = [f"{cause}: {len(trials)} trials, {predicted} of them predicted without a launch"]
     lines += [_wrap(f"{t.number}: {point(t.params)}", indent="    ") for t in trials[:ROWS]]

@@ -10,20 +10,19 @@ and the first undoubted measurement stands for it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
 import optuna
-from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial
 
-from objectives.space import plain, point_key
+from objectives.space import point_key
 from storage.trials import masked
 from study.results.pareto import undominated
 from study.results.picks import choose
-from study.results.records import MeasuredPoint, TrialRecord, measured_points
+from study.results.points import MeasuredPoint, measured_points, with_unsteady_settings
+from study.results.records import TrialRecord, directions_of, read_trials
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,19 +121,8 @@ def read_study(study: optuna.Study, storage_url: str) -> Findings:
         study: As Optuna opened it.
         storage_url: Where it was opened; a password in it is left out.
     """
-    names = objective_names(study)
-    directions = {
-        name: "maximize" if direction == StudyDirection.MAXIMIZE else "minimize"
-        for name, direction in zip(names, study.directions, strict=True)
-    }
-    distances = frozenset(
-        name
-        for name, described in study.user_attrs.get("objectives", {}).items()
-        if described.get("target") is not None
-    )
-    trials = with_unsteady_settings(
-        [_record(trial, names, distances) for trial in study.get_trials(deepcopy=False)]
-    )
+    directions = directions_of(study)
+    trials = with_unsteady_settings(read_trials(study))
     points = measured_points(trials)
     return Findings(
         study=study.study_name,
@@ -173,52 +161,6 @@ def findings_to_dict(findings: Findings) -> dict[str, Any]:
             if len(each.trials) > 1
         ],
     }
-
-
-def objective_names(study: optuna.Study) -> list[str]:
-    """The objectives' names, in order: those the study was given, else a number each."""
-    given = study.metric_names or list(study.user_attrs.get("objectives", {}))
-    if len(given) == len(study.directions):
-        return list(given)
-    return [f"objective_{index}" for index in range(len(study.directions))]
-
-
-def with_unsteady_settings(trials: Sequence[TrialRecord]) -> tuple[TrialRecord, ...]:
-    """The same trials; feasible ones doubted whose setting was infeasible another time."""
-    launched: dict[str, list[bool]] = {}
-    for trial in trials:
-        if trial.feasible is not None and not (trial.infeasible or {}).get("predicted"):
-            launched.setdefault(trial.point, []).append(trial.feasible)
-    return tuple(_doubted(trial, launched.get(trial.point, [])) for trial in trials)
-
-
-def _doubted(trial: TrialRecord, outcomes: Sequence[bool]) -> TrialRecord:
-    failures = outcomes.count(False)
-    if not trial.feasible or not failures:
-        return trial
-    doubt = f"infeasible in {failures} of {len(outcomes)} measurements of this setting"
-    return replace(trial, doubts=(*trial.doubts, doubt))
-
-
-def _record(trial: FrozenTrial, names: Sequence[str], distances: frozenset[str]) -> TrialRecord:
-    return TrialRecord(
-        number=trial.number,
-        state=trial.state.name,
-        params={name: plain(value) for name, value in trial.params.items()},
-        values=_values(trial, names),
-        constraints=dict(trial.constraints),
-        attrs=trial.user_attrs,
-        doubts=tuple(trial.user_attrs.get("doubts", ())),
-        started=trial.datetime_start,
-        duration_s=None if trial.duration is None else trial.duration.total_seconds(),
-        distances=distances,
-    )
-
-
-def _values(trial: FrozenTrial, names: Sequence[str]) -> dict[str, float] | None:
-    """The objectives' values by name; None where there are none, or no finite ones."""
-    found = trial.values or ()
-    return dict(zip(names, found, strict=True)) if found and all(map(isfinite, found)) else None
 
 
 def _baseline(trials: Iterable[TrialRecord], params: Mapping[str, Any] | None) -> int | None:

@@ -15,7 +15,8 @@ from typing import Any
 
 from objectives.measurement import intervals_overlap
 from study.results.findings import Findings
-from study.results.records import MeasuredPoint, TrialRecord
+from study.results.points import MeasuredPoint
+from study.results.records import TrialRecord
 
 GIB = 2**30
 

@@ -14,7 +14,7 @@ from study.samplers.predictions import (
     infeasible_points,
 )
 from study.samplers.tournament import TournamentSampler
-from study.samplers.tried_points import History, is_feasible, is_launched
+from study.samplers.tried_points import History
 
 __all__ = [
     "NAMES",
@@ -26,8 +26,6 @@ __all__ = [
     "SpaceExhaustedError",
     "TournamentSampler",
     "infeasible_points",
-    "is_feasible",
-    "is_launched",
     "legacy_fitness",
     "make_sampler",
     "random_point",

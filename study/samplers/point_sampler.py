@@ -13,13 +13,13 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from objectives.space import SearchSpace, point_key
+from study.results import is_launched
 from study.samplers.predictions import PointPredictions, Predict, SpaceExhaustedError
 from study.samplers.sampling_context import Chooser, Point, SamplingContext
 from study.samplers.tried_points import (
     History,
     Remaining,
     fixed_params,
-    is_launched,
     is_whole,
     points_to_repeat,
     repeats_used,

@@ -11,6 +11,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from objectives.space import Scalar, SearchSpace, point_key
+from study.results import directions_of
 from study.samplers.draws import random_point
 from study.samplers.predictions import PointPrediction, PointPredictions
 from study.samplers.tried_points import History
@@ -123,9 +124,7 @@ class SamplingContext:
 
     def maximises(self, objective: str) -> bool:
         """Whether an objective is to be maximised, by its name."""
-        names = self.study.metric_names or []
-        directions = dict(zip(names, self.study.directions, strict=False))
-        return directions.get(objective) == optuna.study.StudyDirection.MAXIMIZE
+        return directions_of(self.study).get(objective) == "maximize"
 
     def again(self) -> SamplingContext:
         """The same context, listing anew what is worth a launch."""

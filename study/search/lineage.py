@@ -129,7 +129,7 @@ def _ancestry(study: optuna.Study, number: int) -> Mapping[str, Any]:
 def _nearest(trials: Sequence[FrozenTrial], params: Mapping[str, Scalar], own: int) -> list[int]:
     """The finished trial from which the fewest parameters differ, the oldest of those."""
     finished = [
-        (_difference(trial.params, params), trial.number)
+        (len(_differing(trial.params, params)), trial.number)
         for trial in trials
         if trial.number != own
         and trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
@@ -138,11 +138,13 @@ def _nearest(trials: Sequence[FrozenTrial], params: Mapping[str, Scalar], own: i
     return [min(finished)[1]] if finished else []
 
 
-def _difference(left: Mapping[str, Scalar], right: Mapping[str, Scalar]) -> int:
-    """How many parameters differ; none at the same point."""
-    names = left.keys() & right.keys()
-    same = sum(spelling(left[name]) == spelling(right[name]) for name in names)
-    return len(left.keys() | right.keys()) - same
+def _differing(old: Mapping[str, Scalar], new: Mapping[str, Scalar]) -> list[str]:
+    """The parameters that differ or exist at one of two points only; none at the same point."""
+    return [
+        name
+        for name in (*new, *(name for name in old if name not in new))
+        if not (name in old and name in new and spelling(old[name]) == spelling(new[name]))
+    ]
 
 
 def _depth(parents: Sequence[FrozenTrial]) -> int:
@@ -151,10 +153,7 @@ def _depth(parents: Sequence[FrozenTrial]) -> int:
 
 
 def _mutations(old: Mapping[str, Scalar], new: Mapping[str, Scalar]) -> dict[str, list[Any]]:
-    names = [*new, *(name for name in old if name not in new)]
-    return {
-        name: [old.get(name), new.get(name)] for name in names if old.get(name) != new.get(name)
-    }
+    return {name: [old.get(name), new.get(name)] for name in _differing(old, new)}
 
 
 def _hashes(parents: Sequence[FrozenTrial]) -> list[str]:

@@ -13,9 +13,9 @@ from objectives.errors import BenchError, UsageError
 from objectives.space import point_key
 from storage import trials
 from study.config import StudyConfig
-from study.samplers import Predict, infeasible_points, is_launched
+from study.samplers import Predict, infeasible_points
 from study.search.progress import Progress
-from study.search.stopping import Stopping
+from study.search.stopping import Stopping, launches
 
 SMALL_SPACE = 200
 """In a space of at most so many points, those that are never launched are recorded, too."""
@@ -82,7 +82,9 @@ def run_search(
     budget = config.document.budget
     stopping = Stopping(
         space=config.space,
-        trials=_launches(study) + limits.trials if limits.trials else budget.trials,
+        trials=launches(study.get_trials(deepcopy=False)) + limits.trials
+        if limits.trials
+        else budget.trials,
         timeout_s=limits.timeout_s or budget.timeout_s,
         generations=budget.generations if config.document.sampler.name == "tournament" else None,
         patience=budget.patience,
@@ -149,17 +151,8 @@ class _Faults:
             progress.log(f"trial {trial.number} will be tried again")
         else:
             progress.log(f"trial {trial.number} failed too often and is left alone")
-            if not _anything_worked(study):
+            if not launches(study.get_trials(deepcopy=False)):
                 self.stop = "nothing works on this bench; see the last trial's log"
-
-
-def _anything_worked(study: optuna.Study) -> bool:
-    return any(map(is_launched, study.get_trials(deepcopy=False)))
-
-
-def _launches(study: optuna.Study) -> int:
-    """Trials that used a slot of the budget: those that launched something."""
-    return sum(map(is_launched, study.get_trials(deepcopy=False)))
 
 
 def _check_same(study: optuna.Study, attrs: Mapping[str, object], config: StudyConfig) -> None:

@@ -10,6 +10,8 @@ from typing import Protocol, TextIO
 
 from optuna.trial import FrozenTrial, TrialState
 
+from study.results import is_launched
+
 GIB = 1 << 30
 
 
@@ -129,7 +131,7 @@ def outcome(trial: FrozenTrial, names: list[str]) -> str:
         return "measured: " + ", ".join(f"{name} {value:.4g}" for name, value in values)
     if trial.state == TrialState.PRUNED:
         said = trial.user_attrs.get("infeasible", {})
-        how = "not launched" if said.get("predicted") else "infeasible"
+        how = "infeasible" if is_launched(trial) else "not launched"
         return f"{how}: {said.get('cause', 'unknown')}: {said.get('evidence', '')}"
     said = trial.user_attrs.get("error", {})
     return f"the bench broke ({said.get('cause', 'unknown')}): {said.get('message', '')}"

@@ -14,7 +14,7 @@ import numpy as np
 import optuna
 
 from objectives.space import Scalar, SearchSpace, point_key
-from study.results import Floats
+from study.results import Floats, far_corner
 from study.samplers.bayesian.acquisition import expected_gain
 from study.samplers.bayesian.gaussian_process import Prior
 from study.samplers.bayesian.surrogate import Surrogate
@@ -26,9 +26,6 @@ from study.samplers.sampling_context import Point, SamplingContext
 DRAWN = 200
 """Of a space that is too large to look at every point, so many around the front; of an infinite
 one, as many at random."""
-
-REFERENCE = 1.1
-"""The far corner lies a tenth of the measured range beyond the worst."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,8 +120,7 @@ class ModelChooser(NoAncestry):
         """
         seen = surrogate.seen
         values, front = seen.values[seen.feasible], seen.values[seen.front]
-        best, worst = values.min(axis=0), values.max(axis=0)
-        reference = best + REFERENCE * np.where(worst > best, worst - best, np.abs(worst) + 1)
+        reference = far_corner(values)
         posteriors = surrogate.posteriors(context, points, rows)
         pending = np.stack([posterior.centre[count:] for posterior in posteriors], axis=1)
         asked = [
@@ -132,7 +128,7 @@ class ModelChooser(NoAncestry):
             for posterior in posteriors
         ]
         gain = expected_gain(asked, np.concatenate([front, pending]), reference)
-        gain /= float(np.prod(reference - best))
+        gain /= float(np.prod(reference - values.min(axis=0)))
         if gain.max() > 1e-12:
             return gain
         doubts = [b.deviation / max(float(b.deviation.max()), 1e-300) for b in asked]

@@ -4,7 +4,8 @@ import pytest
 
 from study.results.pareto import balanced, undominated
 from study.results.picks import choose, whisper_size
-from study.results.records import MeasuredPoint, TrialRecord
+from study.results.points import MeasuredPoint
+from study.results.records import TrialRecord
 
 WAYS = {
     "stt_latency_ms": "minimize",

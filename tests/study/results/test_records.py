@@ -1,8 +1,10 @@
-"""A trial and a setting, as reports read them."""
+"""A trial, as everybody reads it."""
 
+import optuna
 import pytest
+from optuna.trial import TrialState, create_trial
 
-from study.results.records import MeasuredPoint, TrialRecord, measured_points
+from study.results.records import TrialRecord, directions_of, is_launched, trial_record
 
 
 def trial(number=0, state="COMPLETE", **more):
@@ -36,27 +38,41 @@ def test_the_kv_cache_is_read_by_either_name():
     assert trial().kv_cache_bytes == (None, None)
 
 
-def test_measurements_of_one_setting_are_taken_together():
-    records = [trial(0), trial(1, params={"u": 0.6}), trial(2), trial(3, state="PRUNED")]
-    assert [[t.number for t in each.trials] for each in measured_points(records)] == [[0, 2], [1]]
+@pytest.mark.parametrize(
+    ("state", "attrs", "launched"),
+    [
+        (TrialState.PRUNED, {"infeasible": {"cause": "kv", "predicted": True}}, False),
+        (TrialState.PRUNED, {"infeasible": {"cause": "kv", "predicted": False}}, True),
+        (TrialState.PRUNED, {}, True),
+        (TrialState.FAIL, {}, False),
+        (TrialState.RUNNING, {}, False),
+    ],
+)
+def test_a_trial_is_launched_unless_arithmetic_refused_it(state, attrs, launched):
+    assert is_launched(create_trial(state=state, user_attrs=attrs)) is launched
 
 
-def test_how_a_number_is_spelt_makes_no_other_setting():
-    records = [trial(0, params={"u": 0.3, "n": 2}), trial(1, params={"n": 2.0, "u": 0.1 + 0.2})]
-    assert len(measured_points(records)) == 1
+def test_a_measured_trial_is_launched():
+    assert is_launched(create_trial(values=[1.0, 2.0]))
 
 
-def test_a_setting_is_doubted_only_if_every_measurement_is():
-    doubted, sure = trial(0, doubts=("few samples",)), trial(1)
-    setting = MeasuredPoint(point="p", trials=(doubted, sure))
-    assert not setting.doubted
-    assert setting.trial is sure
-    assert MeasuredPoint(point="p", trials=(doubted,)).doubted
+def test_what_optuna_stores_is_read_as_it_is():
+    stored = create_trial(
+        values=[1.0, 2.0],
+        params={"u": 0.1 + 0.2},
+        distributions={"u": optuna.distributions.FloatDistribution(0, 1)},
+        constraints={"kv": 0.0},
+    )
+    found = trial_record(stored, ["a", "b"])
+    assert (found.values, found.params, found.feasible) == ({"a": 1.0, "b": 2.0}, {"u": 0.3}, True)
 
 
-def test_a_settings_figures_are_medians():
-    trials = tuple(trial(n, values={"ms": ms}) for n, ms in enumerate((10.0, 30.0, 11.0)))
-    setting = MeasuredPoint(point="p", trials=trials)
-    assert setting.figure("ms") == 11.0
-    assert setting.values() == {"ms": pytest.approx(11.0)}
-    assert setting.figure("unknown") is None
+def test_a_value_that_is_no_finite_number_is_none():
+    endless = trial_record(create_trial(values=[1.0, float("inf")]), ["a", "b"])
+    assert endless.values is None
+    assert endless.feasible is None
+
+
+def test_an_objective_without_a_name_has_a_number():
+    study = optuna.create_study(directions=["minimize", "maximize"])
+    assert directions_of(study) == {"objective_0": "minimize", "objective_1": "maximize"}

@@ -11,9 +11,9 @@ from optuna.trial import TrialState
 from objectives.errors import UsageError
 from objectives.space import SearchSpace, point_key
 from storage.trials import open_study
+from study.results.records import trial_record
 from study.samplers.by_name import NAMES, make_sampler
 from study.samplers.predictions import PointPrediction
-from study.samplers.tried_points import is_feasible
 from tests.paths import ROOT
 from tests.study.fifteen import (
     CONDITIONAL,
@@ -112,7 +112,7 @@ def _true_front_size() -> int:
     for point in feasible_points():
         study.enqueue_trial(point)
     measure(study, len(feasible_points()))
-    assert all(is_feasible(trial) for trial in study.trials)
+    assert all(trial_record(trial, ()).feasible for trial in study.trials)
     return len(study.best_trials)
 
 

@@ -15,8 +15,6 @@ from study.samplers.tried_points import (
     History,
     Remaining,
     fixed_params,
-    is_feasible,
-    is_launched,
     is_whole,
     wait_for_turn,
 )
@@ -156,24 +154,6 @@ class TestTakingTurns:
 
 
 class TestATrial:
-    @pytest.mark.parametrize(
-        ("state", "attrs", "launched"),
-        [
-            (TrialState.PRUNED, {"infeasible": {"predicted": True}}, False),
-            (TrialState.PRUNED, {"infeasible": {"predicted": False}}, True),
-            (TrialState.PRUNED, {}, True),
-            (TrialState.FAIL, {}, False),
-            (TrialState.RUNNING, {}, False),
-        ],
-    )
-    def test_is_launched_unless_arithmetic_refused_it(self, state, attrs, launched):
-        assert is_launched(create_trial(state=state, user_attrs=attrs)) is launched
-
-    def test_is_feasible_if_measured_within_all_constraints(self):
-        assert is_feasible(create_trial(value=1.0, constraints={"kv": 0.0}))
-        assert not is_feasible(create_trial(value=1.0, constraints={"kv": 0.1}))
-        assert not is_feasible(create_trial(state=TrialState.PRUNED))
-
     def test_of_the_queue_knows_what_it_has_to_use(self):
         study = optuna.create_study()
         study.enqueue_trial({"x": 1})

@@ -16,8 +16,8 @@ from objectives.errors import BenchError, OrphanError, UsageError
 from objectives.space import Scalar, SearchSpace, point_key
 from storage.trials import RETRIES, this_worker
 from study.config.study_config import StudyConfig, checked
+from study.results.records import is_launched
 from study.samplers.predictions import PointPrediction, Predict
-from study.samplers.tried_points import is_launched
 from study.search.loop import SMALL_SPACE, Limits, Search, run_search
 from study.search.progress import Lines
 from tests.study.fifteen import (
