@@ -12,6 +12,7 @@ import numpy as np
 from objectives.errors import UsageError
 from objectives.space import Binding, Parameter, Scalar, SearchSpace, point_key
 from study.config import BINDINGS
+from study.results import TrialRecord, measured_points
 from study.samplers import UNKNOWN, PointPrediction, Predict
 
 
@@ -90,12 +91,19 @@ class Table:
         return rows[np.random.default_rng([seed, number]).integers(len(rows))]
 
     def medians(self, params: Mapping[str, Scalar]) -> dict[str, float] | None:
-        """Median of every objective at a point; None where any row of it is infeasible."""
-        measured = [row.values for row in self.at(params)]
-        values = [each for each in measured if each is not None]
-        if len(values) < len(measured):
-            return None
-        return {name: median(each[name] for each in values) for name in self.objectives}
+        """Median of every objective at a point; None where no row of it is feasible."""
+        rows = [
+            TrialRecord(
+                number=number,
+                state=row.state,
+                params=row.params,
+                values=row.values,
+                constraints=row.constraints,
+            )
+            for number, row in enumerate(self.at(params))
+        ]
+        found = measured_points(rows)
+        return found[0].values() if found else None
 
     def predictor(self, *, margin: float = 0.0) -> Predict | None:
         """A prediction that knows the table's constraints, as arithmetic would before a launch.

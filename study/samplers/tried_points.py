@@ -26,7 +26,7 @@ from study.results import (
 )
 
 ATTEMPTS = 3
-"""A point whose trials failed so often, because the bench broke, is left alone."""
+"""A point is tried so often, where the bench breaks; then it is left alone."""
 
 PATIENCE_S = 5.0
 """Seconds that a trial may take from its begin until its parameters are stored."""

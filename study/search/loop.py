@@ -11,10 +11,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from objectives.errors import BenchError, UsageError
 from objectives.space import point_key
-from storage import trials
+from storage.trials import put_attrs
 from study.config import StudyConfig
 from study.samplers import Predict, infeasible_points
 from study.search.progress import Progress
+from study.search.queue import enqueue_again, sweep, unfinished_business
 from study.search.stopping import Stopping, launches
 
 SMALL_SPACE = 200
@@ -76,7 +77,7 @@ def run_search(
     """
     config, study = search.config, search.study
     _check_same(study, search.attrs, config)
-    trials.put_attrs(study, search.attrs)
+    put_attrs(study, search.attrs)
     _queue(search, progress)
     names = list(config.directions)
     budget = config.document.budget
@@ -147,7 +148,7 @@ class _Faults:
         elif error.get("cause") == "device_fault":
             self.stop = f"the device is at fault, the bench stops: {error.get('message')}"
         # The bench broke, not the point: it goes back into the queue.
-        elif trials.enqueue_again(study, trial):
+        elif enqueue_again(study, trial):
             progress.log(f"trial {trial.number} will be tried again")
         else:
             progress.log(f"trial {trial.number} failed too often and is left alone")
@@ -179,10 +180,10 @@ def _check_same(study: optuna.Study, attrs: Mapping[str, object], config: StudyC
 def _queue(search: Search, progress: Progress) -> None:
     """The baseline first; what a killed run left behind next."""
     study, baseline = search.study, search.config.baseline
-    for number in trials.sweep(study):
+    for number in sweep(study):
         progress.log(f"trial {number} was cut off; its point is measured again")
-    for trial in trials.unfinished_business(study):
-        if trials.enqueue_again(study, trial):
+    for trial in unfinished_business(study):
+        if enqueue_again(study, trial):
             progress.log(f"trial {trial.number} was interrupted; its point is measured again")
     if baseline is not None and not study.get_trials(deepcopy=False):
         study.enqueue_trial(baseline, user_attrs={"baseline": True})

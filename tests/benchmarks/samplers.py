@@ -35,13 +35,12 @@ from optuna.trial import TrialState, create_trial
 
 from objectives.space import Binding, Parameter, Scalar, SearchSpace, point_key
 from study.replay import Table, read_table
-from study.results import hypervolume, nondominated
+from study.results import far_corner, hypervolume, nondominated
 from study.samplers import NAMES, SpaceExhaustedError, make_sampler, random_point
 
 LEGACY = ("stt_latency_ms", "llm_latency_ms", "concurrent_capacity")
 MAXIMISED = ("concurrent_capacity",)
 ENOUGH = 0.95
-REFERENCE = 1.1
 SIZES = (100, 1_000, 10_000)
 
 
@@ -90,8 +89,7 @@ def truth_of(path: Path, objectives: tuple[str, ...]) -> tuple[Table, SearchSpac
             own = np.array([medians[name] for name in objectives])
             values[point_key(point)] = signs * own
     rows = np.array(list(values.values()))
-    low, high = rows.min(axis=0), rows.max(axis=0)
-    reference = low + REFERENCE * np.where(high > low, high - low, 1.0)
+    reference = far_corner(rows)
     kept = nondominated(rows)
     front = frozenset(key for key, keep in zip(values, kept, strict=True) if keep)
     return table, space, Truth(values, reference, hypervolume(rows, reference), front)

@@ -14,9 +14,10 @@ from optuna.trial import TrialState
 
 from objectives.errors import BenchError, OrphanError, UsageError
 from objectives.space import Scalar, SearchSpace, point_key
-from storage.trials import RETRIES, this_worker
+from storage.trials import this_worker
 from study.config.study_config import StudyConfig, checked
 from study.results.records import is_launched
+from study.samplers import ATTEMPTS
 from study.samplers.predictions import PointPrediction, Predict
 from study.search.loop import SMALL_SPACE, Limits, Search, run_search
 from study.search.progress import Lines
@@ -244,7 +245,7 @@ class TestABrokenBench:
         ended = run(study, Judge(lambda params, tries: params == broken))
         assert ended.healthy
         failed = [trial for trial in study.trials if trial.state == TrialState.FAIL]
-        assert [SPACE.spelt(trial.params) for trial in failed] == [broken] * (1 + RETRIES)
+        assert [SPACE.spelt(trial.params) for trial in failed] == [broken] * ATTEMPTS
         assert f"trial {failed[-1].number} failed too often and is left alone" in ended.said
         assert launched(study) == len(feasible_points()) - 1
 
@@ -253,8 +254,8 @@ class TestABrokenBench:
         ended = run(study, Judge(always))
         assert not ended.healthy
         assert "nothing works on this bench; see the last trial's log" in ended.said
-        assert states(study) == ["FAIL"] * (1 + RETRIES)
-        assert points(study) == [BASELINE] * (1 + RETRIES)
+        assert states(study) == ["FAIL"] * ATTEMPTS
+        assert points(study) == [BASELINE] * ATTEMPTS
 
     @pytest.mark.parametrize(("by_launch", "goes_on"), [(True, True), (False, False)])
     def test_a_server_that_refused_a_candidate_shows_that_the_bench_works(self, by_launch, goes_on):
@@ -262,7 +263,7 @@ class TestABrokenBench:
         study, refused = make_study(), {"vllm_memory_util": 0.40, "whisper_model_size": "tiny"}
         broken = Judge(lambda params, tries: params != refused, launched=by_launch)
         ended = run(study, broken, conf=config(baseline=refused), predict=None)
-        assert (len(study.trials) > 1 + 1 + RETRIES) is goes_on
+        assert (len(study.trials) > 1 + ATTEMPTS) is goes_on
         assert ended.healthy is goes_on
         assert ("nothing works" in ended.said) is not goes_on
 
