@@ -236,6 +236,11 @@ def fault_of(attrs: Mapping[str, Any]) -> Fault | None:
     return TrialEvidence.from_attrs(_only("error", attrs)).error
 
 
+def intervals_of(attrs: Mapping[str, Any]) -> Mapping[str, Interval]:
+    """Objective to the interval of its value, likewise."""
+    return TrialEvidence.from_attrs(_only("intervals", attrs)).intervals
+
+
 def _only(name: str, attrs: Mapping[str, Any]) -> dict[str, Any]:
     return {name: attrs[name]} if name in attrs else {}
 

@@ -30,7 +30,17 @@ from study.fit import render_candidates
 from study.reports import annotate, text_report, with_notes
 from study.results import findings_to_dict, read_study
 from study.samplers import Predict, make_sampler
-from study.search import Limits, Lines, Progress, Quiet, Search, run_search, setting, write_metrics
+from study.search import (
+    Limits,
+    Lines,
+    Progress,
+    Quiet,
+    Search,
+    retry_stale,
+    run_search,
+    setting,
+    write_metrics,
+)
 from study.setup import (
     make_bench,
     predict_all,
@@ -262,6 +272,7 @@ def _open(config: StudyConfig, sampler: BaseSampler, opened: ExitStack) -> optun
             config.name,
             directions=list(config.directions.values()),
             sampler=sampler,
+            on_stale=retry_stale,
         )
     )
     study.set_metric_names(list(config.directions))

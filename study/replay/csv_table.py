@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from objectives.errors import UsageError
 from objectives.evidence import infeasible_of
+from objectives.space import plain
 from objectives.units import Scalar
 from study.replay.table import Row, Table
 from study.results import objective_names
@@ -192,7 +193,7 @@ def _cells(trial: FrozenTrial, objectives: Sequence[str]) -> dict[str, Any]:
     said = infeasible_of(trial.user_attrs)
     measured = trial.state == TrialState.COMPLETE
     return {
-        **{f"param:{name}": _spelt(value) for name, value in trial.params.items()},
+        **{f"param:{name}": plain(value) for name, value in trial.params.items()},
         **{
             f"value:{name}": value
             for name, value in zip(objectives, trial.values if measured else (), strict=False)
@@ -202,10 +203,6 @@ def _cells(trial: FrozenTrial, objectives: Sequence[str]) -> dict[str, Any]:
         "cause": None if said is None else said.cause,
         "duration_s": _duration_s(trial),
     }
-
-
-def _spelt(value: Scalar) -> Scalar:
-    return round(value, 12) if isinstance(value, float) else value
 
 
 def _duration_s(trial: FrozenTrial) -> float | None:

@@ -76,15 +76,15 @@ def with_notes(objective: Objective) -> Callable[[Trial], tuple[float, ...]]:
 
 def ending(trial: Trial, state: str) -> TrialRecord:
     """A trial that is about to end in this state, as reports read it."""
-    evidence = TrialEvidence.from_attrs(trial.user_attrs)
+    attrs = trial.user_attrs
     return TrialRecord(
         number=trial.number,
         state=state,
         params=trial.params,
         values=None,
         constraints=dict(trial.constraints),
-        evidence=evidence,
-        doubts=evidence.doubts,
+        attrs=attrs,
+        doubts=TrialEvidence.from_attrs(attrs).doubts,
     )
 
 

@@ -16,7 +16,8 @@ from typing import Any
 from objectives.measurement import intervals_overlap
 from objectives.units import GIB
 from study.results.findings import Findings
-from study.results.records import MeasuredPoint, TrialRecord
+from study.results.points import MeasuredPoint
+from study.results.records import TrialRecord
 
 LABELS = {
     "stt_latency_ms": "speech latency",

@@ -10,7 +10,8 @@ from objectives.space import SERVERS
 from study.results.findings import Findings
 from study.results.pareto import balanced
 from study.results.phrases import flat, gib, number, seconds
-from study.results.records import MeasuredPoint, TrialRecord
+from study.results.points import MeasuredPoint
+from study.results.records import TrialRecord
 
 ROWS = 16
 """Longer lists are cut where a person reads; the JSON document and the table have everything."""

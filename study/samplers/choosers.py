@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from objectives.errors import UsageError
 from objectives.space import SearchSpace
 from objectives.units import Scalar
+from study.results import directions_of
 from study.samplers.draws import halton, neighbour, point_at, value_at
 from study.samplers.encoding import Encoding
 from study.samplers.sampling_context import Point, SamplingContext
@@ -237,11 +238,8 @@ def _first_values(distributions: dict[str, BaseDistribution]) -> dict[str, Scala
 
 def _worst(copy: optuna.Study, finished: list[FrozenTrial]) -> list[float]:
     measured = [t.values for t in finished if t.state == TrialState.COMPLETE]
-    columns = zip(*measured, strict=True)
-    signs = [1 if d == optuna.study.StudyDirection.MINIMIZE else -1 for d in copy.directions]
-    return [
-        sign * max(sign * v for v in column) for sign, column in zip(signs, columns, strict=True)
-    ]
+    ways = zip(directions_of(copy).values(), zip(*measured, strict=True), strict=True)
+    return [max(values) if way == "minimize" else min(values) for way, values in ways]
 
 
 def _empty_like(study: optuna.Study) -> optuna.Study:

@@ -12,14 +12,14 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from objectives.space import SearchSpace
+from objectives.space import SearchSpace, point_key
+from study.results import is_launched
 from study.samplers.predictions import PointPredictions, Predict, SpaceExhaustedError
 from study.samplers.sampling_context import Chooser, Point, SamplingContext
 from study.samplers.tried_points import (
     History,
     Remaining,
     fixed_params,
-    is_launched,
     is_whole,
     points_to_repeat,
     repeats_used,
@@ -120,7 +120,7 @@ class PointSampler(BaseSampler):
     def _known_of(self, study: optuna.Study) -> tuple[History, Remaining | None]:
         """What everybody tried, and what nobody finished."""
         if study not in self._known:
-            left = None if self._points is None else Remaining(self._space, self._points)
+            left = None if self._points is None else Remaining(self._points)
             self._known[study] = (History(self._space), left)
         return self._known[study]
 
@@ -157,10 +157,8 @@ class PointSampler(BaseSampler):
         if repeats_used(context.history) >= self._repeats:
             return None
         claimed = context.history.claimed
-        for point in points_to_repeat(context.study, self._space):
-            if self._space.canonical(point) not in claimed:
-                return point
-        return None
+        wanted = points_to_repeat(context.study, self._space)
+        return next((point for point in wanted if point_key(point) not in claimed), None)
 
     def _when_exhausted(self, context: SamplingContext) -> Point:
         counts = context.history.counts
@@ -168,8 +166,8 @@ class PointSampler(BaseSampler):
             raise SpaceExhaustedError(
                 "every point of the space is measured, being measured, or known not to work"
             )
-        least = min(counts, key=lambda key: counts[key])
-        return dict(least)
+        least = min(context.history.finished, key=lambda trial: counts[point_key(trial.params)])
+        return self._space.spelt(least.params)
 
     def is_exhausted(self, study: optuna.Study) -> bool:
         """Whether nothing is left to propose: no point, and nothing to be repeated."""

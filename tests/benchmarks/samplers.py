@@ -33,16 +33,15 @@ import optuna
 from optuna.samplers import BaseSampler
 from optuna.trial import TrialState, create_trial
 
-from objectives.space import Binding, Parameter, SearchSpace
+from objectives.space import Binding, Parameter, SearchSpace, point_key
 from objectives.units import Scalar
 from study.replay import Table, read_table
-from study.results import hypervolume, nondominated
+from study.results import far_corner, hypervolume, nondominated
 from study.samplers import NAMES, SpaceExhaustedError, make_sampler, random_point
 
 LEGACY = ("stt_latency_ms", "llm_latency_ms", "concurrent_capacity")
 MAXIMISED = ("concurrent_capacity",)
 ENOUGH = 0.95
-REFERENCE = 1.1
 SIZES = (100, 1_000, 10_000)
 
 
@@ -89,10 +88,9 @@ def truth_of(path: Path, objectives: tuple[str, ...]) -> tuple[Table, SearchSpac
         medians = table.medians(point)
         if medians is not None:
             own = np.array([medians[name] for name in objectives])
-            values[space.canonical(point)] = signs * own
+            values[point_key(point)] = signs * own
     rows = np.array(list(values.values()))
-    low, high = rows.min(axis=0), rows.max(axis=0)
-    reference = low + REFERENCE * np.where(high > low, high - low, 1.0)
+    reference = far_corner(rows)
     kept = nondominated(rows)
     front = frozenset(key for key, keep in zip(values, kept, strict=True) if keep)
     return table, space, Truth(values, reference, hypervolume(rows, reference), front)
@@ -138,7 +136,7 @@ def run(job: Job) -> Outcome:
         row = table.draw(params, seed=job.seed, number=trial.number)
         for name, excess in row.constraints.items():
             trial.set_constraint(name, excess)
-        key = space.canonical(params)
+        key = point_key(params)
         repeats += key in seen
         seen.add(key)
         if row.values is None:

@@ -13,9 +13,9 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import optuna
 
-from objectives.space import SearchSpace
+from objectives.space import SearchSpace, point_key
 from objectives.units import Scalar
-from study.results import Floats
+from study.results import Floats, far_corner
 from study.samplers.bayesian.acquisition import expected_gain
 from study.samplers.bayesian.gaussian_process import Prior
 from study.samplers.bayesian.surrogate import Surrogate
@@ -23,14 +23,10 @@ from study.samplers.choosers import NoAncestry
 from study.samplers.draws import neighbour
 from study.samplers.encoding import Encoding
 from study.samplers.sampling_context import Point, SamplingContext
-from study.samplers.tried_points import Key
 
 DRAWN = 200
 """Of a space that is too large to look at every point, so many around the front; of an infinite
 one, as many at random."""
-
-REFERENCE = 1.1
-"""The far corner lies a tenth of the measured range beyond the worst."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +67,7 @@ class ModelChooser(NoAncestry):
             candidates += self._around_the_front(context, surrogate)
         if len(candidates) == 1:
             return candidates[0]
-        pending = [dict(key) for key in context.history.claimed]
+        pending = list(context.history.claimed.values())
         designed = int(surrogate.seen.feasible.sum()) + len(pending)
         if designed < self._options.design and self._options.random_design:
             return candidates[context.rng.integers(len(candidates))]
@@ -95,13 +91,13 @@ class ModelChooser(NoAncestry):
 
     def _around_the_front(self, context: SamplingContext, surrogate: Surrogate) -> list[Point]:
         """Neighbours of the best points, for spaces that are too large to look at every point."""
-        points: dict[Key, Point] = {}
+        points: dict[str, Point] = {}
         front = surrogate.seen.front
         for _ in range(DRAWN if len(front) else 0):
             best = surrogate.seen.points[front[context.rng.integers(len(front))]]
             point = context.with_fixed(neighbour(self._space, best, context.rng))
             if context.allows(point):
-                points[self._space.canonical(point)] = point
+                points[point_key(point)] = point
         return list(points.values())
 
     def _farthest(self, context: SamplingContext, rows: Floats, tried: Floats, odds: Floats) -> int:
@@ -125,8 +121,7 @@ class ModelChooser(NoAncestry):
         """
         seen = surrogate.seen
         values, front = seen.values[seen.feasible], seen.values[seen.front]
-        best, worst = values.min(axis=0), values.max(axis=0)
-        reference = best + REFERENCE * np.where(worst > best, worst - best, np.abs(worst) + 1)
+        reference = far_corner(values)
         posteriors = surrogate.posteriors(context, points, rows)
         pending = np.stack([posterior.centre[count:] for posterior in posteriors], axis=1)
         asked = [
@@ -134,7 +129,7 @@ class ModelChooser(NoAncestry):
             for posterior in posteriors
         ]
         gain = expected_gain(asked, np.concatenate([front, pending]), reference)
-        gain /= float(np.prod(reference - best))
+        gain /= float(np.prod(reference - values.min(axis=0)))
         if gain.max() > 1e-12:
             return gain
         doubts = [b.deviation / max(float(b.deviation.max()), 1e-300) for b in asked]

@@ -8,15 +8,23 @@ from dataclasses import dataclass
 import numpy as np
 import optuna
 from numpy.typing import NDArray
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from objectives.units import Scalar
-from study.results import Floats, nondominated
+from study.results import (
+    Floats,
+    MeasuredPoint,
+    TrialRecord,
+    directions_of,
+    losses,
+    nondominated,
+    trial_record,
+)
 from study.samplers.bayesian.acquisition import Posterior, below
 from study.samplers.bayesian.gaussian_process import Gaussian, Prior
 from study.samplers.encoding import Encoding
 from study.samplers.sampling_context import SamplingContext
-from study.samplers.tried_points import History, Key, is_launched
+from study.samplers.tried_points import History
 
 _ROOM = 64
 
@@ -31,17 +39,14 @@ class Observations:
 
     def __init__(self, encoding: Encoding, study: optuna.Study) -> None:
         self._encoding = encoding
-        names = study.metric_names or [f"objective {i}" for i in range(len(study.directions))]
-        self.names: Sequence[str] = names
-        self._signs = np.array(
-            [1.0 if d == optuna.study.StudyDirection.MINIMIZE else -1.0 for d in study.directions]
-        )
+        self._directions = directions_of(study)
+        self.names: Sequence[str] = list(self._directions)
         self.points: list[dict[str, Scalar]] = []
-        self._index: dict[Key, int] = {}
+        self._index: dict[str, int] = {}
+        self._measured: list[list[TrialRecord]] = []
         self._rows = np.zeros((_ROOM, encoding.width))
-        self._sums = np.zeros((_ROOM, len(names)))
-        self._measured = np.zeros(_ROOM)
-        self._refused = np.zeros(_ROOM, dtype=np.bool_)
+        self._values = np.zeros((_ROOM, len(self.names)))
+        self._counts = np.zeros(_ROOM)
         self._excess: dict[str, dict[int, float]] = {}
         self._violated: set[str] = set()
         self._read = 0
@@ -53,37 +58,35 @@ class Observations:
             known = len(self.points)
             at = self._take(trial)
             if at < known:
-                self._front = None  # a replicate moves its point's mean
+                self._front = None  # a replicate moves its point's median
             elif self._front is not None and self.feasible[at]:
                 self._front = self._with(self._front, at)
         self._read = len(history.finished)
 
     def _with(self, front: NDArray[np.intp], at: int) -> NDArray[np.intp]:
         """The front after one more point was measured."""
-        rows, new = self.values[front], self.values[at]
-        if (np.all(rows <= new, axis=1) & np.any(rows < new, axis=1)).any():
-            return front
-        beaten = np.all(rows >= new, axis=1) & np.any(rows > new, axis=1)
-        return np.append(front[~beaten], at)
+        front = np.append(front, at)
+        return front[nondominated(self.values[front])]
 
     def _take(self, trial: FrozenTrial) -> int:
-        at = self._place(self._encoding.space.spelt(trial.params))
+        record = trial_record(trial, self.names)
+        at = self._place(record.point, self._encoding.space.spelt(trial.params))
         for name, excess in trial.constraints.items():
             self._excess.setdefault(name, {})[at] = excess
-            if excess > 0 and is_launched(trial):
+            if excess > 0 and record.launched:
                 self._violated.add(name)
-        if trial.state == TrialState.COMPLETE and not _is_violated(trial):
-            self._sums[at] += self._signs * np.array(trial.values)
-            self._measured[at] += 1
-        else:
-            self._refused[at] = True
+        if record.feasible:
+            self._measured[at].append(record)
+            known = MeasuredPoint(point=record.point, trials=tuple(self._measured[at]))
+            self._values[at] = losses([known], self._directions)[0]
+            self._counts[at] += 1
         return at
 
-    def _place(self, params: dict[str, Scalar]) -> int:
-        key = self._encoding.space.canonical(params)
+    def _place(self, key: str, params: dict[str, Scalar]) -> int:
         if key not in self._index:
             self._index[key] = len(self.points)
             self.points.append(params)
+            self._measured.append([])
             if len(self.points) > len(self._rows):
                 self._grow()
             self._rows[len(self.points) - 1] = self._encoding.row(params)
@@ -91,9 +94,8 @@ class Observations:
 
     def _grow(self) -> None:
         self._rows = np.concatenate([self._rows, np.zeros_like(self._rows)])
-        self._sums = np.concatenate([self._sums, np.zeros_like(self._sums)])
-        self._measured = np.concatenate([self._measured, np.zeros_like(self._measured)])
-        self._refused = np.concatenate([self._refused, np.zeros_like(self._refused)])
+        self._values = np.concatenate([self._values, np.zeros_like(self._values)])
+        self._counts = np.concatenate([self._counts, np.zeros_like(self._counts)])
 
     @property
     def rows(self) -> Floats:
@@ -103,24 +105,21 @@ class Observations:
     @property
     def counts(self) -> Floats:
         """Measurements of each point, 1 where there is none: (points,)."""
-        return np.maximum(self._measured[: len(self.points)], 1.0)
+        return np.maximum(self._counts[: len(self.points)], 1.0)
 
     @property
     def values(self) -> Floats:
-        """Means of the objectives; meaningless where not feasible: (points, objectives)."""
-        means: Floats = self._sums[: len(self.points)] / self.counts[:, None]
-        return means
+        """Medians of the objectives; meaningless where not feasible: (points, objectives)."""
+        return self._values[: len(self.points)]
 
     @property
     def feasible(self) -> NDArray[np.bool_]:
-        """Which points were measured and never refused: (points,)."""
-        n = len(self.points)
-        feasible: NDArray[np.bool_] = (self._measured[:n] > 0) & ~self._refused[:n]
-        return feasible
+        """Which points have a feasible measurement: (points,)."""
+        return self._counts[: len(self.points)] > 0
 
     @property
     def front(self) -> NDArray[np.intp]:
-        """Indices of the feasible points that no other dominates, by their means."""
+        """Indices of the feasible points that no other dominates, by their medians."""
         if self._front is None:
             feasible = np.flatnonzero(self.feasible)
             self._front = feasible[nondominated(self.values[feasible])]
@@ -138,10 +137,6 @@ class Observations:
         at = np.fromiter(known, dtype=np.intp, count=len(known))
         every[at] = list(known.values())
         return every, at
-
-
-def _is_violated(trial: FrozenTrial) -> bool:
-    return any(excess > 0 for excess in trial.constraints.values())
 
 
 MODEL_LIMIT = 128

@@ -274,6 +274,10 @@ class TournamentSampler(Seats):
         self._parents[number] = parent
 
 
+# Which trial is feasible and which dominates is decided in study.results for the rest of this
+# program; this folder is handed on without it, and keeps what it needs.
+
+
 def _violation(trial: FrozenTrial) -> float:
     return sum(max(excess, 0.0) for excess in trial.constraints.values())
 

@@ -5,7 +5,8 @@ import pytest
 from objectives.evidence import TrialEvidence
 from study.results.pareto import balanced, undominated
 from study.results.picks import choose, whisper_size
-from study.results.records import MeasuredPoint, TrialRecord
+from study.results.points import MeasuredPoint
+from study.results.records import TrialRecord
 
 WAYS = {
     "stt_latency_ms": "minimize",
@@ -21,7 +22,7 @@ def setting(number, stt_ms, llm_ms, capacity, *, size="tiny", doubts=(), fitness
         params={"n": number, "whisper_model_size": size},
         values=dict(zip(WAYS, (stt_ms, llm_ms, capacity), strict=True)),
         constraints={},
-        evidence=TrialEvidence(fitness=fitness, figures=figures),
+        attrs=TrialEvidence(fitness=fitness, figures=figures).to_attrs(),
         doubts=doubts,
     )
     return MeasuredPoint(point=str(number), trials=(trial,))
