@@ -194,7 +194,6 @@ REASONS = {
     "objectives.trial.tenants": "who is there; the stages say when",
     "objectives.trial.conclusion": "pure: what a trial's figures are worth",
     "objectives.workers.whisper_recogniser": "the part of the server that engines differ in",
-    "study.causes_page": "writes docs, and is read by nobody whose server died",
     "study.config.reference": "writes docs, and is read by nobody who runs a study",
     "study.engines.pip_settings": "a table: one tool's options in the words of another",
     "study.samplers.bayesian.surrogate": "the model, apart from what is chosen with it",
