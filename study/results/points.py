@@ -19,9 +19,6 @@ from study.results.records import TrialRecord
 EVERYTHING = (-math.inf, math.inf)
 """The interval of a value whose noise nobody knows."""
 
-# Two-sided 95 % points of Student's t by degrees of freedom, 1 to 10; about 2 beyond.
-_T95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)
-
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredPoint:
@@ -134,11 +131,13 @@ def _noise(groups: Sequence[Sequence[float]]) -> _Noise | None:
 
 def _interval(point: MeasuredPoint, name: str, noise: _Noise | None) -> Interval:
     """Where the true value of an objective lies."""
+    from scipy.special import stdtrit  # noqa: PLC0415 - 0.2 s, and only who repeats needs it
+
     if noise is None:
         return point.trials[0].interval(name) or EVERYTHING
     values = point.measured(name)
     centre = median(values)
-    t = _T95[noise.freedom - 1] if noise.freedom <= len(_T95) else 2.0
+    t = float(stdtrit(noise.freedom, 0.975))  # Student's, two-sided 95 %
     # The median of many normal values is less sure than their mean by sqrt(pi / 2).
     blur = math.sqrt(math.pi / 2) if len(values) > 2 else 1.0
     half = t * blur * noise.deviation / math.sqrt(len(values))
