@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -129,16 +129,7 @@ class SamplingContext:
 
     def again(self) -> SamplingContext:
         """The same context, listing anew what is worth a launch."""
-        return SamplingContext(
-            study=self.study,
-            trial=self.trial,
-            space=self.space,
-            history=self.history,
-            predictions=self.predictions,
-            rng=self.rng,
-            fixed=self.fixed,
-            remaining=self.remaining,
-        )
+        return replace(self)
 
     def with_fixed(self, point: Point) -> Point:
         """The point with the values that the trial has to use."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -103,24 +103,13 @@ class History:
         """Points that somebody measures now, or that wait in the queue, by key."""
         return {point_key(params): self.space.spelt(params) for params in self.running.values()}
 
+    def left_of(self, points: Mapping[str, dict[str, Scalar]]) -> dict[str, dict[str, Scalar]]:
+        """Those of a space's points, by key, that nobody finished."""
+        return {key: point for key, point in points.items() if key not in self.counts}
+
     def is_taken(self, key: str, claimed: Container[str]) -> bool:
         """Whether a point needs no further proposal."""
         return key in self.counts or key in claimed or self.failed[key] >= ATTEMPTS
-
-
-class Remaining:
-    """The points of a finite space that nobody finished."""
-
-    def __init__(self, points: Sequence[dict[str, Scalar]]) -> None:
-        self._left = {point_key(point): point for point in points}
-        self._read = 0
-
-    def after(self, history: History) -> Mapping[str, dict[str, Scalar]]:
-        """What is left after a history; it only ever grows."""
-        for trial in history.finished[self._read :]:
-            self._left.pop(point_key(trial.params), None)
-        self._read = len(history.finished)
-        return self._left
 
 
 def fixed_params(trial: FrozenTrial) -> dict[str, Scalar]:

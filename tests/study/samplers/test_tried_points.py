@@ -13,7 +13,6 @@ from study.samplers import tried_points
 from study.samplers.tried_points import (
     ATTEMPTS,
     History,
-    Remaining,
     fixed_params,
     is_whole,
     wait_for_turn,
@@ -100,12 +99,10 @@ class TestAHistory:
         assert len(history.claimed) == 1
 
     def test_what_remains_shrinks_as_it_grows(self, study, history):
-        points = SPACE.points() or []
-        remaining = Remaining(points)
+        points = {point_key(each): each for each in SPACE.points() or []}
         end(study, A)
         history.update(study)
-        assert len(remaining.after(history)) == len(points) - 1
-        assert point_key(A) not in remaining.after(history)
+        assert history.left_of(points).keys() == points.keys() - {point_key(A)}
 
 
 class TestTakingTurns:
