@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import optuna
 import pytest
@@ -9,6 +12,7 @@ from optuna.trial import TrialState
 from objectives.space import point_key
 from study.samplers.by_name import make_sampler
 from study.samplers.predictions import PointPrediction, SpaceExhaustedError
+from tests.paths import ROOT
 from tests.study.fifteen import (
     ENDLESS,
     SPACE,
@@ -159,3 +163,12 @@ def test_optimize_runs_on_it_as_on_any_sampler():
 
 def _none(params):
     return {}
+
+
+def test_samplers_bring_nothing_that_draws_or_tabulates():
+    code = (
+        "import sys, study.samplers\n"
+        "found = {'pandas', 'plotly', 'matplotlib', 'optuna_dashboard'} & set(sys.modules)\n"
+        "assert not found, found\n"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, cwd=ROOT)

@@ -65,6 +65,16 @@ def test_an_interruption_does_not_count_as_a_failed_try(url):
         trial = ask(study)
 
 
+def test_a_last_try_that_is_interrupted_is_not_lost(url):
+    study = open_study(url, "s", directions=["minimize"])
+    for attempt in range(ATTEMPTS):
+        trial = ask(study)
+        if attempt == ATTEMPTS - 1:
+            trial.set_user_attr("error", {"cause": "interrupted"})
+        study.tell(trial.number, state=TrialState.FAIL)
+        assert enqueue_again(study, study.trials[trial.number])
+
+
 def test_a_point_waits_in_the_queue_only_once(url):
     study = open_study(url, "s", directions=["minimize"])
     trial = ask(study)
