@@ -1,11 +1,12 @@
-"""One complete setting of both servers, and how it becomes a command line."""
+"""One complete setting of every server, and how it becomes a command line."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from objectives.space import Binding, Scalar, SearchSpace, point_key
+from objectives.space import Binding, SearchSpace, point_key
+from objectives.units import Scalar
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,27 +60,29 @@ def _text(value: Scalar) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """One complete setting of both servers."""
+    """One complete setting of every server.
+
+    Attributes:
+        params: The point of the space.
+        servers: Server to its settings.
+    """
 
     params: Mapping[str, Scalar]
-    vllm: ServerSettings
-    whisper: ServerSettings
+    servers: Mapping[str, ServerSettings]
 
     @classmethod
     def lay(
-        cls,
-        space: SearchSpace,
-        params: Mapping[str, Scalar],
-        *,
-        vllm: ServerSettings,
-        whisper: ServerSettings,
+        cls, space: SearchSpace, params: Mapping[str, Scalar], fixed: Mapping[str, ServerSettings]
     ) -> Candidate:
-        """Lay a point of the space over the fixed settings of both servers."""
-        servers = {"vllm": vllm, "whisper": whisper}
+        """Lay a point of the space over the fixed settings of every server."""
+        servers = dict(fixed)
         for name, value in space.spelt(params).items():
             binding = space[name].binding
             servers[binding.server] = servers[binding.server].with_value(binding, value)
-        return cls(params=space.spelt(params), vllm=servers["vllm"], whisper=servers["whisper"])
+        return cls(params=space.spelt(params), servers=servers)
+
+    def __getitem__(self, server: str) -> ServerSettings:
+        return self.servers[server]
 
     @property
     def point(self) -> str:

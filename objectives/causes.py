@@ -1,70 +1,75 @@
-"""Why a server or a trial ended: every cause, its remedy, its constraint, and what kind it is."""
+"""Why a server or a trial ended: one table of every cause, its remedy and whose fault it is."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Literal
 
-_ROOM = "raise --gpu-memory-utilization, lower --max-num-seqs or --max-num-batched-tokens"
+from objectives.constraints import MEMORY_CONSTRAINTS
 
-REMEDIES: Mapping[str, str] = MappingProxyType(
-    {
-        "ok": "Nothing to do.",
-        "kv_cache_no_blocks": "Weights and activations already fill vLLM's share: "
-        f"{_ROOM}, or take a smaller or more strongly quantised model.",
-        "kv_cache_too_small": "Lower --max-model-len{to_length}, or give the KV cache more room: "
-        f"{_ROOM}, or use --kv-cache-dtype fp8.",
-        "gpu_memory_insufficient_at_start": "Free memory held by other processes, or lower "
-        "--gpu-memory-utilization{to_utilization}.",
-        "cuda_oom_load": "The weights do not fit into what is free: use a smaller or more strongly "
-        "quantised model, more GPUs (--tensor-parallel-size), or free what other processes hold.",
-        "cuda_oom_profile": "The start needs more than was left beside the weights: lower "
-        "--max-num-seqs and --max-num-batched-tokens, or lower --gpu-memory-utilization.",
-        "cuda_oom_cudagraph": "Capturing CUDA graphs needs memory beside the KV cache: lower "
-        "--gpu-memory-utilization or --max-num-seqs, capture fewer sizes, or use --enforce-eager.",
-        "cuda_oom_serving": "Leave more memory beside the KV cache: lower --gpu-memory-utilization "
-        "or --max-num-batched-tokens, and look for neighbours that grew.",
-        "memory_profiling_race": "Another process released memory while vLLM measured it: start "
-        "the servers one after another, and vLLM last.",
-        "host_oom": "The host ran out of memory, not the GPU: give the machine or the container "
-        "more, lower --swap-space and parallel builds (MAX_JOBS), or stop other processes.",
-        "unsupported_gpu": "This GPU, or this build for it, cannot run what was asked: use "
-        "--dtype half on cards before Ampere, another quantisation or attention backend, or a "
-        "build for this card.",
-        "cuda_init": "CUDA does not start: check `nvidia-smi`, the driver's version against the "
-        "build's CUDA, the container's GPU option and CUDA_VISIBLE_DEVICES.",
-        "nccl_or_dist": "The ranks cannot reach each other: check the number of GPUs, /dev/shm, "
-        "the network interface (NCCL_SOCKET_IFNAME, VLLM_HOST_IP), and run with NCCL_DEBUG=INFO.",
-        "model_not_found_or_auth": "Check the model's name or path, that all its files are there, "
-        "and HF_TOKEN and the access to a gated repository.",
-        "bad_argument": "Correct the argument that the line names; `vllm serve --help` lists what "
-        "this version takes.",
-        "unsupported_quantization_or_arch": "This version of vLLM cannot read this checkpoint: "
-        "take a newer vLLM and transformers, or another quantisation or model.",
-        "port_in_use": "Stop what listens on the port{port}, or take another one (--port).",
-        "cuda_illegal_access": "A kernel read or wrote where it must not: repeat with "
-        "CUDA_LAUNCH_BLOCKING=1 and --enforce-eager, try another attention backend or version.",
-        "timeout_hang": "A process waits for another that does not answer: look at what the "
-        "workers did last (a lock, a compilation, a stuck collective), and repeat.",
-        "preemption_warning": "Requests were computed twice because the KV cache was full: "
-        f"{_ROOM}.",
-        "engine_dead_other": "The engine died of something that is not in this list: read the "
-        "traceback that the line belongs to.",
-        "unknown": "Nothing here names a cause: look for the engine's own output above, or repeat "
-        "with VLLM_LOGGING_LEVEL=DEBUG.",
-    }
-)
-"""Cause to remedy; braces are filled from the figures where those are known."""
+Whose = Literal["candidate", "bench", "machine", "nobody"]
+"""The trial is infeasible; it fails and is tried again; the study stops; nothing is wrong."""
+
+Witness = Literal["prediction", "log", "trial"]
+"""The arithmetic before a launch; a server's log, its end and the kernel; the trial itself."""
 
 
-def remedy_of(cause: str, figures: Mapping[str, float | int | str]) -> str:
-    """The remedy for a cause, with the log's own figures where they help."""
-    length = figures.get("estimated_max_model_len")
-    tokens = figures.get("kv_cache_tokens")
+@dataclass(frozen=True, kw_only=True)
+class Cause:
+    """A row of the table.
+
+    Attributes:
+        name: The word that is stored on trials and printed.
+        meaning: What it says, in one sentence.
+        remedy: What to change; braces are filled from figures where those are known.
+        remedies: The same where it is another for a server ("vllm", "whisper") or on a kind of
+            device ("cuda", "cpu").
+        constraint: The one that it violates; "slo_*" for one of those that hard objectives add;
+            empty where it is no candidate's fault.
+        fault: Whose fault it is.
+        told_by: Who can name it.
+        is_oom: An allocation failed; a candidate that was predicted not to fit never tried one.
+        is_survivable: Lines that name it also appear where a start went on regardless.
+    """
+
+    name: str
+    meaning: str
+    remedy: str = ""
+    remedies: Mapping[str, str] = field(default_factory=dict)
+    constraint: str = ""
+    fault: Whose = "bench"
+    told_by: tuple[Witness, ...] = ("log",)
+    is_oom: bool = False
+    is_survivable: bool = False
+
+    @property
+    def is_memory(self) -> bool:
+        """Whether more memory is asked for than there is."""
+        return self.constraint in MEMORY_CONSTRAINTS
+
+
+def cause_named(name: str) -> Cause:
+    """The row of a cause; one that says nothing for a name that only an older study knows."""
+    return CAUSES.get(name) or Cause(name=name, meaning="")
+
+
+def remedy_of(name: str, figures: Mapping[str, float | int | str], *kinds: str) -> str:
+    """What to do about a cause.
+
+    Args:
+        name: The cause's.
+        figures: What a log prints; stands in the remedy where it helps.
+        kinds: Of the server or the device, as `Cause.remedies` has them; the first known counts.
+    """
+    cause = cause_named(name)
+    words = next((cause.remedies[kind] for kind in kinds if kind in cause.remedies), cause.remedy)
+    length = figures.get("estimated_max_model_len") or figures.get("kv_cache_tokens")
     port = figures.get("port")
-    return REMEDIES[cause].format_map(
+    return words.format_map(
         {
-            "to_length": f" to {length or tokens}" if length or tokens else "",
+            "to_length": f" to {length}" if length else "",
             "to_utilization": _utilization_that_fits(figures),
             "port": f" {port}" if port else "",
         }
@@ -80,41 +85,260 @@ def _utilization_that_fits(figures: Mapping[str, float | int | str]) -> str:
     return f" to at most {share:.2f}" if share > 0 else ""
 
 
-CONSTRAINT_OF = {
-    "out_of_bounds": "bounds",
-    "kv_cache_no_blocks": "kv_cache_gib",
-    "kv_cache_too_small": "kv_cache_gib",
-    "gpu_memory_insufficient_at_start": "start_memory_gib",
-    "device_memory": "device_memory_gib",
-    "cuda_oom_load": "device_memory_gib",
-    "cuda_oom_profile": "device_memory_gib",
-    "cuda_oom_cudagraph": "device_memory_gib",
-    "cuda_oom_serving": "device_memory_gib",
-    "host_oom": "device_memory_gib",
-    "cpu_fallback": "placement_gib",
-    "over_time_budget": "time_budget_s",
-    "requests_failed": "failed_share",
-}
-"""Which constraint a cause violates."""
+_ROOM = "raise --gpu-memory-utilization, lower --max-num-seqs or --max-num-batched-tokens"
+_FOR_WHISPER = "Leave it more memory: lower vLLM's utilisation, or take a smaller Whisper model."
+_ITS_TORCH = "See that its torch supports this GPU, and that memory is left for it."
+_ON_A_CPU = "Raise --gpu-memory-utilization: here it is the fraction of the memory node."
 
-
-CAUSES: tuple[str, ...] = tuple(REMEDIES)
-"""Every cause that a diagnosis may name; `ok` and `preemption_warning` are no failures."""
-
-
-MEMORY_CAUSES = frozenset(
-    {
-        "kv_cache_no_blocks",
-        "kv_cache_too_small",
-        "gpu_memory_insufficient_at_start",
-        "cuda_oom_load",
-        "cuda_oom_profile",
-        "cuda_oom_cudagraph",
-        "cuda_oom_serving",
-        "host_oom",
-    }
+_ROWS = (
+    Cause(
+        name="out_of_bounds",
+        meaning="A value is outside the hard bounds of its parameter.",
+        remedy="Stay inside the hard bounds of the space.",
+        constraint="bounds",
+        fault="candidate",
+        told_by=("prediction",),
+    ),
+    Cause(
+        name="kv_cache_no_blocks",
+        meaning="No memory is left for a single block of KV cache.",
+        remedy=f"Weights and activations already fill vLLM's share: {_ROOM}, or take a smaller or "
+        "more strongly quantised model.",
+        remedies={"cpu": _ON_A_CPU},
+        constraint="kv_cache_gib",
+        fault="candidate",
+        told_by=("prediction", "log"),
+    ),
+    Cause(
+        name="kv_cache_too_small",
+        meaning="The KV cache cannot hold one request of the longest length.",
+        remedy=f"Lower --max-model-len{{to_length}}, or give the KV cache more room: {_ROOM}, or "
+        "use --kv-cache-dtype fp8.",
+        constraint="kv_cache_gib",
+        fault="candidate",
+        told_by=("prediction", "log"),
+    ),
+    Cause(
+        name="gpu_memory_insufficient_at_start",
+        meaning="vLLM refuses to start: less is free than its share of the device.",
+        remedy="Free memory held by other processes, or lower "
+        "--gpu-memory-utilization{to_utilization}.",
+        constraint="start_memory_gib",
+        fault="candidate",
+        told_by=("prediction", "log"),
+    ),
+    Cause(
+        name="device_memory",
+        meaning="What vLLM needs beside its share, or the headroom, is not there.",
+        remedy="Lower --gpu-memory-utilization, or choose a smaller Whisper model.",
+        constraint="device_memory_gib",
+        fault="candidate",
+        told_by=("prediction",),
+    ),
+    Cause(
+        name="cuda_oom_load",
+        meaning="Out of memory while the weights were loaded.",
+        remedy="The weights do not fit into what is free: use a smaller or more strongly "
+        "quantised model, more GPUs (--tensor-parallel-size), or free what other processes hold.",
+        remedies={"whisper": _FOR_WHISPER},
+        constraint="device_memory_gib",
+        fault="candidate",
+        is_oom=True,
+    ),
+    Cause(
+        name="cuda_oom_profile",
+        meaning="Out of memory while vLLM tried its largest step.",
+        remedy="The start needs more than was left beside the weights: lower --max-num-seqs and "
+        "--max-num-batched-tokens, or lower --gpu-memory-utilization.",
+        constraint="device_memory_gib",
+        fault="candidate",
+        is_oom=True,
+    ),
+    Cause(
+        name="cuda_oom_cudagraph",
+        meaning="Out of memory while CUDA graphs were captured.",
+        remedy="Capturing CUDA graphs needs memory beside the KV cache: lower "
+        "--gpu-memory-utilization or --max-num-seqs, capture fewer sizes, or use --enforce-eager.",
+        constraint="device_memory_gib",
+        fault="candidate",
+        is_oom=True,
+    ),
+    Cause(
+        name="cuda_oom_serving",
+        meaning="Out of memory while requests were served; Whisper says so and lives on.",
+        remedy="Leave more memory beside the KV cache: lower --gpu-memory-utilization or "
+        "--max-num-batched-tokens, and look for neighbours that grew.",
+        remedies={"whisper": _FOR_WHISPER},
+        constraint="device_memory_gib",
+        fault="candidate",
+        told_by=("log", "trial"),
+        is_oom=True,
+    ),
+    Cause(
+        name="host_oom",
+        meaning="The kernel killed it for the machine's memory.",
+        remedy="The host ran out of memory, not the GPU: give the machine or the container more, "
+        "lower --swap-space and parallel builds (MAX_JOBS), or stop other processes.",
+        constraint="device_memory_gib",
+        fault="candidate",
+        is_oom=True,
+    ),
+    Cause(
+        name="cpu_fallback",
+        meaning="Whisper computes, or vLLM keeps its KV cache, elsewhere than on the device.",
+        remedy="Give vLLM an engine that is built for this device.",
+        remedies={"whisper": _ITS_TORCH},
+        constraint="placement_gib",
+        fault="candidate",
+        told_by=("trial",),
+    ),
+    Cause(
+        name="over_time_budget",
+        meaning="The trial took too long.",
+        remedy="Give a trial more time, or shorten its load.",
+        constraint="time_budget_s",
+        fault="candidate",
+        told_by=("trial",),
+    ),
+    Cause(
+        name="requests_failed",
+        meaning="Too many requests got no answer: the latencies would be the survivors'.",
+        remedy="Give the server that fails more room, or offer less load.",
+        constraint="failed_share",
+        fault="candidate",
+        told_by=("trial",),
+    ),
+    Cause(
+        name="slo_missed",
+        meaning="A hard limit was missed.",
+        remedy="Offer less load, or relax the limit.",
+        constraint="slo_*",
+        fault="candidate",
+        told_by=("trial",),
+    ),
+    Cause(
+        name="memory_profiling_race",
+        meaning="Memory moved while vLLM measured how much there is. It is started once more "
+        "before the trial fails.",
+        remedy="Another process released memory while vLLM measured it: start the servers one "
+        "after another, and vLLM last.",
+        told_by=("log", "trial"),
+    ),
+    Cause(
+        name="unsupported_gpu",
+        meaning="The card is too old, or the build is not for it.",
+        remedy="This GPU, or this build for it, cannot run what was asked: use --dtype half on "
+        "cards before Ampere, another quantisation or attention backend, or a build for this card.",
+        is_survivable=True,
+    ),
+    Cause(
+        name="cuda_init",
+        meaning="CUDA did not come up.",
+        remedy="CUDA does not start: check `nvidia-smi`, the driver's version against the build's "
+        "CUDA, the container's GPU option and CUDA_VISIBLE_DEVICES.",
+        is_survivable=True,
+    ),
+    Cause(
+        name="nccl_or_dist",
+        meaning="The processes of one model do not find each other.",
+        remedy="The ranks cannot reach each other: check the number of GPUs, /dev/shm, the network "
+        "interface (NCCL_SOCKET_IFNAME, VLLM_HOST_IP), and run with NCCL_DEBUG=INFO.",
+        is_survivable=True,
+    ),
+    Cause(
+        name="model_not_found_or_auth",
+        meaning="The model is not there, or may not be read.",
+        remedy="Check the model's name or path, that all its files are there, and HF_TOKEN and the "
+        "access to a gated repository.",
+        is_survivable=True,
+    ),
+    Cause(
+        name="bad_argument",
+        meaning="An option is unknown, or its value is not allowed.",
+        remedy="Correct the argument that the line names; `vllm serve --help` lists what this "
+        "version takes.",
+        is_survivable=True,
+    ),
+    Cause(
+        name="unsupported_quantization_or_arch",
+        meaning="This version cannot read this checkpoint.",
+        remedy="This version of vLLM cannot read this checkpoint: take a newer vLLM and "
+        "transformers, or another quantisation or model.",
+        is_survivable=True,
+    ),
+    Cause(
+        name="port_in_use",
+        meaning="Somebody else listens there. A trial takes another port, twice.",
+        remedy="Stop what listens on the port{port}, or take another one (--port).",
+    ),
+    Cause(
+        name="cuda_illegal_access",
+        meaning="A kernel read or wrote where it must not.",
+        remedy="A kernel read or wrote where it must not: repeat with CUDA_LAUNCH_BLOCKING=1 and "
+        "--enforce-eager, try another attention backend or version.",
+    ),
+    Cause(
+        name="timeout_hang",
+        meaning="No answer in time.",
+        remedy="A process waits for another that does not answer: look at what the workers did "
+        "last (a lock, a compilation, a stuck collective), and repeat.",
+        told_by=("log", "trial"),
+        is_survivable=True,
+    ),
+    Cause(
+        name="engine_dead_other",
+        meaning="The engine died of something else.",
+        remedy="The engine died of something that is not in this list: read the traceback that the "
+        "line belongs to.",
+    ),
+    Cause(
+        name="unknown",
+        meaning="No line tells.",
+        remedy="Nothing here names a cause: look for the engine's own output above, or repeat with "
+        "VLLM_LOGGING_LEVEL=DEBUG.",
+    ),
+    Cause(
+        name="bench",
+        meaning="Something that a trial needs is not there: an engine, a neighbour, disk space.",
+        remedy="Read the message; it names what.",
+        told_by=("trial",),
+    ),
+    Cause(
+        name="bug",
+        meaning="The program did something wrong, and the command ends.",
+        remedy="Report it, with the message.",
+        told_by=("trial",),
+    ),
+    Cause(
+        name="device_fault",
+        meaning="The driver reported a fault of the card itself (an XID).",
+        remedy="Look for the XID's number in NVIDIA's documentation.",
+        fault="machine",
+        told_by=("trial",),
+    ),
+    Cause(
+        name="ok",
+        meaning="Nothing went wrong: it serves, or it ended because it was told to.",
+        remedy="Nothing to do.",
+        fault="nobody",
+    ),
+    Cause(
+        name="preemption_warning",
+        meaning="It works, and computed some requests twice.",
+        remedy=f"Requests were computed twice because the KV cache was full: {_ROOM}.",
+        fault="nobody",
+    ),
+    Cause(
+        name="interrupted",
+        meaning="Ctrl-C, or the end of a session.",
+        remedy="Run the same command again; the point is measured again.",
+        fault="nobody",
+        told_by=("trial",),
+    ),
 )
-"""Causes that make a candidate infeasible: it asks for more memory than there is."""
+
+CAUSES: Mapping[str, Cause] = MappingProxyType({row.name: row for row in _ROWS})
+"""Every cause by its name; docs/constraints-and-causes.md is made of it."""
 
 
 APPLICATION_XIDS = frozenset({13, 31, 43, 45, 68, 109})

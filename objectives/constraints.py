@@ -11,19 +11,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from objectives.causes import CONSTRAINT_OF
+from objectives.units import GIB
 
-GIB = 1 << 30
+MEMORY_CONSTRAINTS = ("start_memory_gib", "kv_cache_gib", "device_memory_gib")
+"""In the order in which vLLM meets them."""
 
-CONSTRAINTS = (
-    "bounds",
-    "start_memory_gib",
-    "kv_cache_gib",
-    "device_memory_gib",
-    "placement_gib",
-    "time_budget_s",
-    "failed_share",
-)
+CONSTRAINTS = ("bounds", *MEMORY_CONSTRAINTS, "placement_gib", "time_budget_s", "failed_share")
 """What every trial carries; hard objectives of a service add one each."""
 
 
@@ -82,7 +75,7 @@ def violated(
     order: Sequence[str],
     known: Mapping[str, float],
     excess: Mapping[str, float],
-    cause: str,
+    own: str,
 ) -> dict[str, float]:
     """The constraints of a trial that cannot work.
 
@@ -90,13 +83,12 @@ def violated(
         order: The constraints' names.
         known: What was predicted before the launch.
         excess: What the trial showed.
-        cause: Why it ended; its constraint ends above 0.
+        own: The constraint of the cause; ends above 0 if it is one of `order`.
 
     Returns:
         Every constraint of `order`. Where the trial was launched and the prediction blames
-        another constraint than the cause, the predicted excess is set to 0: it did not happen.
+        another constraint than `own`, the predicted excess is set to 0: it did not happen.
     """
-    own = CONSTRAINT_OF.get(cause)
     values = {name: min(0.0, known.get(name, 0.0)) for name in order}
     values.update({name: value for name, value in excess.items() if name in values})
     if own in values:

@@ -27,6 +27,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from objectives.causes import remedy_of
+
 
 class ServingError(Exception):
     """A trial that ended without a measurement."""
@@ -36,9 +38,9 @@ class InfeasibleError(ServingError):
     """The candidate cannot work here.
 
     Attributes:
-        cause: One word of `objectives.causes.CAUSES`.
+        cause: Of `objectives.causes.CAUSES`.
         evidence: The line that says so: of a log, of a device reading, of the arithmetic.
-        remedy: What to change, in one sentence.
+        remedy: What to change, in one sentence; that of the table unless another is given.
         excess: Constraint name to its excess, > 0; only those that this error knows better
             than the prediction does.
         predicted: True where nothing was launched to find this out.
@@ -50,7 +52,7 @@ class InfeasibleError(ServingError):
         cause: str,
         evidence: str,
         *,
-        remedy: str = "",
+        remedy: str | None = None,
         excess: Mapping[str, float] | None = None,
         predicted: bool = False,
         figures: Mapping[str, float | int | str] | None = None,
@@ -58,7 +60,7 @@ class InfeasibleError(ServingError):
         super().__init__(f"{cause}: {evidence}")
         self.cause = cause
         self.evidence = evidence
-        self.remedy = remedy
+        self.remedy = remedy_of(cause, figures or {}) if remedy is None else remedy
         self.excess = dict(excess or {})
         self.predicted = predicted
         self.figures = dict(figures or {})
@@ -96,7 +98,7 @@ class BenchError(ServingError):
     """The bench broke; the candidate is not to blame.
 
     Attributes:
-        cause: One word of `objectives.causes.CAUSES` where a log names it, else "bench".
+        cause: Of `objectives.causes.CAUSES`; "bench" where nothing tells more.
     """
 
     def __init__(self, message: str, *, cause: str = "bench") -> None:

@@ -10,19 +10,22 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna import Trial
 
+from objectives.causes import cause_named
 from objectives.constraints import satisfied, violated
 from objectives.device import hold_device
 from objectives.errors import BenchError, InfeasibleError
+from objectives.evidence import Fault, Infeasible, TrialEvidence
 from objectives.memory import Calibration
-from objectives.space import Scalar, point_key
-from objectives.trial import Bench, Evidence, Stopwatch, TrialStages, shown
+from objectives.space import point_key
+from objectives.trial import Bench, Seen, Stopwatch, TrialStages
+from objectives.units import Scalar
 
 CALIBRATION_ATTR = "calibration"
 """Study attribute: what every start taught, as `Calibration.to_dict` gives it."""
@@ -51,7 +54,7 @@ class ServingObjective:
         on_phase: Called with every phase and step, for people.
         wait_s: Seconds to wait for a device that another study holds.
         fitness: The legacy's weighted number of a trial's figures; None where it has none.
-        pictures: Draws a trial's pictures into a folder, from its timeline and telemetry.
+        pictures: Draws a trial's pictures into a folder, from what is about to stand on it.
     """
 
     bench: Bench
@@ -61,7 +64,7 @@ class ServingObjective:
     on_phase: Callable[[str], None] = lambda text: None
     wait_s: float = 0.0
     fitness: Callable[[Mapping[str, float]], float | None] = lambda figures: None
-    pictures: Callable[[Path, Mapping[str, Any]], Sequence[Path]] = lambda folder, attrs: ()
+    pictures: Callable[[Path, TrialEvidence], Sequence[Path]] = lambda folder, evidence: ()
     stages: TrialStages | None = field(init=False, default=None)
 
     def __call__(self, trial: Trial) -> tuple[float, ...]:
@@ -92,14 +95,8 @@ class ServingObjective:
     def _judge(
         self, trial: Trial, params: Mapping[str, Scalar], folder: Path, watch: Stopwatch
     ) -> tuple[float, ...]:
-        self._put(
-            trial,
-            {
-                "point": point_key(params),
-                "weights": self.bench.weights,
-                **self.attributes(trial, params),
-            },
-        )
+        begun = TrialEvidence(point=point_key(params), weights=self.bench.weights)
+        self._put(trial, {**begun.to_attrs(), **self.attributes(trial, params)})
         stages = TrialStages(
             bench=self.bench,
             params=params,
@@ -110,21 +107,21 @@ class ServingObjective:
         self.stages = stages
         order = self.bench.constraint_names
         try:
-            figures = stages.run()
+            conclusion = stages.run()
         except InfeasibleError as error:
-            excess = {**stages.evidence.excess, **error.excess}
-            constraints = violated(order, stages.evidence.excess, excess, error.cause)
-            self._write(trial, stages, constraints, _infeasible(error))
+            known = stages.seen.all_excess
+            own = cause_named(error.cause).constraint
+            constraints = violated(order, known, {**known, **error.excess}, own)
+            self._write(trial, stages, constraints, infeasible=_infeasible(error))
             raise optuna.TrialPruned(f"{error.cause}: {error.evidence}") from error
         except BaseException as error:
-            constraints = {name: stages.evidence.excess.get(name, 0.0) for name in order}
-            self._write(trial, stages, constraints, {"error": _fault(error)})
+            known = stages.seen.all_excess
+            constraints = {name: known.get(name, 0.0) for name in order}
+            self._write(trial, stages, constraints, error=_fault(error))
             raise
-        constraints = satisfied(order, stages.evidence.excess, {})
-        values = tuple(
-            stages.evidence.values[objective.name] for objective in self.bench.objectives
-        )
-        self._write(trial, stages, constraints, {"fitness": self.fitness(figures)}, values)
+        constraints = satisfied(order, stages.seen.all_excess, {})
+        values = tuple(conclusion.values[objective.name] for objective in self.bench.objectives)
+        self._write(trial, stages, constraints, values, fitness=self.fitness(conclusion.figures))
         return values
 
     def _write(
@@ -132,22 +129,28 @@ class ServingObjective:
         trial: Trial,
         stages: TrialStages,
         constraints: Mapping[str, float],
-        outcome: Mapping[str, object],
         values: Sequence[float] | None = None,
+        **outcome: Any,  # noqa: ANN401 - the attributes of `TrialEvidence`
     ) -> None:
         """Everything that is known of the trial, once, before it ends."""
-        evidence = stages.evidence
+        seen = stages.seen
         for name, value in constraints.items():
             trial.set_constraint(name, float(value))
-        attrs = {**_record(evidence, self.bench), **outcome}
-        attrs["timeline"] = stages.watch.timeline()
-        self.store_files(
-            trial, [*_files(evidence, stages.folder), *self.pictures(stages.folder, attrs)]
+        evidence = replace(
+            seen.to_evidence(quantile=self.bench.quantile, inherited=os.environ),
+            timeline=stages.watch.timeline(),
+            **outcome,
         )
-        if evidence.calibration is not None:
-            trial.study.set_user_attr(CALIBRATION_ATTR, evidence.calibration.to_dict())
-        self._put(trial, attrs)
-        self._put(trial, {"phases_s": stages.watch.seconds()})
+        if evidence.infeasible and cause_named(evidence.infeasible.cause).is_oom:
+            evidence = replace(evidence, figures={**evidence.figures, "oom_events": 1.0})
+        self.store_files(
+            trial, [*_files(seen, stages.folder), *self.pictures(stages.folder, evidence)]
+        )
+        if seen.calibration is not None:
+            trial.study.set_user_attr(CALIBRATION_ATTR, seen.calibration.to_dict())
+        # Last: drawing and storing are part of the study's own time.
+        evidence = replace(evidence, phases_s=stages.watch.seconds())
+        self._put(trial, evidence.to_attrs())
         self._put(trial, self.final_attributes(trial, stages.params, values))
 
     @staticmethod
@@ -163,72 +166,31 @@ def calibration_of(study: optuna.Study) -> Calibration:
     return Calibration.from_dict(stored) if isinstance(stored, Mapping) else Calibration()
 
 
-def _infeasible(error: InfeasibleError) -> dict[str, object]:
-    said: dict[str, object] = {
-        "cause": error.cause,
-        "evidence": error.evidence,
-        "remedy": error.remedy,
-        "predicted": error.predicted,
-        "figures": error.figures,
-    }
-    return {"infeasible": said, "oom_events": 1.0} if "oom" in error.cause else {"infeasible": said}
+def _infeasible(error: InfeasibleError) -> Infeasible:
+    return Infeasible(
+        cause=error.cause,
+        evidence=error.evidence,
+        remedy=error.remedy,
+        predicted=error.predicted,
+        figures=error.figures,
+    )
 
 
-def _fault(error: BaseException) -> dict[str, object]:
+def _fault(error: BaseException) -> Fault:
     interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
     cause = error.cause if isinstance(error, BenchError) else "bug"
-    return {
-        "type": type(error).__name__,
-        "cause": "interrupted" if interrupted else cause,
-        "message": (str(error).strip() or type(error).__name__).splitlines()[0],
-    }
-
-
-def _record(evidence: Evidence, bench: Bench) -> dict[str, object]:
-    """The attributes that a trial's evidence becomes."""
-    attrs: dict[str, object] = dict(evidence.figures)
-    tenants = evidence.tenants
-    if tenants is not None and tenants.launches:
-        attrs["settings"] = {
-            name: shown(launch, os.environ) for name, launch in tenants.launches.items()
-        }
-    if tenants is not None and tenants.health is not None:
-        attrs["whisper"] = dict(tenants.health)
-    if evidence.before is not None:
-        attrs["device_state"] = evidence.before.to_dict()
-    footprint: dict[str, object] = {}
-    if evidence.prediction is not None:
-        footprint["predicted"] = evidence.prediction.to_dict()
-    if tenants is not None and tenants.started is not None:
-        logged = tenants.started.to_dict()
-        if tenants.started.available_kv_bytes is not None:
-            logged["kv_cache_bytes"] = tenants.started.available_kv_bytes
-        footprint["logged"] = logged
-    if footprint:
-        attrs["footprint"] = footprint
-    if evidence.telemetry is not None:
-        whole = evidence.whole_telemetry or evidence.telemetry
-        attrs["telemetry"] = {
-            **evidence.telemetry.to_dict(),
-            "samples": whole.to_dict()["samples"],
-            "began_s": round(evidence.telemetry_began_s, 3),
-        }
-        attrs["tenants_bytes"] = evidence.telemetry.tenants_bytes
-    if evidence.measurement is not None:
-        attrs["measurement"] = evidence.measurement.to_dict()
-        intervals = evidence.measurement.legacy(bench.quantile).intervals
-        attrs["intervals"] = {name: list(between) for name, between in intervals.items()}
-    attrs["doubts"] = evidence.doubts
-    return attrs
-
-
-def _files(evidence: Evidence, folder: Path) -> list[Path]:
-    """Logs, and every sample."""
-    files = (
-        [] if evidence.tenants is None else [log for log in evidence.tenants.logs if log.exists()]
+    return Fault(
+        type=type(error).__name__,
+        cause="interrupted" if interrupted else cause,
+        message=(str(error).strip() or type(error).__name__).splitlines()[0],
     )
-    if evidence.driven is not None:
+
+
+def _files(seen: Seen, folder: Path) -> list[Path]:
+    """Logs, and every sample."""
+    files = [log for log in seen.started.logs if log.exists()]
+    if seen.driven is not None:
         samples = folder / "samples.jsonl"
-        samples.write_text(evidence.driven.jsonl(), encoding="utf-8")
+        samples.write_text(seen.driven.jsonl(), encoding="utf-8")
         files.append(samples)
     return files

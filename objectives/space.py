@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from optuna.distributions import (
     BaseDistribution,
@@ -22,15 +22,18 @@ from optuna.distributions import (
 )
 from optuna.trial import BaseTrial
 
-Scalar = str | int | float | bool
-ServerName = Literal["vllm", "whisper"]
+from objectives.units import Scalar, ServerName
+
+SERVERS: tuple[str, ...] = get_args(ServerName)
+"""Whose settings a parameter may be bound to."""
+
 BindingKind = Literal["args", "env", "model", "device"]
 
 POINTS_LIMIT = 20_000
 """A finite space with more points than this is searched as if it were infinite."""
 
 _BINDING = re.compile(
-    r"^(?P<server>vllm|whisper)\.(?:(?P<place>model|device)|(?P<kind>args|env)\.(?P<key>[\w.-]+))$"
+    rf"^(?P<server>{'|'.join(SERVERS)})\.(?:(?P<place>model|device)|(?P<kind>args|env)\.(?P<key>[\w.-]+))$"
 )
 
 
@@ -38,7 +41,7 @@ _BINDING = re.compile(
 class Binding:
     """Where a parameter's value goes: `vllm.args.max-num-seqs`, `whisper.model`, ..."""
 
-    server: ServerName
+    server: str
     kind: BindingKind
     key: str = ""
 
@@ -48,15 +51,15 @@ class Binding:
 
         Raises:
             ValueError: It is none of `SERVER.args.OPTION`, `SERVER.env.VARIABLE`,
-                `SERVER.model`, `SERVER.device`, with SERVER `vllm` or `whisper`.
+                `SERVER.model`, `SERVER.device`, with a SERVER of `SERVERS`.
         """
         found = _BINDING.match(text)
         if found is None:
             raise ValueError(
                 f"{text!r} binds to nothing; allowed: SERVER.args.OPTION, SERVER.env.VARIABLE, "
-                "SERVER.model, SERVER.device, where SERVER is vllm or whisper"
+                f"SERVER.model, SERVER.device, where SERVER is {' or '.join(SERVERS)}"
             )
-        server: ServerName = "vllm" if found["server"] == "vllm" else "whisper"
+        server = found["server"]
         if found["place"]:
             return cls(server=server, kind="model" if found["place"] == "model" else "device")
         key = found["key"]
@@ -187,8 +190,7 @@ class Parameter:
         for choice in numbers:
             if math.isclose(choice, value, rel_tol=1e-9, abs_tol=1e-12):
                 return choice
-        # 0.1 + 0.2 must be the same point as 0.3, in the storage and in every key.
-        return round(value, 12) if isinstance(value, float) else value
+        return plain(value)
 
     def allows(self, value: Scalar) -> bool:
         """Whether `value` is one of the choices, or inside the range."""
@@ -324,10 +326,6 @@ class SearchSpace:
         """`params` in declared order, numbers spelt as in the choices."""
         return {p.name: p.nearest(params[p.name]) for p in self.parameters if p.name in params}
 
-    def canonical(self, params: Mapping[str, Scalar]) -> tuple[tuple[str, Scalar], ...]:
-        """A hashable key: replicates of one setting share it."""
-        return tuple(self.spelt(params).items())
-
     def excess(self, params: Mapping[str, Scalar]) -> float:
         """The largest distance outside any hard bounds, in that parameter's unit; <= 0 inside."""
         distances = [self[name].excess(value) for name, value in params.items()]
@@ -345,5 +343,22 @@ class SearchSpace:
 
 
 def point_key(params: Mapping[str, Scalar]) -> str:
-    """The point of `params` as one string, the same whatever the order."""
-    return " ".join(f"{name}={params[name]}" for name in sorted(params))
+    """The point of `params`: two are the same point if and only if their keys are equal.
+
+    Neither the order of the parameters nor the spelling of a number matters.
+    """
+    return " ".join(f"{name}={spelling(params[name])}" for name in sorted(params))
+
+
+def spelling(value: Scalar) -> str:
+    """One spelling for a value: of 2 and 2.0, and of 0.3 and 0.1 + 0.2, which is not quite 0.3."""
+    if isinstance(value, float):
+        # Twelve digits are what is left of a number that a grid was counted up to.
+        value = value if value.is_integer() else float(f"{plain(value):.12g}")
+        value = int(value) if value.is_integer() else value
+    return str(value)
+
+
+def plain(value: Scalar) -> Scalar:
+    """0.55, not 0.5500000000000001, which a stepped range can give."""
+    return round(value, 12) if isinstance(value, float) else value

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -23,16 +23,15 @@ import psutil
 import sqlalchemy
 from optuna.storages import BaseStorage, GrpcStorageProxy, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalRedisBackend
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 from sqlalchemy import NullPool, event
 
 Direction = Literal["minimize", "maximize"]
 
-RETRIES = 2
-"""How often the point of a failed trial is tried again before it is left alone."""
+OnStale = Callable[[optuna.Study, FrozenTrial], None]
+"""Called with a trial whose worker vanished with its host, and is FAIL now."""
 
 WORKER_ATTR = "worker"
-RETRY_ATTR = "retry_of"
 
 
 class StorageError(Exception):
@@ -52,13 +51,14 @@ def sqlite_path(url: str) -> Path | None:
     return None
 
 
-def open_storage(url: str, *, create: bool = True) -> BaseStorage:
+def open_storage(url: str, *, create: bool = True, on_stale: OnStale | None = None) -> BaseStorage:
     """Open a storage by URL.
 
     Args:
         url: `sqlite:///FILE`, `postgresql://...`, `mysql://...`, `journal:///FILE`,
             `redis://...` or `grpc://HOST:PORT`.
         create: Make the file, and its folder, if they are not there.
+        on_stale: What to do about the trials of vanished workers, where a heartbeat tells.
 
     Raises:
         StorageError: The scheme is unknown, a driver is missing, or the server does not answer.
@@ -72,7 +72,7 @@ def open_storage(url: str, *, create: bool = True) -> BaseStorage:
         except OSError as error:
             raise StorageError(f"{path.parent}: cannot be made: {error.strerror}") from error
     try:
-        return _open(url, path)
+        return _open(url, path, on_stale)
     except ImportError as error:
         raise StorageError(f"{masked(url)}: {str(error).splitlines()[0]}") from error
     except (sqlalchemy.exc.SQLAlchemyError, OSError, ValueError) as error:
@@ -80,17 +80,20 @@ def open_storage(url: str, *, create: bool = True) -> BaseStorage:
 
 
 @contextmanager
-def storage_at(url: str, *, create: bool = True) -> Iterator[BaseStorage]:
+def storage_at(
+    url: str, *, create: bool = True, on_stale: OnStale | None = None
+) -> Iterator[BaseStorage]:
     """A storage that is open as long as the block lasts.
 
     Args:
         url: As for `open_storage`.
         create: Likewise.
+        on_stale: Likewise.
 
     Raises:
         StorageError: It cannot be opened.
     """
-    storage = open_storage(url, create=create)
+    storage = open_storage(url, create=create, on_stale=on_stale)
     try:
         yield storage
     finally:
@@ -106,7 +109,7 @@ def close_storage(storage: BaseStorage) -> None:
         storage.close()
 
 
-def _open(url: str, path: Path | None) -> BaseStorage:
+def _open(url: str, path: Path | None, on_stale: OnStale | None) -> BaseStorage:
     scheme = url.split(":", 1)[0]
     if scheme == "sqlite":
         return _sqlite(url)
@@ -122,7 +125,7 @@ def _open(url: str, path: Path | None) -> BaseStorage:
             url,
             heartbeat_interval=60,
             grace_period=180,
-            heartbeat_stale_trial_callback=_retry_stale,
+            heartbeat_stale_trial_callback=on_stale,
         )
     raise StorageError(
         f"{masked(url)}: unknown scheme {scheme!r}; allowed: sqlite, postgresql, mysql, journal, "
@@ -158,10 +161,6 @@ def _sqlite(url: str) -> RDBStorage:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return storage
-
-
-def _retry_stale(study: optuna.Study, trial: FrozenTrial) -> None:
-    enqueue_again(study, trial)
 
 
 def open_study(
@@ -207,9 +206,10 @@ def study_at(
     *,
     directions: Sequence[Direction] | None = None,
     sampler: optuna.samplers.BaseSampler | None = None,
+    on_stale: OnStale | None = None,
 ) -> Iterator[optuna.Study]:
-    """A study that is open as long as the block lasts; arguments and errors as `open_study`."""
-    with storage_at(url, create=directions is not None) as storage:
+    """A study that is open as long as the block lasts; see `open_study` and `open_storage`."""
+    with storage_at(url, create=directions is not None, on_stale=on_stale) as storage:
         yield open_study(url, name, directions=directions, sampler=sampler, storage=storage)
 
 
@@ -230,56 +230,6 @@ def is_abandoned(trial: FrozenTrial) -> bool:
         return True
 
 
-def sweep(study: optuna.Study) -> list[int]:
-    """End trials whose worker is gone, and put their points back in the queue.
-
-    Returns:
-        The numbers of the trials that were ended.
-    """
-    ended: list[int] = []
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if is_abandoned(trial):
-            study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-            enqueue_again(study, trial)
-            ended.append(trial.number)
-    return ended
-
-
-def enqueue_again(study: optuna.Study, trial: FrozenTrial) -> bool:
-    """Put a trial's point back in the queue, unless it is there or was retried often enough.
-
-    Only its parameters go back: an attribute or a constraint of the dead trial would speak for
-    the new one.
-
-    Returns:
-        Whether it was put back.
-    """
-    if not trial.params or retries(study, trial) >= RETRIES:
-        return False
-    waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-    if any(_fixed(other) == trial.params for other in waiting):
-        return False
-    study.enqueue_trial(trial.params, user_attrs={RETRY_ATTR: trial.number})
-    return True
-
-
-def retries(study: optuna.Study, trial: FrozenTrial) -> int:
-    """How many trials before this one failed at the same point in a row."""
-    count = 0
-    trials = {t.number: t for t in study.get_trials(deepcopy=False)}
-    seen = trial
-    while (earlier := seen.user_attrs.get(RETRY_ATTR)) is not None and earlier in trials:
-        seen = trials[earlier]
-        if seen.user_attrs.get("error", {}).get("cause") != "interrupted":
-            count += 1
-    return count
-
-
-def _fixed(trial: FrozenTrial) -> dict[str, Any]:
-    fixed = trial.system_attrs.get("fixed_params", {})
-    return dict(fixed) if isinstance(fixed, Mapping) else {}
-
-
 def put_attrs(study: optuna.Study, attrs: Mapping[str, object]) -> None:
     """Write study attributes that are not there yet or differ; the rest costs no write."""
     known = study.user_attrs
@@ -288,13 +238,3 @@ def put_attrs(study: optuna.Study, attrs: Mapping[str, object]) -> None:
             value, sort_keys=True
         ):
             study.set_user_attr(key, value)
-
-
-def unfinished_business(study: optuna.Study) -> list[FrozenTrial]:
-    """Trials that failed, and whose point was neither measured nor tried again since."""
-    finished: dict[str, FrozenTrial] = {}
-    for trial in study.get_trials(deepcopy=False):
-        key = json.dumps(trial.params or _fixed(trial), sort_keys=True)
-        if trial.state != TrialState.FAIL or trial.params:
-            finished[key] = trial
-    return [trial for trial in finished.values() if trial.state == TrialState.FAIL]

@@ -8,14 +8,125 @@ import json
 import os
 import sys
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from objectives.causes import CAUSES, Cause, Whose, remedy_of
+from objectives.constraints import CONSTRAINTS
 from objectives.diagnosis import Diagnosis, Ended, diagnose
 from objectives.errors import UsageError
+from objectives.units import GIB, MIB
 from objectives.vllm import lines_of
+
+_HEAD = """\
+# Constraints and causes
+
+`python -m study.diagnose --causes` prints this page from the program's own table: change
+`objectives/causes.py`, not the page.
+
+A candidate is infeasible when a constraint is violated. A constraint is a number with a unit:
+above 0 it is violated by so much, at or below 0 it is met with so much to spare. Every trial of a
+study carries the same constraints in the same order, whether it was launched or not.
+
+A cause is one word for why a trial has no measurement, or why a server died. It comes with the line
+that tells it, and with a remedy.
+
+## Constraints
+"""
+_ABOUT = {
+    "bounds": ("the parameter's", "a value lies outside the hard bounds of its parameter"),
+    "start_memory_gib": ("GiB", "less is free than vLLM asks for when it starts"),
+    "kv_cache_gib": (
+        "GiB",
+        "the KV cache that is left holds less than one request of the longest length",
+    ),
+    "device_memory_gib": (
+        "GiB",
+        "all tenants together, with the headroom, need more than the device has, or a server ran "
+        "out of memory",
+    ),
+    "placement_gib": ("GiB", "a model is on another device than the candidate put it; its size"),
+    "time_budget_s": ("s", "the trial took longer than `budget.trial_timeout_s`"),
+    "failed_share": ("share of requests", "more than one request in twenty got no answer"),
+}
+"""Constraint to its unit, and when it is violated."""
+_BELOW = """\
+Each hard limit of `slo` adds one, `slo_` and the objective's name, in the objective's unit.
+
+The three memory constraints are predicted before anything is launched. A candidate that fails by
+more than the prediction's margin is not launched at all; inside the margin the launch decides, and
+teaches the next prediction.
+
+## Whose fault it was
+
+Of the causes below, `study.diagnose` names those that are known from a log, for any log of vLLM or
+Whisper. A trial whose server died names them too. Where the log prints a number that helps, the
+remedy has it: the length that would fit, the share that is free, the port.
+
+```sh
+python -m study.diagnose vllm.log
+python -m study.diagnose --json --returncode -9 vllm.log
+```
+"""
+_SECTIONS: dict[Whose, str] = {
+    "candidate": """\
+### The candidate's fault
+
+The setting does not work here: the trial is pruned as infeasible, and its constraint says by how
+much. What the prediction is sure of is not launched.
+""",
+    "bench": """\
+### The bench's fault
+
+The trial fails, nothing is held against the candidate, and its point is tried again. Only a bug
+ends the command.
+
+If memory is not back after a trial, or a process cannot be ended, the study stops: nothing that was
+measured after that would be true.
+""",
+    "machine": """\
+### The machine's fault
+
+The trial fails, and the study stops.
+""",
+    "nobody": """\
+### Nobody's fault
+
+Nothing is wrong with the server, the setting or the machine.
+""",
+}
+
+
+def causes_page() -> str:
+    """The constraints and every cause, by whose fault it is, as Markdown."""
+    constraints = [f"| `{name}` | {' | '.join(_ABOUT[name])} |" for name in CONSTRAINTS]
+    head = _table("constraint | unit | violated when", constraints)
+    sections = [f"{about}\n{_causes_of(fault)}" for fault, about in _SECTIONS.items()]
+    return "\n".join([_HEAD, head, _BELOW, *sections]).rstrip("\n")
+
+
+def _causes_of(fault: Whose) -> str:
+    """The table of the causes that are one side's fault; only a candidate violates constraints."""
+    rows = [cause for cause in CAUSES.values() if cause.fault == fault]
+    if fault == "candidate":
+        cells = [_row(cause, f"`{cause.constraint}`") for cause in rows]
+        return _table("cause | constraint | means | remedy | known from", cells)
+    return _table("cause | means | remedy | known from", map(_row, rows))
+
+
+def _row(cause: Cause, *constraint: str) -> str:
+    others = [f"{kind}: {words}" for kind, words in cause.remedies.items()]
+    remedies = "<br>".join([remedy_of(cause.name, {}), *others])
+    cells = [f"`{cause.name}`", *constraint, cause.meaning, remedies, ", ".join(cause.told_by)]
+    return f"| {' | '.join(cells)} |"
+
+
+def _table(heads: str, rows: Iterable[str]) -> str:
+    line = "---|" * (heads.count("|") + 1)
+    return "\n".join([f"| {heads} |", f"|{line}", *rows, ""])
+
 
 PROG = "python -m study.diagnose"
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -27,7 +138,7 @@ examples:
 
 exit status: 0 a cause is named ("ok" is one), 1 it is unknown, 2 LOG cannot be read
 """
-_SIZES = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"), (1, "bytes"))
+_SIZES = ((GIB, "GiB"), (MIB, "MiB"), (1 << 10, "KiB"), (1, "bytes"))
 
 
 def render(diagnosis: Diagnosis) -> str:
@@ -46,7 +157,13 @@ def render(diagnosis: Diagnosis) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit 0: a cause is named; 1: unknown; 2: LOG cannot be read; 130: interrupted."""
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.causes:
+        _print(causes_page())
+        return 0
+    if args.log is None:
+        parser.error("the following arguments are required: LOG")
     ended = None
     if args.returncode is not None or args.asked:
         ended = Ended(returncode=args.returncode, was_asked=args.asked)
@@ -78,7 +195,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("log", metavar="LOG", help="a log file, also gzipped; - reads a pipe")
+    parser.add_argument(
+        "log", metavar="LOG", nargs="?", help="a log file, also gzipped; - reads a pipe"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument(
         "--returncode",
@@ -89,6 +208,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--asked", action="store_true", help="the server was asked to end; that is no failure"
     )
+    parser.add_argument("--causes", action="store_true", help="print every cause, in Markdown")
     return parser
 
 

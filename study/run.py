@@ -30,7 +30,17 @@ from study.fit import render_candidates
 from study.reports import annotate, text_report, with_notes
 from study.results import findings_to_dict, read_study
 from study.samplers import Predict, make_sampler
-from study.search import Limits, Lines, Progress, Quiet, Search, run_search, setting, write_metrics
+from study.search import (
+    Limits,
+    Lines,
+    Progress,
+    Quiet,
+    Search,
+    retry_stale,
+    run_search,
+    setting,
+    write_metrics,
+)
 from study.setup import (
     make_bench,
     predict_all,
@@ -249,7 +259,6 @@ def _sampler(config: StudyConfig, predict: Predict | None) -> BaseSampler:
         space=config.space,
         seed=wanted.seed,
         predict=predict,
-        objectives=list(config.directions),
         budget=wanted.budget.trials,
         repeats=wanted.budget.repeats,
         **options,
@@ -263,6 +272,7 @@ def _open(config: StudyConfig, sampler: BaseSampler, opened: ExitStack) -> optun
             config.name,
             directions=list(config.directions.values()),
             sampler=sampler,
+            on_stale=retry_stale,
         )
     )
     study.set_metric_names(list(config.directions))

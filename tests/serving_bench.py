@@ -15,6 +15,7 @@ from objectives.space import Binding, Parameter, SearchSpace
 from objectives.trial.bench import Bench, Objective
 from tests.fakes.engine import write_engine
 from tests.fakes.fixed_node import fixed_node
+from tests.kinds import with_servers
 
 GIB = 1 << 30
 MODEL = {
@@ -99,11 +100,8 @@ class FakeBench:
             ),
             "whisper": ServerSettings(model="small", device="cpu", args={"dtype": "float32"}),
             "llm_path": str(model),
-            "llm_is_dummy": False,
-            "llm_is_local": True,
             "shape": ModelShape.from_config(model),
-            "whisper_paths": {},
-            "whisper_is_dummy": False,
+            "vllm_version": engine.vllm_version,
             "profile": profile,
             "trace": plan(profile),
             "quantile": "p50",
@@ -113,7 +111,7 @@ class FakeBench:
             "lock_folder": self.folder / "locks",
             "headroom_bytes": 0,
         }
-        self.bench = Bench(**{**settings, **self.changes})
+        self.bench = Bench(**with_servers({**settings, **self.changes}))
         self.study = optuna.create_study(
             directions=["minimize", "minimize", "maximize"], sampler=optuna.samplers.RandomSampler()
         )

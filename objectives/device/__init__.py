@@ -5,13 +5,12 @@ from __future__ import annotations
 from objectives.device.cgroup import oom_kills
 from objectives.device.discovery import open_device, wait_for_memory
 from objectives.device.lock import hold_device
-from objectives.device.state import Activity, Device, DeviceKind, DeviceState
+from objectives.device.state import Activity, Device, DeviceState
 from objectives.device.xid import XidWatch, device_faults
 
 __all__ = [
     "Activity",
     "Device",
-    "DeviceKind",
     "DeviceState",
     "XidWatch",
     "device_faults",

@@ -7,13 +7,13 @@ import time
 from objectives.device.cpu import CpuNode
 from objectives.device.cuda import CudaDevice, all_devices, visible_devices
 from objectives.device.nvml import NoNvmlError
-from objectives.device.state import Activity, Device, DeviceKind, DeviceState
+from objectives.device.state import Activity, Device, DeviceState
 from objectives.errors import OrphanError, UsageError
+from objectives.units import gib
 
 __all__ = [
     "Activity",
     "Device",
-    "DeviceKind",
     "DeviceState",
     "open_device",
     "wait_for_memory",
@@ -21,7 +21,6 @@ __all__ = [
 
 _ALLOWED = "auto, cpu, cuda, cuda:N, GPU-UUID"
 _LOOK_S = 0.1
-_GIB = 1 << 30
 
 
 def open_device(spec: str) -> Device:
@@ -171,4 +170,4 @@ def _still_held(
     missing = state.used_bytes - baseline.used_bytes
     stayed = [pid for pid in state.by_pid if pid not in baseline.by_pid]
     who = f"; held by process {', '.join(map(str, sorted(stayed)))}" if stayed else ""
-    return f"{device.name}: {missing / _GIB:.2f} GiB are not back after {waited_s:.0f} s{who}"
+    return f"{device.name}: {gib(missing)} are not back after {waited_s:.0f} s{who}"

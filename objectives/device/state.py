@@ -9,9 +9,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
-DeviceKind = Literal["cuda", "cpu"]
+from objectives.units import DeviceKind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,19 +31,6 @@ class DeviceState:
     used_bytes: int
     reserved_bytes: int | None = None
     by_pid: Mapping[int, int | None] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, object]:
-        """The same as JSON-able facts; process ids become strings, as JSON keys are."""
-        facts: dict[str, object] = {
-            "total_bytes": self.total_bytes,
-            "free_bytes": self.free_bytes,
-            "used_bytes": self.used_bytes,
-        }
-        if self.reserved_bytes is not None:
-            facts["reserved_bytes"] = self.reserved_bytes
-        if self.by_pid:
-            facts["by_pid"] = {str(pid): held for pid, held in sorted(self.by_pid.items())}
-        return facts
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from objectives.causes import CAUSES, MEMORY_CAUSES, remedy_of
+from objectives.causes import cause_named, remedy_of
 from objectives.diagnosis.decision import DeviceEvidence, Ended, judge
 from objectives.diagnosis.line_reader import Notes, Read
 from objectives.diagnosis.progress import Stage
@@ -201,15 +201,12 @@ def _key(line: str) -> str:
     return line[place:] if 0 <= place < _TIME_ENDS else line
 
 
-__all__ = ["CAUSES", "MEMORY_CAUSES", "DeviceEvidence", "Diagnosis", "Ended", "diagnose"]
-
-
 @dataclass(frozen=True, kw_only=True)
 class Diagnosis:
     """Why a server ended as it did.
 
     Attributes:
-        cause: One of `CAUSES`.
+        cause: Of `objectives.causes.CAUSES`.
         evidence: The telling line as it stands in the log, with its prefixes. Where `line` is 0:
             in words, what else names the cause, or "".
         line: Its number, from 1; 0 if no line names it.
@@ -226,7 +223,7 @@ class Diagnosis:
     @property
     def is_failure(self) -> bool:
         """Whether something went wrong, or nothing at all is known."""
-        return self.cause not in {"ok", "preemption_warning"}
+        return cause_named(self.cause).fault != "nobody"
 
     def to_dict(self) -> dict[str, object]:
         """For JSON."""

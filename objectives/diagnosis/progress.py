@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from enum import Enum, IntEnum, auto
 from types import MappingProxyType
 
+from objectives.units import GIB, MIB
+
 LOAD = "cuda_oom_load"
 PROFILE = "cuda_oom_profile"
 CUDAGRAPH = "cuda_oom_cudagraph"
@@ -74,7 +76,7 @@ PHASE_OF_FRAME = _by_name(
 
 _PRECEDENCE = (CUDAGRAPH, PROFILE, LOAD, SERVING)
 _METHOD = re.compile(r"(?:processing|executing) method '?(\w+)")
-_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+_UNITS = {"K": 1 << 10, "M": MIB, "G": GIB}
 _AMOUNT = re.compile(r"(\d+(?:\.\d+)?) ?([KMG])i?B")
 
 
@@ -298,7 +300,7 @@ def is_eager(text: str) -> bool:
 def available_bytes(text: str) -> int | None:
     """The KV cache memory that this line prints; negative if there is none."""
     match = _AVAILABLE.search(text) if "KV cache memory" in text else None
-    return round(float(match.group(1)) * (1 << 30)) if match else None
+    return round(float(match.group(1)) * GIB) if match else None
 
 
 def running_requests(text: str) -> int | None:

@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
-_BYTES_OF = {"gib": 1 << 30, "kib": 1 << 10}
+from objectives.units import GIB
+
+_BYTES_OF = {"gib": GIB, "kib": 1 << 10}
 _BYTES_FROM = 1e9  # what is said to be so many GiB are bytes: vLLM before 0.9 printed them
 
 _SHAPE = str.maketrans("123456789", "000000000")

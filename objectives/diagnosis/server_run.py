@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from objectives.causes import cause_named
 from objectives.diagnosis.progress import Stage
 from objectives.diagnosis.rules import Rank
 
@@ -16,19 +17,6 @@ KEPT = 64
 """Findings kept of a run; the first ones decide."""
 
 _AFTERMATH_LINES = 400
-
-SURVIVABLE = frozenset(
-    {
-        "unsupported_gpu",
-        "cuda_init",
-        "nccl_or_dist",
-        "model_not_found_or_auth",
-        "bad_argument",
-        "unsupported_quantization_or_arch",
-        "timeout_hang",
-    }
-)
-"""Causes whose wordings also appear where a start went on regardless."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -150,7 +138,9 @@ class Run:
             self.findings = [one for one in self.findings if one.rank is Rank.DECISIVE]
             self.exception = None
         else:
-            self.findings = [one for one in self.findings if one.cause not in SURVIVABLE]
+            self.findings = [
+                one for one in self.findings if not cause_named(one.cause).is_survivable
+            ]
 
     def progressed(self) -> None:
         """A sign of life: what stalled goes on."""

@@ -24,6 +24,7 @@ import aiohttp
 from objectives.load.exchange import Call, Target, call
 from objectives.load.profile import LlmRequest, Request, Trace
 from objectives.load.samples import ClientCost, Driven, Phase, PhaseSpan, Sample
+from objectives.units import MIB
 from objectives.vllm import compare_pages
 
 __all__ = ["Target", "drive"]
@@ -34,7 +35,7 @@ CHECK_EVERY_S = 0.5
 _IDLE_CONNECTION_S = 2.0
 """Idle connections are closed after this: before uvicorn's 5 s, so none is used as it closes."""
 
-_READ_BUFFER_BYTES = 2**20
+_READ_BUFFER_BYTES = MIB
 """A streamed event of a long answer must fit; aiohttp's own 64 KiB is too small for some."""
 
 _PAGE_TIMEOUT_S = 2.0

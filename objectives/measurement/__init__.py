@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from objectives.measurement.capacity import Capacity, capacity, confirm
-from objectives.measurement.quantiles import intervals_overlap, quantile
-from objectives.measurement.summary import Measurement, summarise
+from objectives.measurement.quantiles import Summary, intervals_overlap, quantile
+from objectives.measurement.summary import Measurement, Quantile, Served, summarise
 
 __all__ = [
     "Capacity",
     "Measurement",
+    "Quantile",
+    "Served",
+    "Summary",
     "capacity",
     "confirm",
     "intervals_overlap",

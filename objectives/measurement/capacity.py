@@ -48,13 +48,9 @@ class Capacity:
     blocks_per_request: int
     block_tokens: int
     usable_blocks: int
-    max_num_seqs: int | None
+    max_num_seqs: int | None = None
     verdict: Verdict = "not_seen"
     evidence: str = "the engine's metrics were not read under load"
-
-    def to_dict(self) -> dict[str, object]:
-        """The capacity as JSON can hold it."""
-        return {key: value for key, value in vars(self).items() if value is not None}
 
 
 def capacity(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from objectives.load import ClientCost, Driven, LoadedServer, Sample
@@ -56,16 +56,8 @@ class Served:
 
     requests: int
     failed: int
-    failed_by_kind: Mapping[str, int]
-    saturated: str | None
-
-    def to_dict(self) -> dict[str, object]:
-        """The figures as JSON can hold them."""
-        return {
-            name: value.to_dict() if isinstance(value, Summary) else value
-            for name, value in vars(self).items()
-            if value is not None
-        }
+    failed_by_kind: Mapping[str, int] = field(default_factory=dict)
+    saturated: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +74,7 @@ class LlmMeasurement(Served):
     ttft_s: Summary
     tpot_s: Summary
     e2e_s: Summary
-    output_tokens_per_s: float | None
+    output_tokens_per_s: float | None = None
 
     def headline_s(self, quantile: Quantile, time: LlmTime = "e2e_s") -> float | None:
         """The figure that an objective takes; never another quantile than the one asked for.
@@ -113,8 +105,8 @@ class SttMeasurement(Served):
 
     latency_s: Summary
     rtf: Summary
-    infer_rtf: Summary | None
-    audio_s_per_s: float | None
+    infer_rtf: Summary | None = None
+    audio_s_per_s: float | None = None
 
     def headline_s(self, quantile: Quantile) -> float | None:
         """The latency that an objective takes."""
@@ -139,49 +131,45 @@ class LegacyLatencies:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClientFigures:
+    """The load generator: how late it sent, and what it cost.
+
+    Attributes:
+        lag_s: Seconds between when a request was due and when it was sent.
+        cpu_s: CPU seconds of the thread that sent and received.
+        process_cpu_s: CPU seconds of the whole study process, telemetry included.
+        wall_s: Seconds of the window, until it was drained.
+        longest_check_s: The longest call of `check`: requests due meanwhile had to wait for it.
+    """
+
+    lag_s: Summary
+    cpu_s: float = 0.0
+    process_cpu_s: float = 0.0
+    wall_s: float = 0.0
+    longest_check_s: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """One trial's evidence.
+    """What one trial measured, as it is kept.
 
     Attributes:
         llm: The language model; None if it got no load.
         stt: Speech-to-text; None if it got no load.
-        lag_s: How late the client sent.
-        client: What the client cost.
+        client: The load generator.
         capacity: Requests that the engine holds at once; None if that is not known.
-        pages: Figures of vLLM's own metrics page; empty if it was not read.
+        engine: Figures of vLLM's own metrics page; empty if it was not read.
         doubts: Why not to trust all this, in words; empty if nothing speaks against it.
         trace_sha256: Under which load.
     """
 
-    llm: LlmMeasurement | None
-    stt: SttMeasurement | None
-    lag_s: Summary
-    client: ClientCost
-    capacity: Capacity | None
-    pages: Mapping[str, float]
-    doubts: tuple[str, ...]
-    trace_sha256: str
-
-    def to_dict(self) -> dict[str, object]:
-        """The figures as JSON can hold them; a server without load is absent."""
-        document: dict[str, object] = {
-            "client": {
-                "lag_s": self.lag_s.to_dict(),
-                "cpu_s": self.client.thread_cpu_s,
-                "process_cpu_s": self.client.process_cpu_s,
-                "wall_s": self.client.wall_s,
-                "longest_check_s": self.client.longest_check_s,
-            },
-            "trace_sha256": self.trace_sha256,
-        }
-        for name, part in (("llm", self.llm), ("stt", self.stt)):
-            if part is not None:
-                document[name] = part.to_dict()
-        if self.capacity is not None:
-            document["capacity"] = self.capacity.to_dict()
-        if self.pages:
-            document["engine"] = dict(self.pages)
-        return document
+    client: ClientFigures
+    trace_sha256: str = ""
+    llm: LlmMeasurement | None = None
+    stt: SttMeasurement | None = None
+    capacity: Capacity | None = None
+    engine: Mapping[str, float] = field(default_factory=dict)
+    doubts: tuple[str, ...] = ()
 
     def legacy(self, quantile: Quantile = "p50", llm_time: LlmTime = "e2e_s") -> LegacyLatencies:
         """The two latencies as the legacy names them."""
@@ -238,12 +226,21 @@ def summarise(
     return Measurement(
         llm=llm,
         stt=stt,
-        lag_s=lag_s,
-        client=driven.client,
+        client=_client(driven.client, lag_s),
         capacity=capacity,
-        pages={} if driven.pages is None else driven.pages.to_dict(),
+        engine={} if driven.pages is None else driven.pages.to_dict(),
         doubts=tuple(found),
         trace_sha256=driven.trace_sha256,
+    )
+
+
+def _client(cost: ClientCost, lag_s: Summary) -> ClientFigures:
+    return ClientFigures(
+        lag_s=lag_s,
+        cpu_s=cost.thread_cpu_s,
+        process_cpu_s=cost.process_cpu_s,
+        wall_s=cost.wall_s,
+        longest_check_s=cost.longest_check_s,
     )
 
 

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from objectives.memory.advice import BreakEven, Gain, break_even, cheapest_gains, overhead_note
+from objectives.memory.advice import break_even, cheapest_gains, overhead_note
 from objectives.memory.calibration import Calibration
-from objectives.memory.explain import gib
-from objectives.memory.footprint import Estimate, given
-from objectives.memory.observed_start import EngineKey, Start
+from objectives.memory.estimate import NOTHING, Estimate, add, given
+from objectives.memory.observed_start import Start
 from objectives.memory.predict import Prediction, predict_vllm
-from objectives.memory.whisper import whisper_bytes, whisper_key
+from objectives.memory.server_model import DeviceMemory, EngineKey, ServerModel
+from objectives.memory.whisper import WhisperModel
 
 __all__ = [
-    "BreakEven",
+    "NOTHING",
     "Calibration",
+    "DeviceMemory",
     "EngineKey",
     "Estimate",
-    "Gain",
     "Prediction",
+    "ServerModel",
     "Start",
+    "WhisperModel",
+    "add",
     "break_even",
     "cheapest_gains",
-    "gib",
     "given",
     "overhead_note",
     "predict_vllm",
-    "whisper_bytes",
-    "whisper_key",
 ]

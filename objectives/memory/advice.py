@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from objectives.memory.estimates import estimate_activation, estimate_graphs, sampler_bytes
-from objectives.memory.explain import gib
-from objectives.memory.footprint import MIB, Estimate
+from objectives.memory.parts import estimate_activation, estimate_graphs, sampler_bytes
 from objectives.memory.predict import Prediction
-from objectives.models import ModelShape, UnsupportedShapeError
-from objectives.vllm import GIB, VllmRules, VllmSettings
+from objectives.memory.server_model import ServerModel
+from objectives.models import UnsupportedShapeError
+from objectives.units import GIB, MIB, gib
 
 _STEP = 10_000
 """Utilisations are rounded up to this part of one."""
@@ -54,48 +53,36 @@ class BreakEven:
         }
 
 
-def break_even(
-    prediction: Prediction,
-    settings: VllmSettings,
-    *,
-    rules: VllmRules,
-    total_bytes: int,
-    requests: Sequence[int] = (4, 8, 16),
-) -> BreakEven | None:
+def break_even(prediction: Prediction, requests: Sequence[int] = (4, 8, 16)) -> BreakEven | None:
     """At which utilisation a server begins to fit.
 
     Args:
         prediction: What was predicted at any utilisation.
-        settings: The same as then.
-        rules: The version's.
-        total_bytes: Of the device.
         requests: Numbers of longest requests to answer for.
 
     Returns:
         None where the fraction does not size the cache: a size is given, or an older CPU build.
     """
-    sized = settings.kv_cache_memory_bytes is not None or settings.blocks_override is not None
-    if sized or not rules.utilization_counts:
+    footprint, server = prediction.footprint, prediction.server
+    if server.sized_outright:
         return None
-    footprint, kv = prediction.footprint, prediction.kv
-    before = math.ceil(total_bytes * settings.utilization) - footprint.available_bytes
-    one = prediction.needed_bytes - kv.null_blocks * kv.block_bytes
+    total_bytes, share_bytes = footprint.memory.total_bytes, footprint.share_bytes
+    before = share_bytes - footprint.available_bytes
+    null = server.kv.null_blocks * server.kv.block_bytes
+    one = server.needed_bytes - null
 
     def needs(cache_bytes: int) -> float | None:
         least = math.ceil((before + cache_bytes) / total_bytes * _STEP) / _STEP
         return least if least <= 1 else None
 
     most = None
-    if rules.checks_start:
-        over = round(prediction.excess["start_memory_gib"] * GIB)
-        room = math.ceil(total_bytes * settings.utilization) - over
+    if server.rules.checks_start:
+        room = share_bytes - round(prediction.excess["start_memory_gib"] * GIB)
         most = max(0.0, min(1.0, math.floor(room / total_bytes * _STEP) / _STEP))
     return BreakEven(
-        one_block=needs((1 + kv.null_blocks) * kv.block_bytes),
-        one_request=needs(prediction.needed_bytes),
-        requests={
-            count: needs(count * one + kv.null_blocks * kv.block_bytes) for count in requests
-        },
+        one_block=needs(server.kv.block_bytes + null),
+        one_request=needs(one + null),
+        requests={count: needs(count * one + null) for count in requests},
         most=most,
     )
 
@@ -131,36 +118,27 @@ class Gain:
         }
 
 
-def cheapest_gains(
-    shape: ModelShape, settings: VllmSettings, prediction: Prediction, *, rules: VllmRules
-) -> list[Gain]:
+def cheapest_gains(prediction: Prediction) -> list[Gain]:
     """Flags that make room, the cheapest first: what costs nothing, then by what they buy.
-
-    Args:
-        shape: The model.
-        settings: What was predicted.
-        prediction: What came out.
-        rules: The version's.
 
     Returns:
         Empty where no flag buys anything worth the name.
     """
     gains = [
-        *_fewer_requests(shape, settings, prediction, rules),
-        *_shorter_steps(shape, settings, prediction, rules),
-        *_narrow_cache(shape, settings, prediction),
-        *_shorter_requests(shape, settings, prediction, rules),
-        *_no_graphs(settings, prediction, rules),
+        *_fewer_requests(prediction),
+        *_shorter_steps(prediction),
+        *_narrow_cache(prediction),
+        *_shorter_requests(prediction),
+        *_no_graphs(prediction),
     ]
     worth = (gain for gain in gains if gain.freed_bytes >= _WORTH_BYTES)
     return sorted(worth, key=lambda gain: (not gain.is_free, -gain.freed_bytes))
 
 
-def _activation_saved(
-    shape: ModelShape, rules: VllmRules, now: Estimate, changed: VllmSettings
-) -> int:
+def _activation_saved(prediction: Prediction, changed: ServerModel) -> int:
     """What of the predicted peak goes; nothing if it was known to be lower than the formula's."""
-    return now.value_bytes - estimate_activation(shape, changed, rules).value_bytes
+    now = prediction.footprint.parts.activation
+    return now.value_bytes - estimate_activation(changed).value_bytes
 
 
 def _halves(start: int, least: int) -> Iterable[int]:
@@ -170,20 +148,17 @@ def _halves(start: int, least: int) -> Iterable[int]:
         value //= 2
 
 
-def _fewer_requests(
-    shape: ModelShape, settings: VllmSettings, prediction: Prediction, rules: VllmRules
-) -> Iterator[Gain]:
+def _fewer_requests(prediction: Prediction) -> Iterator[Gain]:
     """A lower limit of requests: if it can be, one that the cache would not exceed anyway."""
-    if rules.device_kind == "cpu" or settings.pooling:
+    server = prediction.server
+    if server.on_cpu or server.settings.pooling:
         return
-    footprint = prediction.footprint
     options: list[tuple[int, int, float]] = []
-    for seqs in _halves(settings.max_num_seqs, _FEWEST_SEQS):
-        changed = replace(settings, max_num_seqs=seqs)
-        saved = max(0, _activation_saved(shape, rules, footprint.activation, changed))
-        options.append(
-            (saved, seqs, _served(prediction, settings, shape, rules=rules, saved_bytes=saved))
-        )
+    for seqs in _halves(server.settings.max_num_seqs, _FEWEST_SEQS):
+        changed = server.with_settings(max_num_seqs=seqs)
+        saved = max(0, _activation_saved(prediction, changed))
+        room = prediction.footprint.available_bytes + saved
+        options.append((saved, seqs, server.capacity(room).max_concurrency))
     free = [option for option in options if option[1] >= option[2]]
     if not (free or options):
         return
@@ -195,48 +170,30 @@ def _fewer_requests(
     yield Gain(flag=f"--max-num-seqs {seqs}", freed_bytes=saved, price=price, is_free=bool(free))
 
 
-def _served(
-    prediction: Prediction,
-    settings: VllmSettings,
-    shape: ModelShape,
-    *,
-    rules: VllmRules,
-    saved_bytes: int,
-) -> float:
-    """Longest requests at once, if so much more went to the cache."""
-    flight = settings.step_tokens(shape, rules) * rules.batches_in_flight
-    room = prediction.footprint.available_bytes + saved_bytes
-    return prediction.kv.capacity(room, prediction.max_model_len, flight).max_concurrency
-
-
-def _shorter_steps(
-    shape: ModelShape, settings: VllmSettings, prediction: Prediction, rules: VllmRules
-) -> Iterator[Gain]:
+def _shorter_steps(prediction: Prediction) -> Iterator[Gain]:
     """A lower limit of tokens per step: long prompts are read in more pieces."""
-    if rules.device_kind == "cpu":
+    server = prediction.server
+    if server.on_cpu:
         return
-    now = settings.step_tokens(shape, rules)
-    least = max(_SHORTEST_STEP, settings.max_num_seqs)
-    for tokens in list(_halves(now, least))[-1:]:
-        changed = replace(settings, max_num_batched_tokens=tokens, batched_tokens_given=True)
-        saved = _activation_saved(shape, rules, prediction.footprint.activation, changed)
+    least = max(_SHORTEST_STEP, server.settings.max_num_seqs)
+    for tokens in list(_halves(server.step_tokens, least))[-1:]:
+        changed = server.with_settings(max_num_batched_tokens=tokens, batched_tokens_given=True)
         yield Gain(
             flag=f"--max-num-batched-tokens {tokens}",
-            freed_bytes=saved,
+            freed_bytes=_activation_saved(prediction, changed),
             price="long prompts take more steps",
         )
 
 
-def _narrow_cache(
-    shape: ModelShape, settings: VllmSettings, prediction: Prediction
-) -> Iterator[Gain]:
+def _narrow_cache(prediction: Prediction) -> Iterator[Gain]:
     """Keys and values in 8 bits: the same bytes hold twice the tokens."""
+    server = prediction.server
     try:
-        wide = shape.kv_bytes_per_layer(settings.kv_cache_dtype)
-        narrow = shape.kv_bytes_per_layer("fp8")
+        wide = server.shape.kv_bytes_per_layer(server.settings.kv_cache_dtype)
+        narrow = server.shape.kv_bytes_per_layer("fp8")
     except UnsupportedShapeError:
         return
-    held = max(prediction.footprint.kv_cache_bytes, prediction.needed_bytes)
+    held = max(prediction.footprint.kv_cache_bytes, server.needed_bytes)
     yield Gain(
         flag="--kv-cache-dtype fp8",
         freed_bytes=int(held * (1 - narrow / wide)),
@@ -244,56 +201,49 @@ def _narrow_cache(
     )
 
 
-def _shorter_requests(
-    shape: ModelShape, settings: VllmSettings, prediction: Prediction, rules: VllmRules
-) -> Iterator[Gain]:
+def _shorter_requests(prediction: Prediction) -> Iterator[Gain]:
     """A lower limit of length, where one longest request is what does not fit."""
+    server = prediction.server
     if prediction.cause != "kv_cache_too_small":
         return
-    length = prediction.max_model_len
-    flight = settings.step_tokens(shape, rules) * rules.batches_in_flight
-    room = prediction.footprint.available_bytes
-    for shorter in _halves(length, prediction.kv.block_tokens):
-        need = prediction.kv.needed_bytes(shorter, flight)
-        if need <= room:
+    for shorter in _halves(server.max_model_len, server.kv.block_tokens):
+        need = server.kv.needed_bytes(shorter, server.in_flight_tokens)
+        if need <= prediction.footprint.available_bytes:
             yield Gain(
                 flag=f"--max-model-len {shorter}",
-                freed_bytes=prediction.needed_bytes - need,
+                freed_bytes=server.needed_bytes - need,
                 price="longer requests are refused",
             )
             return
 
 
-def _no_graphs(settings: VllmSettings, prediction: Prediction, rules: VllmRules) -> Iterator[Gain]:
+def _no_graphs(prediction: Prediction) -> Iterator[Gain]:
     """Eager execution: no CUDA graphs are kept."""
-    if settings.enforce_eager or rules.device_kind == "cpu":
+    server = prediction.server
+    if server.settings.enforce_eager or server.on_cpu:
         return
-    inside = prediction.footprint.graphs.value_bytes
-    late = 0 if inside else estimate_graphs(settings, rules).value_bytes
+    inside = prediction.footprint.parts.graphs.value_bytes
     where = "" if inside else ", beside the cache"
     yield Gain(
         flag="--enforce-eager",
-        freed_bytes=inside or late,
+        freed_bytes=inside or estimate_graphs(server).value_bytes,
         price=f"no CUDA graphs{where}; each token takes longer",
     )
 
 
-def overhead_note(
-    shape: ModelShape, settings: VllmSettings, prediction: Prediction, *, rules: VllmRules
-) -> str:
+def overhead_note(prediction: Prediction) -> str:
     """What a known overhead says of the server that it came from; empty if nothing.
 
     An overhead below the sampler's peak at the limit of requests assumed here means that the
     server runs with a lower limit, or with another sampler.
     """
-    known = prediction.footprint.activation
-    peak = sampler_bytes(shape, settings, rules)
-    if known.source == "estimated" or rules.device_kind == "cpu" or peak <= known.value_bytes:
+    server, known = prediction.server, prediction.footprint.parts.activation
+    seqs, peak = server.settings.max_num_seqs, sampler_bytes(server)
+    if known.source == "estimated" or server.on_cpu or peak <= known.value_bytes:
         return ""
-    one = max(1, peak // max(1, min(settings.max_num_seqs, settings.step_tokens(shape, rules))))
-    most = known.value_bytes // one
+    most = known.value_bytes // max(1, peak // max(1, min(seqs, server.step_tokens)))
     return (
-        f"At --max-num-seqs {settings.max_num_seqs} this version's sampler would peak at"
+        f"At --max-num-seqs {seqs} this version's sampler would peak at"
         f" {gib(peak)}, and the overhead is {gib(known.value_bytes)}: that server runs with"
         f" --max-num-seqs {most} or less, or with FlashInfer's sampler. Raising it takes the"
         " difference from the KV cache."

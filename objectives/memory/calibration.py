@@ -15,11 +15,12 @@ from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Any
 
-from objectives.memory.estimates import GRAPHS
-from objectives.memory.footprint import MIB, Estimate, Parts
-from objectives.memory.observed_start import EngineKey, Start, observe_start
-from objectives.models import ModelShape
-from objectives.vllm import StartupFacts, VllmRules, VllmSettings
+from objectives.memory.estimate import Estimate
+from objectives.memory.observed_start import Start, observe_start
+from objectives.memory.parts import GRAPHS, Parts
+from objectives.memory.server_model import EngineKey, ServerModel
+from objectives.units import MIB
+from objectives.vllm import StartupFacts
 
 SCHEMA = 1
 
@@ -60,38 +61,25 @@ class Calibration:
 
     def learn(
         self,
-        settings: VllmSettings,
+        server: ServerModel,
         facts: StartupFacts,
-        shape: ModelShape,
         *,
-        version: str,
-        model: str,
-        device: str,
-        device_kind: str,
         total_bytes: int,
         charged_bytes: int = 0,
     ) -> Calibration:
         """This, and what one start's log says.
 
         Args:
-            settings: What was launched.
+            server: What was launched.
             facts: What its log says.
-            shape: The model's shape.
-            version: The engine's.
-            model: The model's name or path, as the study names it.
-            device: The device's UUID.
-            device_kind: "cuda" or "cpu".
             total_bytes: Of the device, read right before the launch.
             charged_bytes: Of vLLM's share, what its version charged for memory that others
-                held, as `Prediction.charged_bytes` says.
+                held, as `Footprint.charged_bytes` says.
 
         Returns:
             Itself, where the log tells nothing that can be used.
         """
-        key = EngineKey.of(settings, version=version, model=model, device=device, kind=device_kind)
-        start = observe_start(
-            key, settings, facts, shape, total_bytes=total_bytes, charged_bytes=charged_bytes
-        )
+        start = observe_start(server, facts, total_bytes=total_bytes, charged_bytes=charged_bytes)
         if start is None:
             return self
         alike = [at for at, known in enumerate(self.starts) if known.same_settings(start)]
@@ -133,35 +121,26 @@ class Calibration:
     def _whisper(self, model: str, device: str) -> WhisperPeak | None:
         return next((w for w in self.whispers if (w.device, w.model) == (device, model)), None)
 
-    def parts(
-        self,
-        key: EngineKey,
-        settings: VllmSettings,
-        estimated: Parts,
-        *,
-        shape: ModelShape,
-        rules: VllmRules,
-    ) -> Parts | None:
+    def parts(self, server: ServerModel, estimated: Parts) -> Parts | None:
         """The parts of an engine that started before; None if it never did.
 
         Starts with the same settings are averaged (median). Without any, the nearest one is taken
         and the estimated difference added, with half of it as margin.
 
         Args:
-            key: Engine, model and device.
-            settings: What would be launched.
+            server: What would be launched.
             estimated: Its parts by estimate.
-            shape: The model's shape.
-            rules: The version's.
         """
-        known = [start for start in self.starts if start.key == key]
+        known = [start for start in self.starts if start.key == server.key]
         if not known:
             return None
-        change = {start: start.change_bytes(settings, shape, rules) for start in known}
-        nearest = min(known, key=lambda start: (abs(change[start]), not start.matches(settings)))
+        change = {start: start.change_bytes(server) for start in known}
+        nearest = min(
+            known, key=lambda start: (abs(change[start]), not start.matches(server.settings))
+        )
         alike = [start for start in known if start.same_settings(nearest)]
         held = int(median(start.inside_bytes for start in alike)) + change[nearest]
-        margin = _margin(alike, key.device_kind) + int(_CHANGE_MARGIN * abs(change[nearest]))
+        margin = _margin(alike, on_cpu=server.on_cpu) + int(_CHANGE_MARGIN * abs(change[nearest]))
         return _split(held, margin, nearest, estimated, len(alike))
 
     def to_dict(self) -> dict[str, Any]:
@@ -181,9 +160,9 @@ class Calibration:
         )
 
 
-def _margin(alike: Iterable[Start], device_kind: str) -> int:
+def _margin(alike: Iterable[Start], *, on_cpu: bool) -> int:
     held = [start.inside_bytes for start in alike]
-    least = _CPU_MARGIN_BYTES if device_kind == "cpu" else _CUDA_MARGIN_BYTES
+    least = _CPU_MARGIN_BYTES if on_cpu else _CUDA_MARGIN_BYTES
     return max(least, max(held) - min(held)) + max(start.rounding_bytes for start in alike)
 
 

@@ -1,55 +1,114 @@
 """Will it fit? One server's memory on a shared device, predicted before it is launched.
 
-Pure arithmetic over a model's shape, a server's settings, a version's rules and what a device has
-free; it reads nothing and starts nothing. A candidate is *certainly* too big only where it
-exceeds what there is by more than the margin of every number that entered; inside the margin it
-deserves a launch, which then teaches the next prediction (`objectives.memory.calibration`).
+Pure arithmetic over a model under a server's settings and what a device has free; it reads nothing
+and starts nothing. A candidate is *certainly* too big only where it exceeds what there is by more
+than the margin of every number that entered; inside the margin it deserves a launch, which then
+teaches the next prediction (`objectives.memory.calibration`).
 
 Constraints are graded and set for every candidate, in GiB: > 0 is missing, <= 0 is to spare.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 
-from objectives.memory import explain as words
+from objectives.causes import remedy_of
+from objectives.constraints import MEMORY_CONSTRAINTS
 from objectives.memory.calibration import Calibration
-from objectives.memory.estimates import estimate_parts, weights_on_device
-from objectives.memory.footprint import (
-    NOTHING,
-    Available,
-    Budget,
-    Estimate,
-    Footprint,
-    Parts,
-    Source,
-    budget_of,
-    given,
-)
-from objectives.memory.kv_cache import KVCacheShape
-from objectives.memory.observed_start import EngineKey
-from objectives.models import ModelShape, UnsupportedShapeError, weight_bytes
-from objectives.vllm import GIB, DeviceKind, VllmRules, VllmSettings
+from objectives.memory.estimate import Estimate
+from objectives.memory.kv_cache import KVCacheCapacity
+from objectives.memory.parts import Parts, estimate_parts
+from objectives.memory.server_model import DeviceMemory, ServerModel
+from objectives.units import GIB, gib
 
-__all__ = [
-    "CONSTRAINTS",
-    "Calibration",
-    "Estimate",
-    "Footprint",
-    "KVCacheShape",
-    "ModelShape",
-    "Prediction",
-    "Source",
-    "UnsupportedShapeError",
-    "VllmSettings",
-    "given",
-    "predict_vllm",
-    "weight_bytes",
-]
 
-CONSTRAINTS = ("start_memory_gib", "kv_cache_gib", "device_memory_gib")
-"""In the order in which the engine meets them."""
+@dataclass(frozen=True, kw_only=True)
+class Footprint:
+    """A server's memory on one device, as predicted.
+
+    Attributes:
+        server: The model and its settings.
+        memory: The device before it starts.
+        parts: What the server holds beside its KV cache.
+    """
+
+    server: ServerModel
+    memory: DeviceMemory
+    parts: Parts
+
+    @property
+    def share_bytes(self) -> int:
+        """The fraction of the device; the start check asks for this."""
+        return math.ceil(self.memory.total_bytes * self.server.settings.utilization)
+
+    @property
+    def charged_bytes(self) -> int:
+        """Of the share, what the version charges for memory that others hold."""
+        charges = self.server.rules.charges_neighbours
+        return self.memory.total_bytes - self.memory.left_bytes if charges else 0
+
+    @cached_property
+    def available_bytes(self) -> int:
+        """For the KV cache; negative where the other parts exceed the share."""
+        settings, rules = self.server.settings, self.server.rules
+        if settings.blocks_override is not None:
+            return settings.blocks_override * self.server.kv.block_bytes
+        if settings.kv_cache_memory_bytes is not None:
+            return settings.kv_cache_memory_bytes
+        if not rules.utilization_counts:
+            return rules.cpu_cache_bytes(self.memory.total_bytes)
+        return self.share_bytes - self.parts.inside_bytes - self.charged_bytes
+
+    @property
+    def margin_bytes(self) -> int:
+        """How far `available_bytes` may be wrong, either way."""
+        if self.server.sized_outright:
+            return 0
+        inside = self.parts.margin_bytes + self.share_margin_bytes
+        charged = self.memory.left_margin_bytes if self.server.rules.charges_neighbours else 0
+        return inside + self.server.kv.block_bytes + charged
+
+    @property
+    def share_margin_bytes(self) -> int:
+        """How far the share may be wrong, from the device's size."""
+        return int(self.memory.total_margin_bytes * self.server.settings.utilization)
+
+    @property
+    def kv_cache_bytes(self) -> int:
+        """What is available, 0 where negative: the engine hands it out in whole blocks."""
+        return max(0, self.available_bytes)
+
+    @property
+    def own_bytes(self) -> int:
+        """What the server will hold inside its share."""
+        return self.parts.inside_bytes + self.kv_cache_bytes
+
+    @property
+    def requested_bytes(self) -> int:
+        """The server's share: what the fraction or the given sizes add up to."""
+        return self.own_bytes if self.server.sized_outright else self.share_bytes
+
+    @cached_property
+    def capacity(self) -> KVCacheCapacity:
+        """What fits into the KV cache."""
+        return self.server.capacity(self.available_bytes)
+
+    @property
+    def figures(self) -> dict[str, Estimate]:
+        """All but the KV cache by name, in the order people read them."""
+        names = ("weights", "activation", "non_torch", "graphs", "outside")
+        return {name: getattr(self.parts, name) for name in names} | {
+            "whisper": self.memory.whisper
+        }
+
+    @property
+    def bytes_by_part(self) -> dict[str, int]:
+        """The same as bytes, under the names that are stored."""
+        held = {name: figure.value_bytes for name, figure in self.figures.items()}
+        return {f"{name.replace('graphs', 'graph')}_bytes": size for name, size in held.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,15 +120,9 @@ class Prediction:
         excess: Constraint to what is missing, in GiB; negative is to spare.
         margins: Constraint to how far that may be wrong, in GiB.
         certain: It does not fit, by more than the margin: a launch would be wasted.
-        cause: Why it does not fit, in the words of `objectives.causes.CAUSES`, or
-            "device_memory"; None where it fits.
+        cause: Why it does not fit, of `objectives.causes.CAUSES`; None where it fits.
         evidence: The arithmetic in one sentence.
         remedy: What to change, in one sentence; empty where it fits.
-        kv: How the cache is laid out.
-        needed_bytes: Of KV cache, below which the engine refuses to start.
-        max_model_len: Tokens of the longest request.
-        unmodelled: Options whose memory is not in these numbers.
-        charged_bytes: Of vLLM's share, what its version charges for memory that others hold.
     """
 
     footprint: Footprint
@@ -79,11 +132,11 @@ class Prediction:
     cause: str | None
     evidence: str
     remedy: str
-    kv: KVCacheShape
-    needed_bytes: int
-    max_model_len: int
-    unmodelled: tuple[str, ...] = ()
-    charged_bytes: int = 0
+
+    @property
+    def server(self) -> ServerModel:
+        """What was predicted of."""
+        return self.footprint.server
 
     @property
     def fits(self) -> bool:
@@ -95,215 +148,162 @@ class Prediction:
         """What is missing of the constraint that is worst off; negative is to spare."""
         return round(max(self.excess.values()) * GIB)
 
-    def to_dict(self) -> dict[str, object]:
-        """The prediction as JSON, as it is kept with a trial."""
-        return {
-            **self.footprint.to_dict(),
-            "max_concurrency": self.footprint.max_concurrency,
-            "fits": self.fits,
-            "certain": self.certain,
-            "cause": self.cause,
-            "excess_gib": dict(self.excess),
-            "margin_gib": dict(self.margins),
-        }
-
 
 def predict_vllm(
-    shape: ModelShape,
-    settings: VllmSettings,
-    *,
-    device_kind: DeviceKind,
-    total_bytes: int,
-    free_bytes: int,
-    version: str,
-    calibration: Calibration | None = None,
-    model: str = "",
-    device: str = "",
-    weights_bytes: int | Estimate | None = None,
-    overhead_bytes: int | Estimate | None = None,
-    whisper: Estimate | None = None,
-    headroom_bytes: int = 0,
-    total_margin_bytes: int = 0,
-    free_margin_bytes: int = 0,
-    free_after_context: bool = False,
+    server: ServerModel, memory: DeviceMemory, calibration: Calibration | None = None
 ) -> Prediction:
     """Predict one vLLM server beside everything else on its device.
 
     Args:
-        shape: The model.
-        settings: The server's.
-        device_kind: "cuda" or "cpu".
-        total_bytes: Of the device, as the engine sees it: a driver's own reserve left out.
-        free_bytes: Of it, free before Whisper and vLLM start.
-        version: vLLM's.
+        server: The model and its settings.
+        memory: The device before Whisper and vLLM start.
         calibration: What earlier starts taught; it stands before every estimate.
-        model: The model's name, under which the calibration knows it.
-        device: The device's UUID, likewise.
-        weights_bytes: Bytes of all the model's files; or a figure for one device; None for an
-            estimate from the shape.
-        overhead_bytes: Activation, non-torch and graphs together, where they are known.
-        whisper: What the speech model will hold; it starts first.
-        headroom_bytes: What must stay free on the device.
-        total_margin_bytes: How far `total_bytes` may be wrong.
-        free_margin_bytes: How far `free_bytes` may be wrong.
-        free_after_context: `free_bytes` is what vLLM's own check sees, as its log prints it.
 
     Raises:
         UnsupportedShapeError: if the arithmetic does not describe this model or setting.
     """
-    rules = VllmRules.of(version, device_kind)
-    speech = whisper or NOTHING
-    key = EngineKey.of(settings, version=version, model=model, device=device, kind=device_kind)
-    parts = _parts(
-        shape,
-        settings,
-        rules,
-        key=key,
-        calibration=calibration,
-        weights=weights_on_device(shape, settings, weights_bytes),
-        overhead=overhead_bytes,
-        total_bytes=total_bytes,
-        context_known=free_after_context,
-    )
-    held_bytes = total_bytes - free_bytes + speech.value_bytes  # not by vLLM, when it measures
-    charged = held_bytes if rules.charges_neighbours else 0
-    budget = budget_of(
-        shape, settings, rules, parts, total_bytes=total_bytes, charged_bytes=charged
-    )
-    available = Available(
-        free_bytes=free_bytes - speech.value_bytes,
-        margin_bytes=speech.margin_bytes + free_margin_bytes,
-        headroom_bytes=headroom_bytes,
-        total_margin_bytes=int(total_margin_bytes * settings.utilization),
-    )
-    return _judge(settings, rules, parts, budget, available=available, speech=speech)
-
-
-def _parts(
-    shape: ModelShape,
-    settings: VllmSettings,
-    rules: VllmRules,
-    *,
-    key: EngineKey,
-    calibration: Calibration | None,
-    weights: Estimate,
-    overhead: int | Estimate | None,
-    total_bytes: int,
-    context_known: bool,
-) -> Parts:
-    estimated = estimate_parts(
-        shape,
-        settings,
-        rules,
-        weights,
-        total_bytes=total_bytes,
-        context_known=context_known,
-    )
-    if overhead is not None:
-        note = "activation, non-torch and graphs"
-        whole = overhead if isinstance(overhead, Estimate) else given(overhead, note)
-        return replace(estimated, activation=whole, non_torch=NOTHING, graphs=NOTHING, late=NOTHING)
-    # A start that was seen stands before every estimate, and its margin is its rounding.
-    if calibration is not None:
-        learned = calibration.parts(key, settings, estimated, shape=shape, rules=rules)
-        if learned is not None:
-            return learned
-    return estimated
-
-
-def _judge(
-    settings: VllmSettings,
-    rules: VllmRules,
-    parts: Parts,
-    budget: Budget,
-    *,
-    available: Available,
-    speech: Estimate,
-) -> Prediction:
-    missing, margins = _constraints(rules, parts, budget, available)
-    if budget.sized_outright:
-        margins["kv_cache_gib"] = 0
+    parts = _parts(server, memory, calibration)
+    footprint = Footprint(server=server, memory=memory, parts=parts)
+    missing, margins = _missing(footprint), _margins(footprint)
     # In the order in which the engine meets them: the first that is surely violated is the one
     # whose words its log would have.
-    over = [name for name in CONSTRAINTS if missing[name] > 0]
+    over = [name for name in MEMORY_CONSTRAINTS if missing[name] > 0]
     sure = [name for name in over if missing[name] > margins[name]]
-    certain = bool(sure) and not settings.unmodelled
     violated = next(iter(sure or over), None)
-    cause = _cause(violated, budget)
-    footprint = Footprint(
-        weights=parts.weights,
-        activation=parts.activation,
-        non_torch=parts.non_torch,
-        graphs=parts.graphs,
-        outside=parts.outside,
-        whisper=speech,
-        requested_bytes=budget.own_bytes if budget.sized_outright else budget.share_bytes,
-        available_bytes=budget.available_bytes,
-        kv_cache_bytes=max(0, budget.available_bytes),
-        kv_cache_tokens=budget.capacity.tokens,
-        max_concurrency=budget.capacity.max_concurrency,
-        margin_bytes=margins["kv_cache_gib"],
-    )
-    story = words.Story(
-        footprint=footprint,
-        utilization=settings.utilization,
-        share_bytes=budget.share_bytes,
-        free_bytes=available.free_bytes,
-        needed_bytes=budget.needed_bytes,
-        max_model_len=budget.length,
-        sized_outright=budget.sized_outright,
-        missing_bytes=missing[violated] if violated else 0,
-    )
+    cause = _cause(violated, footprint)
     return Prediction(
         footprint=footprint,
-        excess={name: missing[name] / GIB for name in CONSTRAINTS},
-        margins={name: margins[name] / GIB for name in CONSTRAINTS},
-        certain=certain,
+        excess={name: missing[name] / GIB for name in MEMORY_CONSTRAINTS},
+        margins={name: margins[name] / GIB for name in MEMORY_CONSTRAINTS},
+        certain=bool(sure) and not server.settings.unmodelled,
         cause=cause,
-        evidence=words.evidence(cause, story),
-        remedy=words.remedy(cause, rules.device_kind),
-        kv=budget.kv,
-        needed_bytes=budget.needed_bytes,
-        max_model_len=budget.length,
-        unmodelled=settings.unmodelled,
-        charged_bytes=budget.charged_bytes,
+        evidence=evidence(cause, footprint, missing[violated] if violated else 0),
+        remedy="" if cause is None else remedy_of(cause, {}, server.rules.device_kind),
     )
 
 
-def _constraints(
-    rules: VllmRules, parts: Parts, budget: Budget, available: Available
-) -> tuple[dict[str, int], dict[str, int]]:
-    """Bytes missing of each constraint, and how far each may be wrong."""
-    inside = parts.margin_bytes
-    context, outside = parts.context, parts.outside
-    checked = rules.checks_start and not (rules.device_kind == "cpu" and budget.sized_outright)
-    start = budget.share_bytes + context.value_bytes if checked else parts.inside_bytes
-    start_margin = available.total_margin_bytes + context.margin_bytes if checked else inside
-    everything = budget.own_bytes + outside.value_bytes + available.headroom_bytes
-    exact = not budget.sized_outright and budget.available_bytes > 0
-    missing = {
-        "start_memory_gib": start - available.free_bytes,
-        "kv_cache_gib": budget.needed_bytes - budget.available_bytes,
-        "device_memory_gib": everything - available.free_bytes,
-    }
-    margins = {
-        "start_memory_gib": available.margin_bytes + start_margin,
-        "kv_cache_gib": inside + available.total_margin_bytes + budget.kv.block_bytes,
-        "device_memory_gib": available.margin_bytes
-        + outside.margin_bytes
-        + (available.total_margin_bytes if exact else inside),
-    }
-    if rules.charges_neighbours:
-        margins["kv_cache_gib"] += available.margin_bytes
-    return missing, margins
+def _parts(server: ServerModel, memory: DeviceMemory, calibration: Calibration | None) -> Parts:
+    estimated = estimate_parts(server, memory)
+    if calibration is None or server.overhead is not None:
+        return estimated
+    # A start that was seen stands before every estimate, and its margin is its rounding.
+    return calibration.parts(server, estimated) or estimated
 
 
-def _cause(violated: str | None, budget: Budget) -> str | None:
-    if violated is None:
-        return None
+def _checks_start(server: ServerModel) -> bool:
+    return server.rules.checks_start and not (server.on_cpu and server.sized_outright)
+
+
+def _missing(footprint: Footprint) -> dict[str, int]:
+    """Bytes missing of each constraint."""
+    server, memory, parts = footprint.server, footprint.memory, footprint.parts
+    start = parts.inside_bytes
+    if _checks_start(server):
+        start = footprint.share_bytes + parts.context.value_bytes
+    others = memory.later.value_bytes + memory.headroom_bytes
+    everything = footprint.own_bytes + parts.outside.value_bytes + others
+    return {
+        "start_memory_gib": start - memory.left_bytes,
+        "kv_cache_gib": server.needed_bytes - footprint.available_bytes,
+        "device_memory_gib": everything - memory.left_bytes,
+    }
+
+
+def _margins(footprint: Footprint) -> dict[str, int]:
+    """How far each of them may be wrong."""
+    server, parts = footprint.server, footprint.parts
+    inside, share, left = (
+        parts.margin_bytes,
+        footprint.share_margin_bytes,
+        footprint.memory.left_margin_bytes,
+    )
+    start = share + parts.context.margin_bytes if _checks_start(server) else inside
+    beyond = parts.outside.margin_bytes + footprint.memory.later.margin_bytes
+    exact = not server.sized_outright and footprint.available_bytes > 0
+    return {
+        "start_memory_gib": left + start,
+        "kv_cache_gib": footprint.margin_bytes,
+        "device_memory_gib": left + beyond + (share if exact else inside),
+    }
+
+
+def _cause(violated: str | None, footprint: Footprint) -> str | None:
     if violated == "start_memory_gib":
         return "gpu_memory_insufficient_at_start"
-    if violated == "device_memory_gib":
-        return "device_memory"
-    none = budget.kv.null_blocks * budget.kv.block_bytes
-    return "kv_cache_no_blocks" if budget.available_bytes <= none else "kv_cache_too_small"
+    if violated == "kv_cache_gib":
+        kv = footprint.server.kv
+        none = footprint.available_bytes <= kv.null_blocks * kv.block_bytes
+        return "kv_cache_no_blocks" if none else "kv_cache_too_small"
+    return None if violated is None else "device_memory"
+
+
+def evidence(cause: str | None, footprint: Footprint, missing_bytes: int = 0) -> str:
+    """The arithmetic behind a cause, in one sentence.
+
+    Args:
+        cause: Why it does not fit; None where it does.
+        footprint: The server's memory.
+        missing_bytes: Of the constraint that is violated.
+    """
+    if cause is None:
+        return _fits(footprint)
+    if cause == "gpu_memory_insufficient_at_start":
+        return _start(footprint, missing_bytes)
+    if cause == "device_memory":
+        return _device(footprint, missing_bytes)
+    return _no_blocks(footprint) if cause == "kv_cache_no_blocks" else _too_small(footprint)
+
+
+def _share(footprint: Footprint) -> str:
+    utilization = footprint.server.settings.utilization
+    total = footprint.share_bytes / utilization
+    return f"{gib(footprint.share_bytes)} ({utilization:g} of {gib(total)})"
+
+
+def _summands(footprint: Footprint) -> str:
+    labels = ("weights", "activation", "other memory", "CUDA graphs")
+    held = [
+        f"{label} {gib(part.value_bytes)}"
+        for label, part in zip(labels, footprint.parts.inside, strict=True)
+        if part.value_bytes
+    ]
+    return " + ".join(held) or "nothing else"
+
+
+def _fits(footprint: Footprint) -> str:
+    capacity, length = footprint.capacity, footprint.server.max_model_len
+    return (
+        f"{gib(footprint.kv_cache_bytes)} of KV cache holds {capacity.tokens:,} tokens:"
+        f" {capacity.max_concurrency:.2f} requests of {length:,} tokens"
+    )
+
+
+def _start(footprint: Footprint, missing_bytes: int) -> str:
+    return (
+        f"{_share(footprint)} is asked for when vLLM starts and"
+        f" {gib(footprint.memory.left_bytes)} will be free: {gib(missing_bytes)} short"
+    )
+
+
+def _no_blocks(footprint: Footprint) -> str:
+    return (
+        f"of {_share(footprint)}, {_summands(footprint)} leave {gib(footprint.available_bytes)} for"
+        " the KV cache: not one block"
+    )
+
+
+def _too_small(footprint: Footprint) -> str:
+    server = footprint.server
+    return (
+        f"one request of {server.max_model_len:,} tokens needs {gib(server.needed_bytes)} of KV"
+        f" cache and {gib(footprint.available_bytes)} is left: {footprint.capacity.tokens:,} tokens"
+    )
+
+
+def _device(footprint: Footprint, missing_bytes: int) -> str:
+    beside = footprint.parts.outside.value_bytes
+    free = footprint.memory.left_bytes - footprint.memory.later.value_bytes
+    return (
+        f"vLLM's {gib(footprint.own_bytes)} and {gib(beside)} that come on top of its share are"
+        f" {gib(missing_bytes)} more than the {gib(free)} that will be free"
+    )

@@ -10,74 +10,66 @@ and `small` on a CPU, measured after one decoded window of 30 s.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
-from objectives.memory.footprint import MIB, Estimate
-from objectives.models import WhisperDims, whisper_dims
-from objectives.vllm import DeviceKind
+from objectives.memory.calibration import Calibration
+from objectives.memory.estimate import Estimate
+from objectives.models import whisper_dims
+from objectives.units import MIB, DeviceKind
 
-if TYPE_CHECKING:
-    from objectives.memory.calibration import Calibration
+_CPU_BYTES = (352 + 72) * MIB
+_CUDA_BYTES = (320 + 112) * MIB
+"""A process or a context, and work space."""
 
-_CPU_PROCESS_BYTES = 352 * MIB
-_CUDA_CONTEXT_BYTES = 320 * MIB
-_WORK_BYTES = 72 * MIB
-_CUDA_WORK_BYTES = 112 * MIB
 _BEAM_BYTES = 8 * MIB
 
 
-def whisper_key(
-    model: str, *, dtype: str | None = None, fp16_weights: bool = False, beam_size: int = 1
-) -> str:
-    """The name under which a peak is remembered: the model, and what its memory depends on."""
-    weights = ", 16-bit weights" if fp16_weights else ""
-    return f"{model}, {dtype or 'default'}, {beam_size} beam{'s' if beam_size > 1 else ''}{weights}"
+@dataclass(frozen=True, kw_only=True)
+class WhisperModel:
+    """A speech model as one worker runs it.
 
-
-def whisper_bytes(
-    model: str | Mapping[str, int] | WhisperDims,
-    *,
-    device_kind: DeviceKind,
-    dtype: str | None = None,
-    fp16_weights: bool = False,
-    beam_size: int = 1,
-    calibration: Calibration | None = None,
-    device: str = "",
-) -> Estimate:
-    """What a speech worker will hold on its device while it transcribes.
-
-    Args:
-        model: An official name, or dimensions.
-        device_kind: "cuda" for device memory; "cpu" for the process's resident size.
+    Attributes:
+        name: An official name, or whatever the worker loads.
         dtype: What it computes in; None for its default: float16 on CUDA, float32 on a CPU.
         fp16_weights: Weights are kept in 16 bits; openai-whisper keeps 32 whatever it computes in.
         beam_size: Hypotheses it follows.
-        calibration: Peaks of earlier trials; one that was seen stands before the estimate.
-        device: The device's UUID, for the calibration.
-
-    Raises:
-        UnsupportedShapeError: for a name that is not official, and was never measured.
     """
-    if calibration is not None and isinstance(model, str):
-        key = whisper_key(model, dtype=dtype, fp16_weights=fp16_weights, beam_size=beam_size)
-        seen = calibration.whisper(model=key, device=device)
-        if seen is not None:
-            return seen
-    dims = whisper_dims(model)
-    computes = dtype or ("float16" if device_kind == "cuda" else "float32")
-    narrow = computes == "bfloat16" or (fp16_weights and computes == "float16")
-    weights = dims.parameters * (2 if narrow else 4)
-    cache = dims.cross_cache_values * (4 if computes == "float32" else 2)
-    fixed = (
-        _CUDA_CONTEXT_BYTES + _CUDA_WORK_BYTES
-        if device_kind == "cuda"
-        else _CPU_PROCESS_BYTES + _WORK_BYTES
-    )
-    value = fixed + weights + cache + _BEAM_BYTES * (beam_size - 1)
-    return Estimate(
-        value_bytes=value,
-        source="estimated",
-        margin_bytes=value // 4 + 160 * MIB,
-        note=f"{dims.parameters / 1e6:.0f} M parameters",
-    )
+
+    name: str
+    dtype: str | None = None
+    fp16_weights: bool = False
+    beam_size: int = 1
+
+    @property
+    def key(self) -> str:
+        """The name its peak is remembered under: the model, and what its memory depends on."""
+        weights = ", 16-bit weights" if self.fp16_weights else ""
+        beams = f"{self.beam_size} beam{'s' if self.beam_size > 1 else ''}"
+        return f"{self.name}, {self.dtype or 'default'}, {beams}{weights}"
+
+    def expect(
+        self, device_kind: DeviceKind, calibration: Calibration | None = None, device: str = ""
+    ) -> Estimate:
+        """What its worker will hold while it transcribes.
+
+        Args:
+            device_kind: "cuda" for device memory; "cpu" for the process's resident size.
+            calibration: Peaks of earlier trials; one that was seen stands before the estimate.
+            device: The device's UUID, for the calibration.
+
+        Raises:
+            UnsupportedShapeError: for a name that is not official, and was never measured.
+        """
+        known = calibration or Calibration()
+        return known.whisper(model=self.key, device=device) or self._estimate(device_kind)
+
+    def _estimate(self, device_kind: DeviceKind) -> Estimate:
+        dims = whisper_dims(self.name)
+        computes = self.dtype or ("float16" if device_kind == "cuda" else "float32")
+        narrow = computes == "bfloat16" or (self.fp16_weights and computes == "float16")
+        weights = dims.parameters * (2 if narrow else 4)
+        cache = dims.cross_cache_values * (4 if computes == "float32" else 2)
+        fixed = _CUDA_BYTES if device_kind == "cuda" else _CPU_BYTES
+        value = fixed + weights + cache + _BEAM_BYTES * (self.beam_size - 1)
+        note = f"{dims.parameters / 1e6:.0f} M parameters"
+        return Estimate(value_bytes=value, margin_bytes=value // 4 + 160 * MIB, note=note)

@@ -4,27 +4,22 @@ from __future__ import annotations
 
 from objectives.models.config import UnsupportedShapeError
 from objectives.models.shape import ModelShape
-from objectives.models.weight_files import read_weight_files, weight_bytes
+from objectives.models.weight_files import weight_bytes
 from objectives.models.whisper import (
-    WHISPER_DIMS,
     WHISPER_NAMES,
     WHISPER_SIZES,
-    WhisperDims,
     canonical_name,
     nearest_whisper,
     whisper_dims,
 )
 
 __all__ = [
-    "WHISPER_DIMS",
     "WHISPER_NAMES",
     "WHISPER_SIZES",
     "ModelShape",
     "UnsupportedShapeError",
-    "WhisperDims",
     "canonical_name",
     "nearest_whisper",
-    "read_weight_files",
     "weight_bytes",
     "whisper_dims",
 ]

@@ -22,9 +22,6 @@ from objectives.models.config import (
     latent_of,
 )
 from objectives.models.quantization import Quantization, cache_bits, quantization_of
-from objectives.models.weight_files import weight_bytes
-
-__all__ = ["ModelShape", "UnsupportedShapeError", "kv_bits", "weight_bytes"]
 
 _UNGATED = (
     "opt",

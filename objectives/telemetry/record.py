@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
-from objectives.device import Activity, DeviceKind
+from objectives.device import Activity
+from objectives.units import MIB, DeviceKind
 
 FOREIGN_BUSY_DOUBT = 0.10
 """Share of the machine's CPUs that others may use before latencies are in doubt."""
@@ -21,7 +22,8 @@ STOLEN_DOUBT = 0.05
 _SLOWED_DOUBT = frozenset({"hardware_slowdown", "thermal", "hardware_thermal", "power_brake"})
 """Slowdowns that are accidents; a power cap is how the device is set up."""
 
-_MIB = 1 << 20
+SAMPLES_KEPT = 240
+"""Of a trial's looks: enough for a picture."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +77,62 @@ class DeviceSample:
         if len(known) < len(self.by_tenant):
             return None
         return max(0, self.used_bytes - sum(known))
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryPoint:
+    """The device's memory at one moment, as it is kept.
+
+    Attributes:
+        time_s: Since the telemetry began.
+        used_bytes: Everything that is not free.
+        tenants: Bytes of each tenant; None where unknown.
+    """
+
+    time_s: float
+    used_bytes: int
+    tenants: Mapping[str, int | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TelemetrySummary:
+    """What is kept of a device's telemetry; None for what is unknown.
+
+    Shares are of 1. `TelemetryRecord` says what its figures are; these are peaks (`_peak`) and
+    means (`_mean`) of them.
+
+    Attributes:
+        looks: How often the device was looked at.
+        samples: Some of the looks, in order of time.
+        began_s: When the telemetry began, seconds from the trial's begin.
+    """
+
+    total_bytes: int
+    samples: tuple[MemoryPoint, ...] = ()
+    began_s: float = 0.0
+    duration_s: float | None = None
+    interval_s: float | None = None
+    looks: int | None = None
+    longest_gap_s: float | None = None
+    peak_used_bytes: int | None = None
+    min_free_bytes: int | None = None
+    tenants_bytes: Mapping[str, int | None] = field(default_factory=dict)
+    tenants_peak_rss_bytes: Mapping[str, int] = field(default_factory=dict)
+    memory_sources: Mapping[str, str | None] = field(default_factory=dict)
+    utilisation_mean: float | None = None
+    utilisation_peak: float | None = None
+    power_mean_w: float | None = None
+    power_peak_w: float | None = None
+    energy_j: float | None = None
+    temperature_peak_c: float | None = None
+    slowed_share: Mapping[str, float] = field(default_factory=dict)
+    busy_share: float | None = None
+    foreign_busy_share: float | None = None
+    stolen_share: float | None = None
+    cpu_pressure_mean: float | None = None
+    cpu_pressure_peak: float | None = None
+    oom_kills: int | None = None
+    cost_cpu_s: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +240,7 @@ class TelemetryRecord:
     @property
     def free_memory_mb(self) -> float:
         """Legacy name: MiB free at the worst moment."""
-        return self.min_free_bytes / _MIB
+        return self.min_free_bytes / MIB
 
     @property
     def gpu_utilization(self) -> float:
@@ -210,40 +268,39 @@ class TelemetryRecord:
             doubts.append(f"nobody looked at the device's memory for {self.longest_gap_s:.1f} s")
         return doubts
 
-    def to_dict(self, *, points: int = 240) -> dict[str, object]:
-        """JSON-able summary, with at most `points` samples, the highest of each stretch kept."""
+    def summary(self, *, points: int = SAMPLES_KEPT) -> TelemetrySummary:
+        """What is kept of it, with at most `points` samples, the highest of each stretch."""
         activities = [sample.activity for sample in self.samples]
         shares = [share for _, share in self.utilisation]
         power = [a.power_w for a in activities if a.power_w is not None]
-        return {
-            "duration_s": round(self.duration_s, 3),
-            "interval_s": self.interval_s,
-            "looks": len(self.samples),
-            "longest_gap_s": round(self.longest_gap_s, 3),
-            "total_bytes": self.total_bytes,
-            "peak_used_bytes": self.peak_used_bytes,
-            "min_free_bytes": self.min_free_bytes,
-            "tenants_bytes": self.tenants_bytes,
-            "tenants_peak_rss_bytes": dict(self.peak_rss_by_tenant),
-            "memory_sources": dict(self.memory_sources),
-            "utilisation_mean": _rounded(_mean(shares)),
-            "utilisation_peak": _rounded(max(shares, default=None)),
-            "power_mean_w": _rounded(_mean(power)),
-            "power_peak_w": max(power, default=None),
-            "energy_j": _rounded(self.energy_j),
-            "temperature_peak_c": max(
-                (a.temperature_c for a in activities if a.temperature_c is not None), default=None
-            ),
-            "slowed_share": {name: round(share, 4) for name, share in self.slowed_share.items()},
-            "busy_share": _rounded(self.busy_share),
-            "foreign_busy_share": _rounded(self.foreign_busy_share),
-            "stolen_share": _rounded(self.stolen_share),
-            "cpu_pressure_mean": _rounded(_mean(self.cpu_pressure)),
-            "cpu_pressure_peak": max(self.cpu_pressure, default=None),
-            "oom_kills": self.oom_kills,
-            "cost_cpu_s": round(self.cost_cpu_s, 4),
-            "samples": [_point(sample) for sample in thinned(self.samples, points)],
-        }
+        temperatures = (a.temperature_c for a in activities if a.temperature_c is not None)
+        return TelemetrySummary(
+            duration_s=round(self.duration_s, 3),
+            interval_s=self.interval_s,
+            looks=len(self.samples),
+            longest_gap_s=round(self.longest_gap_s, 3),
+            total_bytes=self.total_bytes,
+            peak_used_bytes=self.peak_used_bytes,
+            min_free_bytes=self.min_free_bytes,
+            tenants_bytes=self.tenants_bytes,
+            tenants_peak_rss_bytes=dict(self.peak_rss_by_tenant),
+            memory_sources=dict(self.memory_sources),
+            utilisation_mean=_rounded(_mean(shares)),
+            utilisation_peak=_rounded(max(shares, default=None)),
+            power_mean_w=_rounded(_mean(power)),
+            power_peak_w=max(power, default=None),
+            energy_j=_rounded(self.energy_j),
+            temperature_peak_c=max(temperatures, default=None),
+            slowed_share={name: round(share, 4) for name, share in self.slowed_share.items()},
+            busy_share=_rounded(self.busy_share),
+            foreign_busy_share=_rounded(self.foreign_busy_share),
+            stolen_share=_rounded(self.stolen_share),
+            cpu_pressure_mean=_rounded(_mean(self.cpu_pressure)),
+            cpu_pressure_peak=max(self.cpu_pressure, default=None),
+            oom_kills=self.oom_kills,
+            cost_cpu_s=round(self.cost_cpu_s, 4),
+            samples=tuple(map(_point, thinned(self.samples, points))),
+        )
 
     def _cpu_readings(self) -> list[tuple[float, CpuReading]]:
         return [(sample.time_s, sample.cpu) for sample in self.samples if sample.cpu]
@@ -278,12 +335,12 @@ def thinned(samples: Sequence[DeviceSample], points: int) -> list[DeviceSample]:
     return [samples[0], *peaks, samples[-1]]
 
 
-def _point(sample: DeviceSample) -> dict[str, object]:
-    return {
-        "time_s": round(sample.time_s, 3),
-        "used_bytes": sample.used_bytes,
-        "tenants": dict(sample.by_tenant),
-    }
+def _point(sample: DeviceSample) -> MemoryPoint:
+    return MemoryPoint(
+        time_s=round(sample.time_s, 3),
+        used_bytes=sample.used_bytes,
+        tenants=dict(sample.by_tenant),
+    )
 
 
 def _most(values: Iterable[int | None]) -> int | None:

@@ -7,23 +7,23 @@ it would take more than a fiftieth of one CPU. The cost is measured and stored w
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
-from pathlib import Path
+from itertools import chain
 from types import TracebackType
 from typing import Self
+
+import psutil
 
 from objectives.device import Device, DeviceState, oom_kills
 from objectives.telemetry.processes import (
     CpuLedger,
     ResidentMeter,
     cpu_pressure,
+    family,
     machine_times,
     peak_rss_bytes,
-    process_table,
-    tree,
 )
 from objectives.telemetry.record import CpuReading, DeviceSample, TelemetryRecord
 
@@ -39,7 +39,6 @@ class Telemetry:
         device: What to watch.
         groups: Tenant's name to what gives its processes now; asked from another thread.
         interval_s: Between two looks.
-        root: Where the machine's file system begins; another folder in tests.
 
     Attributes:
         began_s: When it began, on the clock of `time.monotonic`.
@@ -50,17 +49,14 @@ class Telemetry:
         device: Device,
         groups: Mapping[str, Callable[[], Collection[int]]],
         interval_s: float = 0.25,
-        *,
-        root: Path = Path("/"),
     ) -> None:
         self._device = device
         self._groups = dict(groups)
         self._interval_s = interval_s
-        self._root = root
         self._samples: list[DeviceSample] = []
         self._costs_s: list[float] = []
         self._members: dict[str, tuple[int, ...]] = dict.fromkeys(groups, ())
-        self._meters = {name: ResidentMeter(root) for name in groups}
+        self._meters = {name: ResidentMeter() for name in groups}
         self._peak_rss: dict[str, int] = {}
         self._ledger = CpuLedger()
         self._killed_before: int | None = None
@@ -72,7 +68,7 @@ class Telemetry:
 
     def __enter__(self) -> Self:
         self.began_s = time.monotonic()
-        self._killed_before = oom_kills(self._root)
+        self._killed_before = oom_kills()
         self._look(careful=True)
         self._thread.start()
         return self
@@ -165,28 +161,25 @@ class Telemetry:
         """Bytes of the device that a tenant holds."""
         members = self._members[name]
         if self._device.kind == "cuda":
-            return held_by(members, state, root=self._root)
+            return held_by(members, state)
         if careful:
-            peaks = [peak_rss_bytes(pid, self._root) or 0 for pid in members]
+            peaks = [peak_rss_bytes(pid) or 0 for pid in members]
             self._peak_rss[name] = max(self._peak_rss.get(name, 0), sum(peaks))
         return self._meters[name].read(members, careful=careful)
 
-    def _cpu(self) -> CpuReading | None:
-        machine = machine_times(self._root)
-        if machine is None:
-            return None
-        table = process_table(self._root)
-        ours = tree(os.getpid(), table).union(*self._members.values())
+    def _cpu(self) -> CpuReading:
+        machine = machine_times()
+        ours = family(chain.from_iterable(self._members.values()))
         return CpuReading(
             busy_s=machine.busy_s,
             stolen_s=machine.stolen_s,
-            ours_s=self._ledger.enter(ours, table),
+            ours_s=self._ledger.enter(ours),
             cpus=machine.cpus,
-            pressure=cpu_pressure(self._root),
+            pressure=cpu_pressure(),
         )
 
     def _kills(self) -> int | None:
-        now = oom_kills(self._root)
+        now = oom_kills()
         if now is None or self._killed_before is None:
             return None
         return now - self._killed_before
@@ -197,7 +190,7 @@ class Telemetry:
         return {name: meter.source for name, meter in self._meters.items()}
 
 
-def held_by(pids: Collection[int], state: DeviceState, *, root: Path = Path("/")) -> int | None:
+def held_by(pids: Collection[int], state: DeviceState) -> int | None:
     """Device memory of `pids` by the driver's process list.
 
     Returns:
@@ -208,5 +201,5 @@ def held_by(pids: Collection[int], state: DeviceState, *, root: Path = Path("/")
     known = [held for held in listed if held is not None]
     if listed:
         return sum(known) if len(known) == len(listed) else None
-    ours = bool(state.by_pid) and all((root / "proc" / str(pid)).exists() for pid in state.by_pid)
+    ours = bool(state.by_pid) and all(map(psutil.pid_exists, state.by_pid))
     return 0 if ours else None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from objectives.causes import CONSTRAINT_OF, MEMORY_CAUSES
+from objectives.causes import cause_named
 from objectives.constraints import memory_excess_gib
 from objectives.device import Device, XidWatch, device_faults, oom_kills
-from objectives.diagnosis import DeviceEvidence, Diagnosis, Ended, diagnose
+from objectives.diagnosis import DeviceEvidence, Diagnosis, Ended
 from objectives.errors import (
     BenchError,
     EngineError,
@@ -22,7 +22,16 @@ from objectives.errors import (
 )
 from objectives.vllm import lines_of
 
-_ENGINE_CAUSES = {"unsupported_gpu", "cuda_init"}
+Diagnose = Callable[[Iterable[str], Ended | None, DeviceEvidence], Diagnosis]
+"""What a server's log says about its end, with how it ended and what the machine saw."""
+
+_ERRORS: dict[str, type[BenchError]] = {
+    "port_in_use": PortInUseError,
+    "memory_profiling_race": ProfilingRaceError,
+    "unsupported_gpu": EngineError,
+    "cuda_init": EngineError,
+}
+"""Causes whose error has a name of its own."""
 
 
 class MachineWatch:
@@ -50,13 +59,18 @@ class MachineWatch:
 
 
 def cause_of_end(
-    error: ServerDiedError | NotReadyError, machine: MachineWatch, *, serving: bool
+    error: ServerDiedError | NotReadyError,
+    machine: MachineWatch,
+    diagnose: Diagnose,
+    *,
+    serving: bool,
 ) -> InfeasibleError | BenchError:
     """What a server's end means for the trial.
 
     Args:
         error: How it was noticed.
         machine: What the machine saw.
+        diagnose: Reads the server's log.
         serving: The server was under load, not starting.
 
     Returns:
@@ -64,11 +78,11 @@ def cause_of_end(
     """
     evidence = machine.evidence()
     ended = Ended(returncode=error.returncode) if isinstance(error, ServerDiedError) else None
-    found = diagnose(_lines(error.log), ended=ended, evidence=evidence)
+    found = diagnose(_lines(error.log), ended, evidence)
     if faults := device_faults(evidence.xids):
         xids = ", ".join(map(str, faults))
         return BenchError(f"{error.server}: the device reported XID {xids}", cause="device_fault")
-    if found.cause in MEMORY_CAUSES:
+    if cause_named(found.cause).is_memory:
         return _memory(error.server, found, serving=serving)
     return _bench(error, found)
 
@@ -76,24 +90,19 @@ def cause_of_end(
 def _memory(server: str, found: Diagnosis, *, serving: bool) -> InfeasibleError:
     kind = OutOfMemoryError if serving else RefusedToStartError
     short_gib = memory_excess_gib(found.figures)
-    constraint = CONSTRAINT_OF[found.cause]
     return kind(
         found.cause,
         found.evidence or f"{server} ended for want of memory",
         remedy=found.remedy,
-        excess={} if short_gib is None else {constraint: short_gib},
+        excess={} if short_gib is None else {cause_named(found.cause).constraint: short_gib},
         figures=found.figures,
     )
 
 
 def _bench(error: ServerDiedError | NotReadyError, found: Diagnosis) -> BenchError:
     said = f"{error}: {found.evidence.strip()}" if found.evidence else str(error)
-    if found.cause == "port_in_use":
-        return PortInUseError(said, cause=found.cause)
-    if found.cause == "memory_profiling_race":
-        return ProfilingRaceError(said, cause=found.cause)
-    if found.cause in _ENGINE_CAUSES:
-        return EngineError(said, cause=found.cause)
+    if found.cause in _ERRORS:
+        return _ERRORS[found.cause](said, cause=found.cause)
     if isinstance(error, NotReadyError):
         return BenchError(said, cause="timeout_hang")
     return BenchError(said, cause=found.cause if found.is_failure else "bench")

@@ -10,12 +10,11 @@ from typing import Literal
 from objectives.candidate import ServerSettings
 from objectives.constraints import Limit, names
 from objectives.device import Device
-from objectives.load import LoadProfile, Trace
-from objectives.models import ModelShape
-from objectives.servers import Engine, Neighbour
+from objectives.kinds import ServerKind
+from objectives.load import LoadedServer, LoadProfile, Trace
+from objectives.measurement import Quantile
+from objectives.servers import Neighbour
 from objectives.space import SearchSpace
-
-Start = Literal["neighbours", "whisper", "vllm"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,20 +41,9 @@ class Bench:
     Attributes:
         space: What may vary.
         device: The shared device.
-        vllm_engine: What vLLM is launched with.
-        whisper_engine: What Whisper is launched with.
-        vllm: vLLM's fixed settings; `model` as people name it.
-        whisper: Whisper's fixed settings.
-        llm_path: What vLLM is given as its model: a name, or a folder.
-        llm_is_dummy: vLLM's weights are random.
-        llm_is_local: Nothing of it has to be looked up elsewhere.
-        shape: The model's shape; None where its `config.json` is not to be had.
-        shape_missing: Why not.
-        llm_weights_bytes: Of its files; None if unknown.
-        whisper_paths: Whisper model as people name it, to what the worker is given.
-        whisper_is_dummy: Whisper's weights are random.
+        servers: The tuned servers, by name.
+        start_order: Who starts after whom: every server's name, and "neighbours".
         neighbours: Tenants that are not tuned.
-        start_order: Who starts after whom.
         profile: The load, as numbers.
         trace: The load, request by request.
         quantile: Which quantile of the latencies the objectives are.
@@ -63,37 +51,22 @@ class Bench:
         limits: Hard objectives of the service.
         wer: Published word error rate by Whisper model, percent.
         headroom_bytes: What must stay free on the device.
-        vllm_start_s: Seconds until vLLM must be healthy.
-        whisper_start_s: Seconds until Whisper must be healthy.
         trial_timeout_s: Seconds that a trial may take; None: as long as it takes.
         lock_folder: Where device locks are; None: the machine's own place.
     """
 
     space: SearchSpace
     device: Device
-    vllm_engine: Engine
-    whisper_engine: Engine
-    vllm: ServerSettings
-    whisper: ServerSettings
-    llm_path: str
-    llm_is_dummy: bool
-    llm_is_local: bool
-    shape: ModelShape | None
-    shape_missing: str | None = None
-    llm_weights_bytes: int | None = None
-    whisper_paths: Mapping[str, str]
-    whisper_is_dummy: bool
+    servers: Mapping[str, ServerKind]
+    start_order: Sequence[str]
     neighbours: Sequence[Neighbour] = ()
-    start_order: Sequence[Start] = ("neighbours", "whisper", "vllm")
     profile: LoadProfile
     trace: Trace
-    quantile: Literal["p50", "p95"] = "p95"
+    quantile: Quantile = "p95"
     objectives: Sequence[Objective]
     limits: Sequence[Limit] = ()
     wer: Mapping[str, float] = field(default_factory=dict)
     headroom_bytes: int = 256 << 20
-    vllm_start_s: float = 600.0
-    whisper_start_s: float = 180.0
     trial_timeout_s: float | None = None
     lock_folder: Path | None = None
 
@@ -105,4 +78,13 @@ class Bench:
     @property
     def weights(self) -> Literal["real", "dummy"]:
         """`dummy` where either server's weights are random."""
-        return "dummy" if self.llm_is_dummy or self.whisper_is_dummy else "real"
+        return "dummy" if any(server.is_dummy for server in self.servers.values()) else "real"
+
+    @property
+    def settings(self) -> dict[str, ServerSettings]:
+        """Server to its fixed settings."""
+        return {name: server.settings for name, server in self.servers.items()}
+
+    def serving(self, role: LoadedServer) -> ServerKind | None:
+        """The server that answers these requests; None where nobody does."""
+        return next((each for each in self.servers.values() if each.role == role), None)

@@ -1,65 +1,87 @@
-"""From everything that a trial saw to its figures, or to the reason why it has none."""
+"""From everything that a trial saw to its figures, or to the reason why it has none. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 
+from objectives.candidate import Candidate
 from objectives.constraints import FAILED_SHARE_ALLOWED
-from objectives.errors import BenchError, InfeasibleError, SloMissedError
-from objectives.load import LoadedServer
-from objectives.measurement import Capacity, capacity, confirm, summarise
+from objectives.errors import BenchError, InfeasibleError, ServingError, SloMissedError
+from objectives.load import Driven, LoadedServer
+from objectives.measurement import Capacity, Measurement, capacity, confirm, summarise
+from objectives.telemetry import TelemetryRecord
 from objectives.trial.bench import Bench
-from objectives.trial.evidence import Evidence
+from objectives.trial.evidence import Conclusion, Started
+from objectives.trial.prediction import CandidatePrediction
+from objectives.vllm import StartupFacts
 
-_SERVERS: tuple[LoadedServer, ...] = ("llm", "stt")
 _BLOCK_TOKENS = 16
 """vLLM's default on GPUs, where neither its log nor its metrics say."""
 
+_LATENCIES: Mapping[str, LoadedServer] = {"llm_latency_ms": "llm", "stt_latency_ms": "stt"}
+
 
 def conclude(
-    bench: Bench, evidence: Evidence, check_budget: Callable[[], None]
-) -> dict[str, float]:
+    bench: Bench,
+    driven: Driven,
+    window: TelemetryRecord,
+    *,
+    candidate: Candidate,
+    prediction: CandidatePrediction,
+    started: Started,
+) -> Conclusion:
     """Sum a trial up and hold it against its limits.
 
     Args:
         bench: What stays the same from trial to trial.
-        evidence: What the trial has so far; its capacity, measurement, figures, values, excess
-            and doubts are filled in.
-        check_budget: Raises when the trial ran too long.
-
-    Returns:
-        Every figure that can be an objective, in people's units; what was not measured is absent.
-
-    Raises:
-        InfeasibleError: Too many requests failed, or a hard objective of the service was missed.
-        BenchError: An objective could not be measured.
+        driven: Every request.
+        window: The device while the load was on.
+        candidate: The settings of every server.
+        prediction: What was predicted of it.
+        started: Who was started, and what their logs say of it.
     """
-    assert evidence.driven is not None
-    evidence.capacity = _capacity(bench, evidence)
-    telemetry = evidence.telemetry
-    evidence.measurement = summarise(
-        evidence.driven,
-        quantile=bench.quantile,
-        capacity=evidence.capacity,
-        device_doubts=() if telemetry is None else telemetry.doubts(),
+    llm, stt = bench.serving("llm"), bench.serving("stt")
+    fits = (
+        None
+        if llm is None
+        else _capacity(
+            bench, driven, started.facts.get(llm.name), prediction.forecasts[llm.name].max_num_seqs
+        )
     )
-    evidence.doubts += evidence.measurement.doubts
-    _check_answers(evidence)
-    evidence.figures = _figures(bench, evidence)
-    _check_limits(bench, evidence)
-    check_budget()
-    absent = [o.name for o in bench.objectives if o.name not in evidence.figures]
-    if absent:
-        raise BenchError(f"{', '.join(absent)} could not be measured")
-    evidence.values = {o.name: o.value(evidence.figures[o.name]) for o in bench.objectives}
-    return evidence.figures
+    wer = None if stt is None else bench.wer.get(candidate[stt.name].model)
+    measurement = summarise(
+        driven, quantile=bench.quantile, capacity=fits, device_doubts=window.doubts()
+    )
+    figures = _figures(bench, measurement, window, wer)
+    excess, failure = _limits(bench, figures)
+    over, line = _unanswered(driven)
+    failed_share = {"failed_share": over}
+    absent = [o.name for o in bench.objectives if o.name not in figures]
+    wanted = [*absent, *(limit.objective for limit in bench.limits)]
+    if over > 0 or _hidden_by_failures(wanted, figures, measurement):
+        figures, excess = {}, {}  # of the survivors
+        failure = InfeasibleError(
+            "requests_failed",
+            line,
+            excess=failed_share if over > 0 else {},
+        )
+    elif failure is None and absent:
+        failure = BenchError(f"{', '.join(absent)} could not be measured")
+    return Conclusion(
+        capacity=fits,
+        measurement=measurement,
+        figures=figures,
+        values={} if failure else {o.name: o.value(figures[o.name]) for o in bench.objectives},
+        excess={**excess, **failed_share},
+        failure=failure,
+    )
 
 
-def _capacity(bench: Bench, evidence: Evidence) -> Capacity | None:
+def _capacity(
+    bench: Bench, driven: Driven, started: StartupFacts | None, max_num_seqs: int | None
+) -> Capacity | None:
     """Requests of the profile's size that fit at once, held against the load."""
-    load = bench.profile.llm
-    started = None if evidence.tenants is None else evidence.tenants.started
-    pages = None if evidence.driven is None else evidence.driven.pages
+    load, pages = bench.profile.llm, driven.pages
     tokens = None if started is None else started.kv_cache_tokens
     block = None if started is None else started.block_size
     if pages is not None:
@@ -70,66 +92,74 @@ def _capacity(bench: Bench, evidence: Evidence) -> Capacity | None:
         load,
         kv_cache_tokens=tokens,
         block_tokens=block or _BLOCK_TOKENS,
-        max_num_seqs=None if evidence.prediction is None else evidence.prediction.max_num_seqs,
+        max_num_seqs=max_num_seqs,
     )
     return confirm(promised, pages)
 
 
-def _check_answers(evidence: Evidence) -> None:
-    """Too many requests without an answer: the latencies are the survivors'."""
-    assert evidence.driven is not None
+def _unanswered(driven: Driven) -> tuple[float, str]:
+    """The largest share of a server's requests without an answer, less what is allowed; in words.
+
+    With too many of them the latencies are the survivors'.
+    """
     worst, line = 0.0, ""
-    for server in _SERVERS:
-        samples = evidence.driven.of(server)
+    for server in _LATENCIES.values():
+        samples = driven.of(server)
         failed = [sample for sample in samples if not sample.answered]
         if samples and len(failed) / len(samples) > worst:
             worst = len(failed) / len(samples)
             first = failed[0].failure
             said = first.message if first is not None else "no answer"
             line = f"{len(failed)} of {len(samples)} requests to {server} failed, first: {said}"
-    over = worst - FAILED_SHARE_ALLOWED
-    evidence.excess["failed_share"] = over
-    if over > 0:
-        raise InfeasibleError(
-            "requests_failed",
-            line,
-            remedy="Give the server that fails more room, or offer less load.",
-            excess={"failed_share": over},
-        )
+    return worst - FAILED_SHARE_ALLOWED, line
 
 
-def _figures(bench: Bench, evidence: Evidence) -> dict[str, float]:
-    assert evidence.measurement is not None and evidence.candidate is not None
-    figures = dict(evidence.measurement.legacy(bench.quantile).values)
-    if evidence.capacity is not None:
-        figures["concurrent_capacity"] = float(evidence.capacity.requests)
-    if evidence.telemetry is not None:
-        figures["gpu_utilization"] = round(evidence.telemetry.gpu_utilization, 2)
-        figures["free_memory_mb"] = round(evidence.telemetry.free_memory_mb, 1)
+def _hidden_by_failures(
+    wanted: Sequence[str], figures: Mapping[str, float], measurement: Measurement
+) -> bool:
+    """Whether a latency is missing because its quantile lies among the requests that failed."""
+    served = {"llm": measurement.llm, "stt": measurement.stt}
+    return any(
+        (part := served[server]) is not None and part.failed > 0
+        for name, server in _LATENCIES.items()
+        if name in wanted and name not in figures
+    )
+
+
+def _figures(
+    bench: Bench, measurement: Measurement, window: TelemetryRecord, wer: float | None
+) -> dict[str, float]:
+    """Everything that can be an objective, in people's units; what was not measured is absent."""
+    figures = dict(measurement.legacy(bench.quantile).values)
+    if measurement.capacity is not None:
+        figures["concurrent_capacity"] = float(measurement.capacity.requests)
+    figures["gpu_utilization"] = round(window.gpu_utilization, 2)
+    figures["free_memory_mb"] = round(window.free_memory_mb, 1)
     figures["oom_events"] = 0.0
-    published = bench.wer.get(evidence.candidate.whisper.model)
-    if published is not None:
-        figures["wer"] = published
+    if wer is not None:
+        figures["wer"] = wer
     return figures
 
 
-def _check_limits(bench: Bench, evidence: Evidence) -> None:
-    """Hard objectives of the service, each graded in its own unit."""
+def _limits(
+    bench: Bench, figures: Mapping[str, float]
+) -> tuple[dict[str, float], ServingError | None]:
+    """Hard objectives of the service, each graded in its own unit; why they fail, if they do."""
     missed: list[str] = []
     excess: dict[str, float] = {}
     for limit in bench.limits:
-        value = evidence.figures.get(limit.objective)
+        value = figures.get(limit.objective)
         if value is None:
-            raise BenchError(f"{limit.objective} has a hard limit and could not be measured")
+            why = f"{limit.objective} has a hard limit and could not be measured"
+            return excess, BenchError(why)
         excess[limit.constraint] = limit.excess(value)
         if excess[limit.constraint] > 0:
             bound = f"at most {limit.most}" if limit.most is not None else f"at least {limit.least}"
             missed.append(f"{limit.objective} is {value:.6g}, allowed is {bound}")
-    evidence.excess.update(excess)
-    if missed:
-        raise SloMissedError(
-            "slo_missed",
-            "; ".join(missed),
-            remedy="Offer less load, or relax the limit.",
-            excess={name: over for name, over in excess.items() if over > 0},
-        )
+    if not missed:
+        return excess, None
+    return excess, SloMissedError(
+        "slo_missed",
+        "; ".join(missed),
+        excess={name: over for name, over in excess.items() if over > 0},
+    )

@@ -1,53 +1,166 @@
-"""What a trial saw: filled in stage by stage, stored whatever became of it."""
+"""What the stages of a trial return, and how it becomes what stands on the trial."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
-from objectives.candidate import Candidate
 from objectives.device import DeviceState
+from objectives.errors import ServingError
+from objectives.evidence import MemoryEvidence, TrialEvidence
 from objectives.load import Driven
-from objectives.measurement import Capacity, Measurement
+from objectives.measurement import Capacity, Measurement, Quantile
 from objectives.memory import Calibration
+from objectives.servers import Launch
 from objectives.telemetry import TelemetryRecord
+from objectives.trial.launch import shown
 from objectives.trial.prediction import CandidatePrediction
-from objectives.trial.tenants import Tenants
+from objectives.vllm import StartupFacts
 
 
-@dataclass
-class Evidence:
-    """Everything that a trial saw.
+@dataclass(frozen=True, kw_only=True)
+class Started:
+    """Everybody that was started, as far as they came.
 
     Attributes:
-        candidate: The settings of both servers.
-        prediction: What was predicted of it.
-        before: The device right before the first server started.
-        tenants: Who was started, and how.
-        capacity: Requests that fit at once.
-        driven: Every request.
-        measurement: Their summary.
-        telemetry: The device while the load was on; all of it where there was none.
-        whole_telemetry: The device from the first server's start.
-        telemetry_began_s: When that began, seconds from the trial's begin.
-        calibration: What this trial taught, with all that was known before.
-        figures: Everything that can be an objective, in people's units.
-        values: The objectives' values.
-        excess: Constraint to its excess, as far as it is known.
-        doubts: Why not to trust the figures, in words.
+        launches: Server to how it was started last.
+        logs: Every log, those of earlier tries too.
+        health: Server to what it says of itself.
+        facts: Server to what its log says of its start, where it says anything.
+        doubts: What a reader of the trial's figures should know.
     """
 
-    candidate: Candidate | None = None
-    prediction: CandidatePrediction | None = None
+    launches: Mapping[str, Launch] = field(default_factory=dict)
+    logs: tuple[Path, ...] = ()
+    health: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    facts: Mapping[str, StartupFacts] = field(default_factory=dict)
+    doubts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watched:
+    """The device while servers ran.
+
+    Attributes:
+        window: While the load was on; all of it where there was none.
+        whole: From the first server's start.
+        began_s: When that began, seconds from the trial's begin.
+    """
+
+    window: TelemetryRecord
+    whole: TelemetryRecord
+    began_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conclusion:
+    """What a trial's load came to.
+
+    Attributes:
+        capacity: Requests that fit at once; None if that is not known.
+        measurement: What the requests came to.
+        figures: Everything that can be an objective, in people's units; absent if not measured.
+        values: The objectives' values.
+        excess: Constraint to its excess.
+        failure: Why the trial has no values; None where it has.
+    """
+
+    capacity: Capacity | None
+    measurement: Measurement
+    figures: Mapping[str, float]
+    values: Mapping[str, float] = field(default_factory=dict)
+    excess: Mapping[str, float] = field(default_factory=dict)
+    failure: ServingError | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What the stages of a trial returned until it ended; None for those it did not reach.
+
+    Attributes:
+        before: The device right before the first server started.
+        prediction: What was predicted of the candidate.
+        started: Who was started, and how.
+        driven: Every request.
+        watched: The device meanwhile.
+        conclusion: What the load came to.
+        calibration: What the trial taught, with all that was known before.
+        excess: Constraint to its excess, beside those of prediction and conclusion.
+        doubts: Why not to trust the figures, beside those of the stages themselves.
+    """
+
     before: DeviceState | None = None
-    tenants: Tenants | None = None
-    capacity: Capacity | None = None
+    prediction: CandidatePrediction | None = None
+    started: Started = Started()
     driven: Driven | None = None
-    measurement: Measurement | None = None
-    telemetry: TelemetryRecord | None = None
-    whole_telemetry: TelemetryRecord | None = None
-    telemetry_began_s: float = 0.0
+    watched: Watched | None = None
+    conclusion: Conclusion | None = None
     calibration: Calibration | None = None
-    figures: dict[str, float] = field(default_factory=dict)
-    values: dict[str, float] = field(default_factory=dict)
-    excess: dict[str, float] = field(default_factory=dict)
-    doubts: list[str] = field(default_factory=list)
+    excess: Mapping[str, float] = field(default_factory=dict)
+    doubts: tuple[str, ...] = ()
+
+    @property
+    def all_excess(self) -> dict[str, float]:
+        """Constraint to its excess, as far as it is known."""
+        return {
+            **({} if self.prediction is None else self.prediction.excess),
+            **({} if self.conclusion is None else self.conclusion.excess),
+            **self.excess,
+        }
+
+    @property
+    def all_doubts(self) -> tuple[str, ...]:
+        """Of every stage, in their order."""
+        return (
+            *(() if self.prediction is None else self.prediction.doubts),
+            *self.started.doubts,
+            *self.doubts,
+            *(() if self.conclusion is None else self.conclusion.measurement.doubts),
+        )
+
+    def to_evidence(self, *, quantile: Quantile, inherited: Mapping[str, str]) -> TrialEvidence:
+        """What is kept of it.
+
+        Args:
+            quantile: Which quantile of the latencies the objectives are.
+            inherited: The study's own environment, which needs no repeating.
+        """
+        evidence = TrialEvidence(
+            settings={
+                name: shown(launch, inherited) for name, launch in self.started.launches.items()
+            },
+            health=self.started.health,
+            device_state=self.before,
+            footprint=self._footprint(),
+            doubts=self.all_doubts,
+        )
+        if self.watched is not None:
+            summary = self.watched.window.summary()
+            evidence = replace(
+                evidence,
+                telemetry=replace(
+                    summary,
+                    samples=self.watched.whole.summary().samples,
+                    began_s=round(self.watched.began_s, 3),
+                ),
+                tenants_bytes=summary.tenants_bytes,
+            )
+        if self.conclusion is not None:
+            measurement = self.conclusion.measurement
+            evidence = replace(
+                evidence,
+                measurement=replace(measurement, doubts=()),  # they are among the trial's
+                intervals=measurement.legacy(quantile).intervals,
+                figures=self.conclusion.figures,
+            )
+        return evidence
+
+    def _footprint(self) -> dict[str, MemoryEvidence]:
+        if self.prediction is None:
+            return {}
+        return {
+            name: MemoryEvidence(predicted=forecast.stored(), logged=self.started.facts.get(name))
+            for name, forecast in self.prediction.forecasts.items()
+        }

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from objectives.candidate import Candidate
+from objectives.causes import remedy_of
 from objectives.device import XidWatch, wait_for_memory
 from objectives.errors import (
     DoesNotFitError,
+    InfeasibleError,
     OrphanError,
     OutOfBoundsError,
     OutOfMemoryError,
@@ -19,17 +21,17 @@ from objectives.errors import (
     ProfilingRaceError,
     ServerDiedError,
 )
-from objectives.load import drive
+from objectives.load import Driven, drive
 from objectives.memory import Calibration
-from objectives.space import Scalar
-from objectives.telemetry import Telemetry, TelemetryRecord
-from objectives.trial.attribution import MachineWatch, cause_of_end
+from objectives.telemetry import Telemetry
+from objectives.trial.attribution import MachineWatch
 from objectives.trial.bench import Bench
 from objectives.trial.conclusion import conclude
-from objectives.trial.evidence import Evidence
-from objectives.trial.prediction import predict_on_bench
+from objectives.trial.evidence import Conclusion, Seen, Started, Watched
+from objectives.trial.prediction import CandidatePrediction, predict_on_bench
 from objectives.trial.stopwatch import Stopwatch
 from objectives.trial.tenants import Tenants
+from objectives.units import Scalar
 
 MEMORY_BACK_S = 30.0
 """Seconds within which a trial's memory must be back after its servers are gone."""
@@ -45,13 +47,16 @@ MEMORY_SLACK_BYTES = 768 << 20
 class TrialStages:
     """Judge one point of the space.
 
+    Every stage returns what it saw. This is the only place that keeps it, so that a trial which
+    ends early still has what was seen until then.
+
     Attributes:
         bench: What stays the same from trial to trial.
         params: The point.
         folder: Where logs and samples go; it exists.
         watch: Times the phases.
         calibration: What earlier starts taught.
-        evidence: What the trial saw so far.
+        seen: What the stages returned so far.
         telemetry: Watches the device while servers run; None before and after.
     """
 
@@ -60,22 +65,23 @@ class TrialStages:
     folder: Path
     watch: Stopwatch
     calibration: Calibration
-    evidence: Evidence = field(default_factory=Evidence)
+    seen: Seen = field(default_factory=Seen)
     telemetry: Telemetry | None = None
 
-    def run(self) -> dict[str, float]:
+    def run(self) -> Conclusion:
         """All stages, one after the other.
 
         Returns:
-            Every figure of the trial that can be an objective, in people's units.
+            What the load came to, with the objectives' values.
 
         Raises:
-            ServingError: Why there is none; `evidence` holds what was seen until then.
+            ServingError: Why there is none; `seen` holds what was seen until then.
         """
-        candidate = self._predict()
+        with self.watch.phase("predict"):
+            candidate, prediction = self._predict()
         with ExitStack() as stack:
             try:
-                self._serve(stack, candidate)
+                started, driven, watched = self._serve(stack, candidate, prediction)
             finally:
                 # Before the servers end: their memory goes now, and nobody should read that as a
                 # measurement.
@@ -83,41 +89,60 @@ class TrialStages:
                 with self.watch.phase("stop"):
                     stack.close()
                     self._see_memory_back()
-        return conclude(self.bench, self.evidence, self._check_budget)
+        conclusion = conclude(
+            self.bench,
+            driven,
+            watched.window,
+            candidate=candidate,
+            prediction=prediction,
+            started=started,
+        )
+        self._saw(conclusion=conclusion)
+        # What the candidate did says more than how long it took; what the bench missed, less.
+        if not isinstance(conclusion.failure, InfeasibleError):
+            self._check_budget()
+        if conclusion.failure is not None:
+            raise conclusion.failure
+        return conclusion
 
-    def _predict(self) -> Candidate:
+    def _saw(self, **parts: Any) -> None:  # noqa: ANN401 - the attributes of `Seen`
+        self.seen = replace(self.seen, **parts)
+
+    def _doubt(self, *doubts: str) -> None:
+        self._saw(doubts=(*self.seen.doubts, *doubts))
+
+    def _exceeds(self, constraint: str, excess: float) -> None:
+        self._saw(excess={**self.seen.excess, constraint: excess})
+
+    def _predict(self) -> tuple[Candidate, CandidatePrediction]:
         """What arithmetic knows before anything is launched."""
-        bench, evidence = self.bench, self.evidence
-        with self.watch.phase("predict"):
-            candidate = Candidate.lay(
-                bench.space, self.params, vllm=bench.vllm, whisper=bench.whisper
+        bench = self.bench
+        candidate = Candidate.lay(bench.space, self.params, bench.settings)
+        outside = bench.space.excess(self.params)
+        self._exceeds("bounds", outside)
+        if outside > 0:
+            raise OutOfBoundsError(
+                "out_of_bounds",
+                bench.space.out_of_bounds(self.params),
+                excess={"bounds": outside},
+                predicted=True,
             )
-            evidence.candidate = candidate
-            evidence.excess["bounds"] = bench.space.excess(self.params)
-            if evidence.excess["bounds"] > 0:
-                raise OutOfBoundsError(
-                    "out_of_bounds",
-                    bench.space.out_of_bounds(self.params),
-                    remedy="Stay inside the hard bounds of the space.",
-                    excess={"bounds": evidence.excess["bounds"]},
-                    predicted=True,
-                )
-            evidence.before = bench.device.read()
-            prediction = predict_on_bench(candidate, bench, evidence.before, self.calibration)
-            evidence.prediction = prediction
-            evidence.excess.update(prediction.excess)
-            evidence.doubts += prediction.doubts
-            if prediction.is_refused:
-                raise DoesNotFitError(
-                    prediction.cause or "device_memory",
-                    prediction.evidence,
-                    remedy=prediction.remedy,
-                    excess={k: v for k, v in prediction.excess.items() if v > 0},
-                    predicted=True,
-                )
-        return candidate
+        before = bench.device.read()
+        prediction = predict_on_bench(candidate, bench, before, self.calibration)
+        self._saw(before=before, prediction=prediction)
+        if (refusal := prediction.refusal) is not None:
+            raise DoesNotFitError(
+                refusal.cause or "device_memory",
+                refusal.evidence,
+                remedy=refusal.remedy,
+                excess={k: v for k, v in prediction.excess.items() if v > 0},
+                predicted=True,
+            )
+        return candidate, prediction
 
-    def _serve(self, stack: ExitStack, candidate: Candidate) -> None:
+    def _serve(
+        self, stack: ExitStack, candidate: Candidate, prediction: CandidatePrediction
+    ) -> tuple[Started, Driven, Watched]:
         """Everybody up, then the load."""
         watch = stack.enter_context(XidWatch(self.bench.device))
         machine = MachineWatch(self.bench.device, watch)
@@ -128,96 +153,102 @@ class TrialStages:
             allowed_s=self._allowed_s,
             step=self.watch.step,
             machine=machine,
-            doubts=self.evidence.doubts,
         )
-        self.evidence.tenants = tenants
-        with Telemetry(self.bench.device, tenants.groups()) as self.telemetry:
+        with Telemetry(self.bench.device, tenants.groups()) as telemetry:
+            self.telemetry = telemetry
             try:
                 with self.watch.phase("start"):
                     tenants.start(stack)
-                    self._learn(tenants, stack)
-                self._load(tenants, machine)
-                self._learn_whisper(self.telemetry)
+                    self._learn(prediction, tenants, stack)
+                driven = self._load(tenants, telemetry)
+                self._learn_peaks(prediction, telemetry)
             finally:
-                self.evidence.telemetry = self._recorded(self.telemetry)
-                self.evidence.whole_telemetry = self.telemetry.record()
-                self.evidence.telemetry_began_s = self.telemetry.began_s - self.watch.began_s
+                # Not a name of this block: the load may have been whole, and its end not.
+                started, watched = tenants.started(), self._watched(telemetry, self.seen.driven)
+                self._saw(started=started, watched=watched)
+        return started, driven, watched
 
-    def _recorded(self, telemetry: Telemetry) -> TelemetryRecord | None:
-        """The window of the load where there was one, else all."""
-        if self.evidence.driven is None:
-            return telemetry.record()
-        window = next(span for span in self.evidence.driven.spans if span.name == "measure")
-        return telemetry.record(
-            since_s=window.start_s - telemetry.began_s, until_s=window.end_s - telemetry.began_s
-        )
+    def _watched(self, telemetry: Telemetry, driven: Driven | None) -> Watched:
+        """The device during the window of the load where there was one, else all the time."""
+        whole = window = telemetry.record()
+        if driven is not None:
+            span = next(span for span in driven.spans if span.name == "measure")
+            window = telemetry.record(
+                since_s=span.start_s - telemetry.began_s, until_s=span.end_s - telemetry.began_s
+            )
+        return Watched(window=window, whole=whole, began_s=telemetry.began_s - self.watch.began_s)
 
-    def _learn(self, tenants: Tenants, stack: ExitStack) -> None:
-        """Hold the start's log against the prediction; measured again once if memory moved."""
-        prediction, started = self.evidence.prediction, tenants.started
-        if prediction is None or started is None:
-            return
-        if moved := prediction.moved(started):
-            self.evidence.doubts.append(moved)
-        # Only a calibrated prediction can be surprised, and then memory moved while vLLM profiled:
-        # the same settings are started once more before anybody believes the figure.
-        elif (surprise := prediction.surprise(started)) and tenants.may_restart:
-            self.evidence.doubts.append(f"{surprise}; vLLM was started again")
-            tenants.restart_vllm(stack)
-            started = tenants.started
-            if started is not None and (again := prediction.surprise(started)):
-                raise ProfilingRaceError(f"{again}, twice", cause="memory_profiling_race")
-        if started is not None:
-            self.evidence.calibration = prediction.learn(self.calibration, started)
+    def _learn(self, prediction: CandidatePrediction, tenants: Tenants, stack: ExitStack) -> None:
+        """Hold every start's log against its forecast; measured again once if memory moved."""
+        for name, forecast in prediction.forecasts.items():
+            facts = tenants.started().facts.get(name)
+            if facts is None:
+                continue
+            if moved := forecast.moved(facts):
+                self._doubt(moved)
+            # Only a calibrated forecast can be surprised, and then memory moved while the server
+            # profiled: the same settings are started once more before anybody believes the figure.
+            elif (surprise := forecast.surprise(facts)) and tenants.may_restart(name):
+                self._doubt(f"{surprise}; {name} was started again")
+                facts = tenants.restart(stack, name)
+                if facts is None:
+                    continue
+                if again := forecast.surprise(facts):
+                    raise ProfilingRaceError(f"{again}, twice", cause="memory_profiling_race")
+            self._saw(calibration=forecast.learn(self._known, facts))
 
-    def _learn_whisper(self, telemetry: Telemetry) -> None:
-        """Keep the most that Whisper held, for the predictions to come."""
+    @property
+    def _known(self) -> Calibration:
+        return self.seen.calibration or self.calibration
+
+    def _learn_peaks(self, prediction: CandidatePrediction, telemetry: Telemetry) -> None:
+        """Keep the most that each server held, for the predictions to come."""
         # Over the whole trial, not the window: a speech model's peak is in its first request.
-        peak_bytes = telemetry.record().tenants_bytes.get("whisper")
-        if peak_bytes and self.evidence.prediction is not None:
-            known = self.evidence.calibration or self.calibration
-            self.evidence.calibration = self.evidence.prediction.learn_whisper(known, peak_bytes)
+        peaks = telemetry.record().tenants_bytes
+        for name, forecast in prediction.forecasts.items():
+            if peak_bytes := peaks.get(name):
+                self._saw(calibration=forecast.learn_peak(self._known, peak_bytes))
 
-    def _load(self, tenants: Tenants, machine: MachineWatch) -> None:
-        """Both servers at once, under the same load as every other candidate."""
+    def _load(self, tenants: Tenants, telemetry: Telemetry) -> Driven:
+        """All servers at once, under the same load as every other candidate."""
         began_s = self.watch.began_s
 
         def check() -> None:
             tenants.check()
             self._check_budget()
-            if self.telemetry is not None:
-                self.telemetry.check()
+            telemetry.check()
 
         try:
-            self.evidence.driven = drive(
+            driven = drive(
                 self.bench.trace,
-                llm=tenants.target("vllm"),
-                stt=tenants.target("whisper"),
+                llm=tenants.target("llm"),
+                stt=tenants.target("stt"),
                 check=check,
                 on_phase=self.watch.on_phase,
             )
+            self._saw(driven=driven)
             tenants.check()
         except ServerDiedError as error:
-            raise cause_of_end(error, machine, serving=True) from error
-        for span in self.evidence.driven.spans:
+            raise tenants.cause_of_end(error, serving=True) from error
+        for span in driven.spans:
             self.watch.note(
                 "warmup" if span.name == "warmup" else "measure",
                 span.start_s - began_s,
                 span.end_s - began_s,
                 shown=span.name,
             )
-        self._check_out_of_memory()
+        self._check_out_of_memory(driven)
+        return driven
 
-    def _check_out_of_memory(self) -> None:
+    def _check_out_of_memory(self, driven: Driven) -> None:
         """A server that answers 507 lives on, but the candidate is out of memory."""
-        assert self.evidence.driven is not None
-        for sample in (*self.evidence.driven.warmup, *self.evidence.driven.samples):
+        for sample in (*driven.warmup, *driven.samples):
             if sample.failure is not None and sample.failure.kind == "oom":
+                kind = self.bench.serving(sample.server)
                 raise OutOfMemoryError(
                     "cuda_oom_serving",
                     f"{sample.server}: {sample.failure.message}",
-                    remedy="Leave it more memory: lower vLLM's utilisation, or take a smaller "
-                    "Whisper model.",
+                    remedy=remedy_of("cuda_oom_serving", {}, kind.family if kind else ""),
                 )
 
     def _allowed_s(self, most_s: float) -> float:
@@ -234,12 +265,11 @@ class TrialStages:
         if limit_s is None:
             return
         over_s = self.watch.elapsed_s - limit_s
-        self.evidence.excess["time_budget_s"] = over_s
+        self._exceeds("time_budget_s", over_s)
         if over_s > 0:
             raise OverBudgetError(
                 "over_time_budget",
                 f"{self.watch.elapsed_s:.0f} s of {limit_s:.0f} s were used",
-                remedy="Give a trial more time, or shorten its load.",
                 excess={"time_budget_s": over_s},
             )
 
@@ -249,20 +279,21 @@ class TrialStages:
         A CPU's memory is everybody's: once our processes are gone, so is what they held, and what
         is missing then is somebody else's.
         """
-        if self.evidence.before is None or self.evidence.tenants is None:
+        before = self.seen.before
+        if before is None:
             return
         shared = self.bench.device.kind == "cpu"
         try:
             wait_for_memory(
                 self.bench.device,
-                self.evidence.before,
+                before,
                 tolerance_bytes=MEMORY_SLACK_BYTES,
                 deadline_s=SHARED_MEMORY_BACK_S if shared else MEMORY_BACK_S,
             )
         except OrphanError as error:
             if not shared:
                 raise
-            self.evidence.doubts.append(f"other programs took memory meanwhile: {error}")
+            self._doubt(f"other programs took memory meanwhile: {error}")
 
     def holding(self) -> Mapping[str, Any] | None:
         """Who holds how many bytes of the device now; None while nobody watches."""

@@ -8,18 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
+from objectives.evidence import Span
+
 Phase = Literal["predict", "start", "warmup", "measure", "stop"]
 
 ORDER: tuple[Phase, ...] = ("predict", "start", "warmup", "measure", "stop")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Span:
-    """One stretch of a trial, seconds from its begin."""
-
-    phase: str
-    start_s: float
-    end_s: float
 
 
 @dataclass
@@ -99,10 +92,9 @@ class Stopwatch:
         known["other"] = max(0.0, self.elapsed_s - sum(known.values()))
         return {name: round(seconds, 3) for name, seconds in known.items()}
 
-    def timeline(self) -> list[dict[str, object]]:
-        """Every phase and step, in order of their begin, as JSON can hold it."""
+    def timeline(self) -> tuple[Span, ...]:
+        """Every phase and step, in order of their begin."""
         spans = sorted(self._spans, key=lambda span: (span.start_s, -span.end_s))
-        return [
-            {"phase": s.phase, "start_s": round(s.start_s, 5), "end_s": round(s.end_s, 5)}
-            for s in spans
-        ]
+        return tuple(
+            Span(phase=s.phase, start_s=round(s.start_s, 5), end_s=round(s.end_s, 5)) for s in spans
+        )

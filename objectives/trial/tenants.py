@@ -1,28 +1,26 @@
-"""Everybody on the device during a trial: neighbours, Whisper, vLLM; up in order, proven, gone."""
+"""Everybody on the device during a trial: neighbours and servers; up in order, proven, gone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from objectives.candidate import Candidate
-from objectives.constraints import GIB
-from objectives.errors import BenchError, NotReadyError, ServerDiedError, WrongDeviceError
-from objectives.load import Target
-from objectives.servers import Launch, Port, Present, Server, http_json, http_ready, present, serve
+from objectives.errors import BenchError, InfeasibleError, NotReadyError, ServerDiedError
+from objectives.kinds import ServerKind, Up
+from objectives.load import LoadedServer, Target
+from objectives.servers import Port, Present, Server, present, serve
 from objectives.trial.attribution import MachineWatch, cause_of_end
 from objectives.trial.bench import Bench
-from objectives.trial.launch import SERVED_NAME, new_key, vllm_launch, whisper_kind, whisper_launch
-from objectives.vllm import StartupFacts, lines_of, read_startup
+from objectives.trial.evidence import Started
+from objectives.trial.launch import new_key
+from objectives.vllm import StartupFacts
 
 TRIES = 3
 """How often a server is started before a taken port counts as the bench's fault."""
-
-PAGES_EVERY_S = 2.0
-"""Between two readings of vLLM's metrics under load, seconds."""
 
 
 @dataclass
@@ -31,17 +29,12 @@ class Tenants:
 
     Attributes:
         bench: What stays the same from trial to trial.
-        candidate: The settings of both tuned servers.
+        candidate: The settings of every tuned server.
         folder: Where their logs go.
         allowed_s: Given a start's own limit, the seconds that it may take; raises when the
             trial's time is up.
         step: A `with` block around every start, for the timeline.
         machine: What the machine sees meanwhile.
-        launches: Server to how it was started last.
-        logs: Every log, those of earlier tries too.
-        doubts: What a reader of the trial's figures should know.
-        health: What Whisper says of itself.
-        started: What vLLM's log says of its start.
     """
 
     bench: Bench
@@ -50,15 +43,21 @@ class Tenants:
     allowed_s: Callable[[float], float]
     step: Callable[[str], Any]
     machine: MachineWatch
-    launches: dict[str, Launch] = field(default_factory=dict)
-    logs: list[Path] = field(default_factory=list)
-    doubts: list[str] = field(default_factory=list)
-    health: Mapping[str, Any] | None = None
-    started: StartupFacts | None = None
+    _seen: Started = field(init=False, default_factory=Started)
     _neighbours: Present | None = None
     _servers: dict[str, Server] = field(default_factory=dict)
     _keys: dict[str, str] = field(default_factory=dict)
     _ends: dict[str, ExitStack] = field(default_factory=dict)
+
+    def started(self) -> Started:
+        """Everybody that was started until now."""
+        return self._seen
+
+    def _saw(self, **parts: Any) -> None:  # noqa: ANN401 - the attributes of `Started`
+        self._seen = replace(self._seen, **parts)
+
+    def _doubt(self, *doubts: str) -> None:
+        self._saw(doubts=(*self._seen.doubts, *doubts))
 
     def start(self, stack: ExitStack) -> None:
         """Start everybody, one after the other, in the declared order.
@@ -74,31 +73,37 @@ class Tenants:
             with self.step(f"start {who}"):
                 if who == "neighbours":
                     self._neighbours = stack.enter_context(self._present())
-                    self.doubts += self._neighbours.doubts
-                elif who == "whisper":
-                    self._start(stack, "whisper", whisper_launch, self.bench.whisper_start_s)
-                    self._prove_whisper()
+                    self._doubt(*self._neighbours.doubts)
                 else:
-                    self._start(stack, "vllm", vllm_launch, self.bench.vllm_start_s)
-                    self._prove_vllm()
-        self.check()
+                    self._start(stack, self.bench.servers[who])
+        self._see_all_alive()
 
-    @property
-    def may_restart(self) -> bool:
-        """Whether vLLM was the last to start: nobody else profiled memory beside it."""
-        return self.bench.start_order[-1] == "vllm"
+    def _see_all_alive(self) -> None:
+        try:
+            self.check()
+        except ServerDiedError as error:
+            raise self.cause_of_end(error, serving=True) from error
 
-    def restart_vllm(self, stack: ExitStack) -> None:
-        """End vLLM, and start it once more.
+    def may_restart(self, name: str) -> bool:
+        """Whether a server was the last to start: nobody else profiled memory beside it."""
+        return self.bench.start_order[-1] == name
+
+    def restart(self, stack: ExitStack, name: str) -> StartupFacts | None:
+        """End a server, and start it once more.
 
         Args:
             stack: As for `start`.
+            name: The server's.
+
+        Returns:
+            What its log says of the new start; None if it says nothing.
         """
-        with self.step("start vllm again"):
-            self._servers.pop("vllm")
-            self._ends["vllm"].close()
-            self._start(stack, "vllm", vllm_launch, self.bench.vllm_start_s)
-            self._prove_vllm()
+        with self.step(f"start {name} again"):
+            self._servers.pop(name)
+            self._ends[name].close()
+            self._saw(facts={who: told for who, told in self._seen.facts.items() if who != name})
+            self._start(stack, self.bench.servers[name])
+        return self._seen.facts.get(name)
 
     def check(self) -> None:
         """See that all who were started are still there.
@@ -115,7 +120,7 @@ class Tenants:
     def groups(self) -> dict[str, Callable[[], Collection[int]]]:
         """Tenant to what gives its processes now; also for those that are not up yet."""
         names = [neighbour.name for neighbour in self.bench.neighbours]
-        tuned = {name: self._members_of(name) for name in ("vllm", "whisper")}
+        tuned = {name: self._members_of(name) for name in self.bench.servers}
         return {**tuned, **{name: self._neighbour_members_of(name) for name in names}}
 
     def _members_of(self, name: str) -> Callable[[], Collection[int]]:
@@ -131,18 +136,15 @@ class Tenants:
 
         return members
 
-    def target(self, name: str) -> Target:
-        """Where requests to a server go."""
+    def target(self, role: LoadedServer) -> Target | None:
+        """Where requests of the load go; None where nobody answers them."""
+        kind = self.bench.serving(role)
+        return None if kind is None else kind.target(self.candidate[kind.name], self._up(kind.name))
+
+    def _up(self, name: str) -> Up:
         server = self._servers[name]
-        assert server.url is not None
-        if name == "vllm":
-            return Target(
-                url=server.url,
-                model=SERVED_NAME,
-                api_key=self._keys[name],
-                pages_every_s=PAGES_EVERY_S,
-            )
-        return Target(url=server.url, model=self.candidate.whisper.model, api_key=self._keys[name])
+        assert server.url is not None, "a tuned server is started with an address"
+        return Up(url=server.url, key=self._keys[name], log=server.log, members=server.members)
 
     def _present(self) -> Any:  # noqa: ANN401 - the context manager of a generator
         device = self.bench.device
@@ -154,10 +156,12 @@ class Tenants:
             by_pid=lambda: device.read().by_pid,
         )
 
-    def _start(
-        self, stack: ExitStack, name: str, launch_for: Callable[..., Launch], most_s: float
-    ) -> None:
-        """Start a server; again where its port was taken, once more after a profiling race."""
+    def _start(self, stack: ExitStack, kind: ServerKind) -> None:
+        """Start a server and see where it computes.
+
+        It is tried again where its port was taken, and once more after a profiling race.
+        """
+        name, settings, device = kind.name, self.candidate[kind.name], self.bench.device
         self._keys[name] = key = new_key()
         self._servers.pop(name, None)
         raced = False
@@ -165,94 +169,61 @@ class Tenants:
             # What this try opened is closed if it fails, and handed to the trial if it does not.
             with ExitStack() as trying:
                 port = trying.enter_context(Port())
-                launch = launch_for(
-                    self.candidate, self.bench, port=port.number, key=key, log=self._log(name)
+                launch = kind.launch(
+                    settings, device, port=port.number, key=key, log=self._log(name)
                 )
-                self.launches[name] = launch
+                self._saw(launches={**self._seen.launches, name: launch})
                 try:
                     server = trying.enter_context(
                         serve(
                             launch,
                             url=port.url,
-                            ready=http_ready(port.url, api_key=key),
-                            ready_s=self.allowed_s(most_s),
+                            ready=kind.ready(port.url, key),
+                            ready_s=self.allowed_s(kind.start_s),
                             alive_of_others=self.check,
                         )
                     )
                 except (ServerDiedError, NotReadyError) as error:
                     # A start that was cut short by the trial's own limit is over budget, whatever
                     # its log says.
-                    self.allowed_s(most_s)
-                    reason = cause_of_end(error, self.machine, serving=error.server != name)
-                    again = reason.cause == "port_in_use" and attempt + 1 < TRIES
-                    if reason.cause == "memory_profiling_race" and not raced:
+                    self.allowed_s(kind.start_s)
+                    reason = self.cause_of_end(error, serving=error.server != name)
+                    more = attempt + 1 < TRIES
+                    again = reason.cause == "port_in_use" and more
+                    race = reason.cause == "memory_profiling_race" and error.server == name
+                    if race and more and not raced:
                         again = raced = True
-                        self.doubts.append(
-                            f"memory moved while {name} profiled it; it was started again"
-                        )
+                        self._doubt(f"memory moved while {name} profiled it; it was started again")
                     if error.server != name or not again:
                         raise reason from error
                     continue
                 self._servers[name] = server
                 self._ends[name] = stack.enter_context(trying.pop_all())
-                return
+                break
+        self._prove(kind)
+
+    def _prove(self, kind: ServerKind) -> None:
+        """Keep what a server says of itself."""
+        name, seen = kind.name, self._seen
+        proof = kind.prove(self.candidate[name], self.bench.device, self._up(name))
+        if proof.health:
+            self._saw(health={**seen.health, name: proof.health})
+        if proof.facts is not None:
+            self._saw(facts={**seen.facts, name: proof.facts})
+        self._doubt(*proof.doubts)
+        if proof.failure is not None:
+            self._see_all_alive()  # else it says nothing because it died
+            raise proof.failure
+
+    def cause_of_end(
+        self, error: ServerDiedError | NotReadyError, *, serving: bool
+    ) -> InfeasibleError | BenchError:
+        """What a server's end means for the trial; arguments as `attribution.cause_of_end`."""
+        kind = self.bench.servers[error.server]
+        return cause_of_end(error, self.machine, kind.why_it_ended, serving=serving)
 
     def _log(self, name: str) -> Path:
-        tries = sum(log.name.startswith(f"{name}.") for log in self.logs)
+        tries = sum(log.name.startswith(f"{name}.") for log in self._seen.logs)
         log = self.folder / (f"{name}.log" if not tries else f"{name}.{tries + 1}.log")
-        self.logs.append(log)
+        self._saw(logs=(*self._seen.logs, log))
         return log
-
-    def _prove_whisper(self) -> None:
-        """Whisper's own word about the device that it computes on."""
-        url = self._servers["whisper"].url
-        health = http_json(f"{url}/health", api_key=self._keys["whisper"])
-        if not isinstance(health, dict):
-            raise BenchError(
-                f"whisper's /health says {str(health)[:80]!r}, not what it computes on"
-            )
-        self.health = health
-        asked = whisper_kind(self.candidate, self.bench)
-        computed = str(health.get("compute_device") or "")
-        if computed.split(":", maxsplit=1)[0] == asked:
-            return
-        if asked == "cuda" and computed.split(":", maxsplit=1)[0] == "cpu":
-            raise WrongDeviceError(
-                "cpu_fallback",
-                f"whisper computes on {computed} ({health.get('compute_dtype')}), not on {asked}",
-                remedy="See that its torch supports this GPU, and that memory is left for it.",
-                excess=_misplaced(health),
-            )
-        raise BenchError(f"whisper says that it computes on {computed!r}, asked was {asked}")
-
-    def _prove_vllm(self) -> None:
-        """VLLM's log says which device holds its KV cache."""
-        with self._servers["vllm"].log.open("rb") as stream:
-            self.started = read_startup(lines_of(stream))
-        found, asked = self.started.device_kind, self.bench.device.kind
-        if found is not None and found != asked:
-            raise WrongDeviceError(
-                "cpu_fallback",
-                f"vllm keeps its KV cache on {found}, not on {asked}",
-                remedy="Give vLLM an engine that is built for this device.",
-            )
-        self._prove_by_driver("vllm")
-
-    def _prove_by_driver(self, name: str) -> None:
-        """The driver's process list, where it has one and shows our process ids."""
-        if self.bench.device.kind != "cuda":
-            return
-        listed = set(self.bench.device.read().by_pid)
-        ours = set(self._servers[name].members())
-        # Not an error: inside a container the driver lists the pids of the host.
-        if listed and not listed & ours:
-            self.doubts.append(
-                f"the driver does not list {name} among the device's processes; in a container "
-                "it may list it under another number"
-            )
-
-
-def _misplaced(health: Mapping[str, Any]) -> dict[str, float]:
-    """The constraint of a model on the wrong device: its GiB that are not where they belong."""
-    held = health.get("parameters_bytes")
-    return {"placement_gib": held / GIB} if isinstance(held, int | float) and held > 0 else {}

@@ -12,15 +12,13 @@ from objectives.vllm.log_lines import (
     starts_run,
 )
 from objectives.vllm.metrics import Pages, compare_pages
-from objectives.vllm.rules import GIB, NEWEST, DeviceKind, VllmRules
+from objectives.vllm.rules import NEWEST, VllmRules
 from objectives.vllm.settings import VllmSettings
 from objectives.vllm.startup_log import StartupFacts, read_startup
 
 __all__ = [
     "EXCEPTION",
-    "GIB",
     "NEWEST",
-    "DeviceKind",
     "LogLine",
     "Pages",
     "StartupFacts",

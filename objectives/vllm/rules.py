@@ -13,10 +13,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from functools import cached_property
 
-GIB = 1 << 30
-DeviceKind = Literal["cuda", "cpu"]
+from objectives.units import GIB, DeviceKind
 
 NEWEST = (0, 32, 0)
 """The newest version whose rules were read; what is newer, or says no number, is taken as this."""
@@ -33,17 +32,17 @@ def parse_version(text: str) -> tuple[int, int, int]:
     return int(found[1]), int(found[2]), int(found[3] or 0)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class VllmRules:
-    """The rules of one version on one kind of device."""
+    """The rules of one version, as the engine prints it, on one kind of device."""
 
-    release: tuple[int, int, int]
+    version: str
     device_kind: DeviceKind = "cuda"
 
-    @classmethod
-    def of(cls, version: str, device_kind: DeviceKind = "cuda") -> VllmRules:
-        """The rules of a version as the engine prints it."""
-        return cls(release=parse_version(version), device_kind=device_kind)
+    @cached_property
+    def release(self) -> tuple[int, int, int]:
+        """The release that the version belongs to."""
+        return parse_version(self.version)
 
     def since(self, major: int, minor: int, patch: int = 0) -> bool:
         """Whether a rule that holds from this release on holds here."""

@@ -6,13 +6,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from objectives.models import ModelShape, UnsupportedShapeError
-from objectives.vllm.rules import GIB, DeviceKind, VllmRules
+from objectives.models import UnsupportedShapeError
+from objectives.units import GIB, MIB, Scalar
+from objectives.vllm.rules import VllmRules
 
-Scalar = str | int | float | bool | None
-
-_UNITS = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
-_BINARY = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_UNITS |= {"K": 1 << 10, "M": MIB, "G": GIB, "T": GIB << 10}
 _UNMODELLED = (
     "speculative-config",
     "speculative-model",
@@ -27,7 +26,6 @@ _UNMODELLED = (
     "disable-hybrid-kv-cache-manager",
     "load-format=bitsandbytes",
 )
-_LONGEST_WHOLE_PROMPT = 32 << 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,11 +77,10 @@ class VllmSettings:
     @classmethod
     def from_args(
         cls,
-        args: Mapping[str, Scalar],
+        args: Mapping[str, Scalar | None],
+        rules: VllmRules,
         *,
-        version: str,
         device_total_bytes: int,
-        device_kind: DeviceKind = "cuda",
         device_name: str = "",
         env: Mapping[str, str] | None = None,
     ) -> VllmSettings:
@@ -92,16 +89,14 @@ class VllmSettings:
         Args:
             args: Options without their dashes; True for a bare flag, None or False for one that
                 is left out. Underscores are dashes.
-            version: The engine's, whose defaults fill in what is not given.
+            rules: The version's, whose defaults fill in what is not given.
             device_total_bytes: Memory of the device, on which defaults depend.
-            device_kind: "cuda" or "cpu".
             device_name: Its name.
             env: The server's environment.
 
         Raises:
             UnsupportedShapeError: for a number that cannot be read.
         """
-        rules = VllmRules.of(version, device_kind)
         given = {key.replace("_", "-"): v for key, v in args.items() if v not in (None, False)}
         tp = _integer(given, "tensor-parallel-size") or 1
         tokens = _integer(given, "max-num-batched-tokens")
@@ -129,21 +124,6 @@ class VllmSettings:
             unmodelled=_unmodelled(given),
         )
 
-    def length(self, shape: ModelShape) -> int:
-        """Tokens of the longest request that the server takes."""
-        return self.max_model_len or shape.max_position
-
-    def step_tokens(self, shape: ModelShape, rules: VllmRules) -> int:
-        """Tokens that the profiling pass runs through the model."""
-        if self.batched_tokens_given:
-            return self.max_num_batched_tokens
-        length = self.length(shape)
-        if rules.whole_prompts and length <= _LONGEST_WHOLE_PROMPT:
-            return max(length, self.max_num_batched_tokens)
-        if rules.device_kind == "cpu" and shape.latent is not None:
-            return max(length, self.max_num_batched_tokens)
-        return min(self.max_num_seqs * length, self.max_num_batched_tokens)
-
 
 def _integer(given: Mapping[str, Scalar], key: str) -> int | None:
     """A count as vLLM reads it: 4096, "4096", "4k" (4,000), "4K" (4,096), "1.5k"."""
@@ -153,7 +133,7 @@ def _integer(given: Mapping[str, Scalar], key: str) -> int | None:
     found = re.fullmatch(r"\s*(-?\d+(?:\.\d+)?)\s*([kmgtKMGT]?)\s*", str(value))
     if found is None:
         raise UnsupportedShapeError(f"{key}: {value!r} is no count")
-    return int(float(found[1]) * (_UNITS.get(found[2]) or _BINARY.get(found[2]) or 1))
+    return int(float(found[1]) * (_UNITS[found[2]]))
 
 
 def _decimal(given: Mapping[str, Scalar], key: str) -> float:

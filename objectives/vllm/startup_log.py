@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
+from objectives.units import GIB
 from objectives.vllm.log_lines import is_banner, read_line, starts_run
-
-GIB = 1 << 30
 
 _DERIVED_WITHIN = 0.01  # a block size is a power of two: a concurrency's two decimals do for it
 _LONGEST = 8_192  # characters of a line that are looked at
@@ -70,10 +69,6 @@ class StartupFacts:
     max_model_len: int | None = None
     max_num_batched_tokens: int | None = None
     kv_is_explicit: bool | None = None
-
-    def to_dict(self) -> dict[str, object]:
-        """What is known, for JSON."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)

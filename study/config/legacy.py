@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from objectives.errors import UsageError
-from objectives.space import Scalar
+from objectives.units import Scalar
 from study.config.refusals import kind_of, nearest
 from study.config.schema import Document
 

@@ -11,8 +11,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
-Value = bool | int | float | str
-Direction = Literal["minimize", "maximize", "neutral"]
+from objectives.units import Scalar
+from storage.trials import Direction
+
+Goal = Literal[Direction, "neutral"]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 TokenRange = Count | tuple[Count, Count]
@@ -71,7 +73,7 @@ class VllmSection(Section):
     model: str | None = Field(None, description="Name or folder, as vLLM takes it.")
     weights: Literal["real", "dummy"] = Field("real", description="dummy: random weights.")
     dummy: DummyModel = Field(DummyModel(), description="The shape, where weights are dummy.")
-    args: dict[str, Value | None] = Field(
+    args: dict[str, Scalar | None] = Field(
         default_factory=dict,
         description="Options of vLLM's server, without dashes in front; true is a bare flag, "
         "false --no-OPTION, null leaves it out.",
@@ -86,7 +88,7 @@ class WhisperSection(Section):
     model: str = Field("small", description="tiny ... large-v3, turbo, or a checkpoint's path.")
     weights: Literal["real", "dummy"] = Field("real", description="dummy: random weights.")
     device: Literal["same", "cpu"] = Field("same", description="same (as the study's), or cpu.")
-    args: dict[str, Value | None] = Field(
+    args: dict[str, Scalar | None] = Field(
         default_factory=dict, description="Options of the worker: dtype, threads, beam-size, ..."
     )
     env: dict[str, str] = Field(default_factory=dict, description="Environment of Whisper alone.")
@@ -150,18 +152,18 @@ class ParameterSection(Section):
     bind: str | None = Field(
         None, description="vllm.args.OPTION, vllm.env.NAME, whisper.model, whisper.device, ..."
     )
-    choices: tuple[Value, ...] = Field((), description="The values to choose from.")
+    choices: tuple[Scalar, ...] = Field((), description="The values to choose from.")
     low: float | int | None = Field(None, description="Smallest value of a range.")
     high: float | int | None = Field(None, description="Largest value of a range.")
     step: float | int | None = Field(None, description="Distance of a range's values.")
     log: bool = Field(False, description="Sample the range on a logarithmic scale.")
     bounds: tuple[float, float] | None = Field(None, description="Hard bounds of the value.")
-    when: dict[str, tuple[Value, ...]] = Field(
+    when: dict[str, tuple[Scalar, ...]] = Field(
         default_factory=dict, description="Exists only where these parameters have these values."
     )
 
     @field_validator(
-        "when", mode="before", json_schema_input_type=dict[str, Value | tuple[Value, ...]]
+        "when", mode="before", json_schema_input_type=dict[str, Scalar | tuple[Scalar, ...]]
     )
     @classmethod
     def _single_values(cls, when: object) -> object:
@@ -173,7 +175,7 @@ class ParameterSection(Section):
 class ObjectiveSection(Section):
     """One objective."""
 
-    direction: Direction = Field(description="neutral: minimise the distance to `target`.")
+    direction: Goal = Field(description="neutral: minimise the distance to `target`.")
     target: float | None = Field(None, description="Of a neutral objective.")
 
 
@@ -204,7 +206,7 @@ class SamplerSection(Section):
     """Who proposes the next candidate."""
 
     name: str = Field("auto", description=", ".join(SAMPLERS) + ".")
-    options: dict[str, Value | None] = Field(
+    options: dict[str, Scalar | None] = Field(
         default_factory=dict, description="What the sampler's constructor takes."
     )
 
@@ -224,11 +226,11 @@ def _as_sampler(value: object) -> object:
 # A part or its short form. The second type is the JSON Schema's, so that editors know both.
 Varying = Annotated[
     ParameterSection,
-    BeforeValidator(_as_parameter, json_schema_input_type=ParameterSection | tuple[Value, ...]),
+    BeforeValidator(_as_parameter, json_schema_input_type=ParameterSection | tuple[Scalar, ...]),
 ]
 Wanted = Annotated[
     ObjectiveSection,
-    BeforeValidator(_as_objective, json_schema_input_type=ObjectiveSection | Direction),
+    BeforeValidator(_as_objective, json_schema_input_type=ObjectiveSection | Goal),
 ]
 Proposing = Annotated[
     SamplerSection, BeforeValidator(_as_sampler, json_schema_input_type=SamplerSection | str)
@@ -251,7 +253,7 @@ class Document(Section):
     search_space: dict[str, Varying] = Field(
         description="What may vary: a list of values, or a range."
     )
-    baseline: dict[str, Value] | None = Field(
+    baseline: dict[str, Scalar] | None = Field(
         None, description="Measured first: what runs today. Default: 0.50 + small."
     )
     objectives: dict[str, Wanted] = Field(

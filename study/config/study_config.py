@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ValidationError
 
 from objectives import constraints
 from objectives.candidate import ServerSettings
 from objectives.errors import UsageError
-from objectives.space import Binding, Parameter, Scalar, SearchSpace, option_name
+from objectives.space import Binding, Parameter, SearchSpace, option_name
+from objectives.units import Scalar
+from storage.trials import Direction
 from study.config import legacy
 from study.config.refusals import first_error, nearest
 from study.config.schema import OBJECTIVES, SAMPLERS, Document, ParameterSection
@@ -47,7 +49,7 @@ class StudyConfig:
         return self.document.storage or f"sqlite:///studies/{self.document.name}.db"
 
     @property
-    def directions(self) -> dict[str, Literal["minimize", "maximize"]]:
+    def directions(self) -> dict[str, Direction]:
         """Objective to `minimize` or `maximize`; a neutral one minimises its distance."""
         return {
             name: "maximize" if objective.direction == "maximize" else "minimize"

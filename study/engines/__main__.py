@@ -12,6 +12,7 @@ from typing import Any
 from objectives.device import Device, open_device
 from objectives.errors import BenchError, EngineError, UsageError
 from objectives.servers import ROLES, dotted, study_home
+from objectives.units import GIB
 from study.engines.build import build_engine, built_engine, built_size_bytes, state_of
 from study.engines.find import EngineReport, capability_of, check_engine, engine_at, find_engine
 from study.engines.recipes import RECIPES
@@ -70,7 +71,7 @@ def _recipe_to_dict(name: str, home: Path | None) -> dict[str, Any]:
 
 def _overview_text(overview: dict[str, Any]) -> Iterator[str]:
     device = overview["device"]
-    yield f"device   {device['name']} ({device['kind']}, {device['total_bytes'] / 2**30:.1f} GiB)"
+    yield f"device   {device['name']} ({device['kind']}, {device['total_bytes'] / GIB:.1f} GiB)"
     for role, found in overview["roles"].items():
         engine = found["engine"]
         yield f"{role:<9}{'-' if engine is None else _engine_text(engine)}"

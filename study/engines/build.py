@@ -13,17 +13,19 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import IO, Literal
 
 from filelock import FileLock
+from uv import find_uv_bin
 
-from objectives.device import DeviceKind
 from objectives.errors import EngineError
 from objectives.servers import Capability, Engine, probe, study_home, write_whole
+from objectives.units import DeviceKind
+from study.engines.pip_settings import pip_settings, uv_options, uv_variables
 from study.engines.recipes import Recipe, recipe_named, refuse_older_gpu
 
 Log = Callable[[str], None]
@@ -32,7 +34,8 @@ MARKER = "engine.json"
 MARKER_SCHEMA = 1
 SHOWN_LINES = 12  # of the log, when a build fails
 _BUILD_TOOLS = ("setuptools<81", "wheel")  # openai-whisper comes as source, and needs both
-_HIDDEN_FROM_PIP = ("PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_USER", "PIP_REQUIRE_VIRTUALENV")
+_LINKS = "hardlink"  # from uv's cache, which may be cleaned: a symbolic link would then be broken
+_HIDDEN_FROM_UV = ("UV_PYTHON", "UV_SYSTEM_PYTHON", "UV_NO_BUILD_ISOLATION", "VIRTUAL_ENV")
 _HIDDEN_FROM_PYTHON = ("PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX")
 
 
@@ -136,7 +139,7 @@ def _build(recipe: Recipe, folder: Path, log: Log) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     began_s = time.monotonic()
     with log_file.open("w") as out:
-        _Builder(recipe, folder, log, out).run()
+        _Builder(recipe, folder, log, out, pip_settings()).run()
     size_bytes = folder_bytes(folder)
     marker = {
         "schema": MARKER_SCHEMA,
@@ -166,16 +169,19 @@ class _Builder:
     folder: Path
     log: Log
     out: IO[str]
+    settings: Mapping[str, str]  # of pip
 
     def run(self) -> None:
         bare = ", ".join(self.recipe.bare)
-        self._step("1/5 a virtual environment", [sys.executable, "-m", "venv", str(self.folder)])
-        self._pip("2/5 what builds packages", *_BUILD_TOOLS)
-        self._pip(f"3/5 {bare}", "--no-deps", "--no-build-isolation", *self.recipe.bare)
+        venv = ["venv", "--python", sys.executable, str(self.folder)]
+        self._step("1/4 a virtual environment", [find_uv_bin(), *venv])
+        self._install("2/4 what builds packages", *_BUILD_TOOLS)
+        self._install(f"3/4 {bare}", "--no-deps", "--no-build-isolation", *self.recipe.bare)
         wanted = self.folder / "requirements.txt"
         wanted.write_text("\n".join((*self.recipe.packages, *self._requirements())) + "\n")
-        self._pip("4/5 what they need: the largest part", "--requirement", str(wanted))
-        self._compile()
+        # Compiled files save every start of a server tens of seconds.
+        largest = "4/4 what they need: the largest part, and all of it compiled"
+        self._install(largest, "--compile-bytecode", "--requirement", str(wanted))
 
     def _requirements(self) -> list[str]:
         names = [canonical(package) for package in self.recipe.bare]
@@ -186,18 +192,10 @@ class _Builder:
         every = [line for name in names for line in found[name]]
         return requirements_without(every, self.recipe.left_out)
 
-    def _pip(self, what: str, *options: str) -> None:
-        pip = [str(self.folder / "bin" / "python"), "-m", "pip", "install"]
-        self._step(what, [*pip, "--no-input", "--disable-pip-version-check", *options])
-
-    def _compile(self) -> None:
-        """Compiled files save every start of a server tens of seconds."""
-        argv = [str(self.folder / "bin" / "python"), "-m", "compileall", "-q", "-j", "0"]
-        self.log(f"engine {self.recipe.name}: 5/5 compiling")
-        self._run([*argv, str(packages_folder(self.folder))])
-        failed = Path(self.out.name).read_text(errors="replace").count("*** Error compiling")
-        if failed:
-            self.log(f"engine {self.recipe.name}: {failed} files do not compile; harmless")
+    def _install(self, what: str, *options: str) -> None:
+        python = str(self.folder / "bin" / "python")
+        place = ["--python", python, "--link-mode", _LINKS, *uv_options(self.settings)]
+        self._step(what, [find_uv_bin(), "pip", "install", *place, *options])
 
     def _step(self, what: str, argv: Sequence[str]) -> None:
         self.log(f"engine {self.recipe.name}: {what}")
@@ -217,7 +215,7 @@ class _Builder:
         try:
             return subprocess.run(
                 argv,
-                env=_build_environment(),
+                env=self._environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=self.out,
                 stderr=subprocess.STDOUT,
@@ -226,11 +224,11 @@ class _Builder:
         except OSError as error:
             raise EngineError(f"{argv[0]} cannot be run: {error.strerror}") from error
 
-
-def _build_environment() -> dict[str, str]:
-    """Ours, less what would lead pip or Python out of the virtual environment."""
-    dropped = {*_HIDDEN_FROM_PIP, *_HIDDEN_FROM_PYTHON, "VIRTUAL_ENV"}
-    return {name: value for name, value in os.environ.items() if name not in dropped}
+    def _environment(self) -> dict[str, str]:
+        """Ours, less what would lead uv or Python out of the virtual environment."""
+        dropped = (*_HIDDEN_FROM_UV, *_HIDDEN_FROM_PYTHON)
+        kept = {name: value for name, value in os.environ.items() if name not in dropped}
+        return kept | uv_variables(self.settings)
 
 
 def packages_folder(folder: Path) -> Path:
@@ -254,9 +252,9 @@ def canonical(requirement: str) -> str:
 
 
 def requirements_without(requires: Iterable[str], left_out: Iterable[str]) -> list[str]:
-    """Requirement lines of a package's metadata, as pip shall install them.
+    """Requirement lines of a package's metadata, as uv shall install them.
 
-    Optional extras and the packages `left_out` are dropped. Markers stay: pip judges them. A
+    Optional extras and the packages `left_out` are dropped. Markers stay: uv judges them. A
     local version (`torch==2.13.0+cpu`) is cut off: which build of it is the user's pip
     configuration's choice.
     """

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from objectives.device import Device, DeviceKind
+from objectives.device import Device
 from objectives.errors import EngineError, UsageError
-from objectives.servers import ROLES, Capability, Engine, Role, locate_interpreter, probe, see
+from objectives.servers import ROLES, Capability, Engine, locate_interpreter, probe, see
+from objectives.units import DeviceKind, ServerName
 from study.engines.build import built_engine
 from study.engines.recipes import RECIPES
 
@@ -41,7 +42,7 @@ class EngineReport:
 
 
 def find_engine(
-    role: Role, configured: str | None, device_kind: DeviceKind, *, home: Path | None = None
+    role: ServerName, configured: str | None, device_kind: DeviceKind, *, home: Path | None = None
 ) -> Engine:
     """The engine that a server is launched with.
 
@@ -86,7 +87,7 @@ def engine_at(configured: str, home: Path | None) -> Engine:
     return probe(locate_interpreter(configured), home=home)
 
 
-def _candidates(role: Role, device_kind: DeviceKind, home: Path | None) -> Iterator[Engine]:
+def _candidates(role: ServerName, device_kind: DeviceKind, home: Path | None) -> Iterator[Engine]:
     """Engines that might do, the likeliest first."""
     likely = sorted(RECIPES, key=lambda name: name != device_kind)
     for name in likely:
@@ -95,7 +96,7 @@ def _candidates(role: Role, device_kind: DeviceKind, home: Path | None) -> Itera
     yield probe(Path(sys.executable), name="this interpreter", home=home)
 
 
-def _nothing_found(role: Role, device_kind: DeviceKind, passed_over: Sequence[str]) -> str:
+def _nothing_found(role: ServerName, device_kind: DeviceKind, passed_over: Sequence[str]) -> str:
     size_gb = RECIPES[device_kind].size_bytes / 1e9
     return (
         f"no engine for {role} on {device_kind} ({'; '.join(passed_over)}): "
@@ -107,7 +108,7 @@ def check_engine(
     engine: Engine,
     device: Device,
     *,
-    roles: Collection[Role] | None = None,
+    roles: Collection[ServerName] | None = None,
     live: bool = True,
 ) -> EngineReport:
     """Whether an engine can run servers on a device: its versions, and what it sees.
@@ -137,7 +138,7 @@ def check_engine(
     return EngineReport(problems=tuple(dict.fromkeys(problems)), facts=facts)
 
 
-def _roles_of(engine: Engine) -> tuple[Role, ...]:
+def _roles_of(engine: Engine) -> tuple[ServerName, ...]:
     has = {"vllm": engine.vllm_version, "whisper": engine.whisper_version}
     return tuple(role for role in ROLES if has[role])
 

@@ -6,7 +6,8 @@ import hashlib
 from dataclasses import asdict, dataclass
 
 from objectives.errors import EngineError, UsageError
-from objectives.servers import Capability, Role, dotted, sm
+from objectives.servers import Capability, dotted, sm
+from objectives.units import ServerName
 
 _WHISPER = "openai-whisper==20250625"
 _SERVER = ("starlette>=0.40", "uvicorn>=0.30", "python-multipart>=0.0.18")
@@ -22,7 +23,7 @@ class Recipe:
 
     name: str
     makes: str  # for people
-    roles: tuple[Role, ...]
+    roles: tuple[ServerName, ...]
     packages: tuple[str, ...]
     bare: tuple[str, ...]
     left_out: tuple[str, ...] = ()

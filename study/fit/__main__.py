@@ -14,31 +14,37 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from objectives.errors import BenchError, UsageError
 from objectives.memory import (
+    DeviceMemory,
     Estimate,
-    Prediction,
-    break_even,
-    cheapest_gains,
+    ServerModel,
+    WhisperModel,
     given,
-    overhead_note,
     predict_vllm,
-    whisper_bytes,
 )
-from objectives.models import WHISPER_NAMES, ModelShape, UnsupportedShapeError, read_weight_files
-from objectives.vllm import GIB, NEWEST, DeviceKind, VllmRules, VllmSettings
-from study.fit.document import Answer, Scene, answers_to_json
+from objectives.models import WHISPER_NAMES, ModelShape, UnsupportedShapeError, weight_bytes
+from objectives.units import GIB
+from objectives.vllm import NEWEST, VllmRules, VllmSettings
+from study.fit.document import Scene, answers_to_json
 from study.fit.text import render, render_candidates
-
-if TYPE_CHECKING:
-    pass
 
 PROG = "python -m study.fit"
 NEWEST_VERSION = ".".join(map(str, NEWEST))
+
+_OPTIONS = (
+    "max_model_len",
+    "kv_cache_dtype",
+    "tensor_parallel_size",
+    "block_size",
+    "max_num_seqs",
+    "max_num_batched_tokens",
+    "enforce_eager",
+)
+"""Of vLLM, under its own names."""
 
 EXAMPLE = f"""\
 examples:
@@ -169,101 +175,47 @@ def _fractions(text: str) -> list[float]:
     return values
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Live:
-    """The device as it was given, or as it is."""
-
-    total_bytes: int
-    free_bytes: int
-    name: str = ""
-    read: bool = False
-
-
 def _one_model(args: argparse.Namespace) -> int:
     """One model on one device, at one utilisation or several."""
-    device = _device(args)
-    kind: DeviceKind = args.device_kind
-    shape = ModelShape.from_config(args.model)
-    rules = VllmRules.of(args.vllm_version, kind)
+    memory, device_name = _device(args)
+    server = _server(args, memory, device_name)
+    if args.whisper:
+        speech = WhisperModel(name=args.whisper).expect(args.device_kind)
+        memory = replace(memory, whisper=speech)
     asked = [value for values in args.utilization or () for value in values]
-    answers = [
-        _answer(args, shape, rules, device, utilization)
-        for utilization in asked or [rules.default_utilization]
-    ]
+    servers = [server.with_settings(utilization=value) for value in asked] or [server]
+    answers = [predict_vllm(each, memory) for each in servers]
     scene = Scene(
         model=_name(args.model),
-        shape=shape,
-        device_name=device.name,
-        device_kind=kind,
-        total_bytes=device.total_bytes,
-        free_bytes=device.free_bytes,
-        free_known=device.read or args.device_free_gib is not None,
-        version=args.vllm_version,
+        device_name=device_name,
+        free_known=bool(device_name) or args.device_free_gib is not None,
         whisper=args.whisper,
     )
     document = answers_to_json(scene, answers)
     _print(json.dumps(document, indent=2) if args.json else render(scene, answers))
-    return 0 if any(answer.prediction.fits for answer in answers) else 1
+    return 0 if any(answer.fits for answer in answers) else 1
 
 
-def _answer(
-    args: argparse.Namespace,
-    shape: ModelShape,
-    rules: VllmRules,
-    device: _Live,
-    utilization: float,
-) -> Answer:
-    settings = _settings(args, device, utilization)
-    prediction = _predict(args, shape, settings, device)
-    return Answer(
-        utilization=utilization,
-        settings=settings,
-        prediction=prediction,
-        break_even=break_even(prediction, settings, rules=rules, total_bytes=device.total_bytes),
-        gains=cheapest_gains(shape, settings, prediction, rules=rules),
-        note=overhead_note(shape, settings, prediction, rules=rules),
-    )
-
-
-def _settings(args: argparse.Namespace, device: _Live, utilization: float) -> VllmSettings:
-    names = (
-        "max_model_len",
-        "kv_cache_dtype",
-        "tensor_parallel_size",
-        "block_size",
-        "max_num_seqs",
-        "max_num_batched_tokens",
-        "enforce_eager",
-    )
-    options = {name: getattr(args, name) for name in names}
+def _server(args: argparse.Namespace, memory: DeviceMemory, device_name: str) -> ServerModel:
+    """The server as it is asked for, at vLLM's own utilisation."""
+    shape = ModelShape.from_config(args.model)
+    rules = VllmRules(args.vllm_version, args.device_kind)
+    options = {name: getattr(args, name) for name in _OPTIONS}
     try:
-        return VllmSettings.from_args(
-            {**options, "gpu_memory_utilization": utilization},
-            version=args.vllm_version,
-            device_total_bytes=device.total_bytes,
-            device_kind=args.device_kind,
-            device_name=device.name,
+        settings = VllmSettings.from_args(
+            options, rules, device_total_bytes=memory.total_bytes, device_name=device_name
         )
     except UnsupportedShapeError as error:
         raise UsageError(f"--{error}") from error
-
-
-def _predict(
-    args: argparse.Namespace, shape: ModelShape, settings: VllmSettings, device: _Live
-) -> Prediction:
-    kind: DeviceKind = args.device_kind
-    overhead = args.overhead_gib
-    return predict_vllm(
-        shape,
-        settings,
-        device_kind=kind,
-        total_bytes=device.total_bytes,
-        free_bytes=device.free_bytes,
-        version=args.vllm_version,
+    overhead = None
+    if args.overhead_gib is not None:
+        overhead = given(round(args.overhead_gib * GIB), "activation, non-torch and graphs")
+    return ServerModel(
+        shape=shape,
+        settings=settings,
+        rules=rules,
         weights_bytes=_weights(args, shape),
-        overhead_bytes=None if overhead is None else round(overhead * GIB),
-        whisper=whisper_bytes(args.whisper, device_kind=kind) if args.whisper else None,
-        free_after_context=not device.read,
+        overhead=overhead,
     )
 
 
@@ -271,14 +223,11 @@ def _weights(args: argparse.Namespace, shape: ModelShape) -> int | Estimate | No
     """Given, else read from the files beside the configuration, else left to the shape."""
     if args.weights_gib is not None:
         return given(round(args.weights_gib * GIB))
-    files = read_weight_files(args.model)
-    if files is None:
-        return None
-    return files.loaded_bytes(dtype_bytes=shape.dtype_bytes, tied=shape.tied_embeddings)
+    return weight_bytes(args.model, dtype_bytes=shape.dtype_bytes, tied=shape.tied_embeddings)
 
 
-def _device(args: argparse.Namespace) -> _Live:
-    """The device as given; where it is not, the one that is there, read now."""
+def _device(args: argparse.Namespace) -> tuple[DeviceMemory, str]:
+    """The device as given; where it is not, the one that is there, read now; and its name."""
     if args.device_total_gib is not None:
         total = round(args.device_total_gib * GIB)
         free = total if args.device_free_gib is None else round(args.device_free_gib * GIB)
@@ -287,7 +236,7 @@ def _device(args: argparse.Namespace) -> _Live:
                 f"--device-free-gib {args.device_free_gib:g} is more than"
                 f" --device-total-gib {args.device_total_gib:g}"
             )
-        return _Live(total_bytes=total, free_bytes=free)
+        return DeviceMemory(total_bytes=total, free_bytes=free, free_after_context=True), ""
     if args.device_free_gib is not None:
         raise UsageError("--device-free-gib needs --device-total-gib")
     from objectives.device import open_device  # noqa: PLC0415 - drivers only where asked for
@@ -295,12 +244,8 @@ def _device(args: argparse.Namespace) -> _Live:
     device = open_device("auto")
     args.device_kind = device.kind
     state = device.read()
-    return _Live(
-        total_bytes=state.total_bytes - (state.reserved_bytes or 0),
-        free_bytes=state.free_bytes,
-        name=device.name,
-        read=True,
-    )
+    total = state.total_bytes - (state.reserved_bytes or 0)
+    return DeviceMemory(total_bytes=total, free_bytes=state.free_bytes), device.name
 
 
 def _name(model: Path) -> str:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from objectives.memory import Estimate, Gain, Prediction, gib
+from objectives.memory import (
+    Estimate,
+    Prediction,
+    break_even,
+    cheapest_gains,
+    overhead_note,
+)
 from objectives.models import UnsupportedShapeError
-from objectives.vllm import GIB
-from study.fit.document import Answer, Scene, candidates_to_list
+from objectives.units import GIB, gib
+from study.fit.document import Scene, candidates_to_list
 
 if TYPE_CHECKING:
     from study.setup import Predicted
@@ -29,21 +35,19 @@ _LABELS = {
 }
 
 
-def render(scene: Scene, answers: Sequence[Answer]) -> str:
+def render(scene: Scene, answers: Sequence[Prediction]) -> str:
     """Everything for people, 80 columns wide."""
-    chosen = answers[0] if len(answers) == 1 else None
-    sections = [_head(scene, answers[0])]
-    if chosen is None:
-        sections.append(_table(answers))
-        chosen = next((answer for answer in answers if answer.prediction.fits), answers[-1])
-        sections.append(f"At {chosen.utilization:g}:")
+    sections, chosen = [_head(scene, answers[0])], answers[0]
+    if len(answers) > 1:
+        chosen = next((answer for answer in answers if answer.fits), answers[-1])
+        sections += [_table(answers), f"At {chosen.server.settings.utilization:g}:"]
     sections += [
-        _wrap(outcome_line(chosen.prediction)),
-        _bar(scene, chosen.prediction),
-        _legend(scene, chosen.prediction),
+        _wrap(outcome_line(chosen)),
+        _bar(chosen),
+        _legend(scene, chosen),
         _even(chosen),
-        _room(chosen.gains),
-        _wrap(chosen.note) if chosen.note else "",
+        _room(chosen),
+        _wrap(overhead_note(chosen)),
     ]
     return "\n\n".join(section for section in sections if section)
 
@@ -70,13 +74,13 @@ def _is_safe(prediction: Prediction) -> bool:
 
 
 def _unmodelled(prediction: Prediction) -> str:
-    if not prediction.unmodelled:
-        return ""
-    return f" Not in these numbers: {', '.join(prediction.unmodelled)}."
+    unmodelled = prediction.server.settings.unmodelled
+    return f" Not in these numbers: {', '.join(unmodelled)}." if unmodelled else ""
 
 
-def _head(scene: Scene, answer: Answer) -> str:
-    shape, settings = scene.shape, answer.settings
+def _head(scene: Scene, prediction: Prediction) -> str:
+    server, memory = prediction.server, prediction.footprint.memory
+    shape, settings = server.shape, server.settings
     heads = f"{shape.kv_heads} KV heads x {shape.head_dim}"
     if shape.latent is not None:
         heads = f"latent {shape.latent.kv_rank} + {shape.latent.rope_dim}"
@@ -89,30 +93,29 @@ def _head(scene: Scene, answer: Answer) -> str:
     if shape.attention.window:
         kept = f"{shape.attention.window_tokens:,} tokens"
         windows = f" ({shape.attention.window} keep a window of {kept})"
-    kind = "a GPU" if scene.device_kind == "cuda" else "a CPU's memory node"
-    device = f"{scene.device_name or kind} of {gib(scene.total_bytes)}"
-    free = f"{gib(scene.free_bytes)} free" if scene.free_known else "taken as empty"
+    kind = "a CPU's memory node" if server.on_cpu else "a GPU"
+    device = f"{scene.device_name or kind} of {gib(memory.total_bytes)}"
+    free = f"{gib(memory.free_bytes)} free" if scene.free_known else "taken as empty"
     speech = f", beside Whisper {scene.whisper}" if scene.whisper else ""
     return "\n".join(
         (
             _wrap(f"{scene.model}: {shape.layers} layers{windows}, {heads}{each}"),
-            _wrap(f"on {device}, {free}; vLLM {scene.version}{speech}"),
+            _wrap(f"on {device}, {free}; vLLM {server.rules.version}{speech}"),
         )
     )
 
 
-def _table(answers: Sequence[Answer]) -> str:
+def _table(answers: Sequence[Prediction]) -> str:
     rows = [("utilisation", "share", "KV cache", "tokens", "requests", "")]
-    for answer in answers:
-        prediction = answer.prediction
-        footprint = prediction.footprint
+    for prediction in answers:
+        footprint, capacity = prediction.footprint, prediction.footprint.capacity
         rows.append(
             (
-                f"{answer.utilization:g}",
+                f"{prediction.server.settings.utilization:g}",
                 gib(footprint.requested_bytes),
                 gib(footprint.available_bytes),
-                f"{footprint.kv_cache_tokens:,}" if footprint.kv_cache_tokens else "-",
-                f"{footprint.max_concurrency:.2f}" if footprint.kv_cache_tokens else "-",
+                f"{capacity.tokens:,}" if capacity.tokens else "-",
+                f"{capacity.max_concurrency:.2f}" if capacity.tokens else "-",
                 word(prediction),
             )
         )
@@ -140,27 +143,27 @@ def columns(rows: Sequence[Sequence[str]], *, left: Sequence[int] = ()) -> str:
     )
 
 
-def _pieces(scene: Scene, prediction: Prediction) -> dict[str, int]:
+def _pieces(prediction: Prediction) -> dict[str, int]:
     """What lies on the device, from one end to the other; nothing is negative."""
-    footprint = prediction.footprint
-    held = {name: part.value_bytes for name, part in footprint.parts.items()}
-    held["others"] = scene.total_bytes - scene.free_bytes
+    footprint, memory = prediction.footprint, prediction.footprint.memory
+    held = {name: part.value_bytes for name, part in footprint.figures.items()}
+    held["others"] = memory.total_bytes - memory.free_bytes
     held["kv_cache"] = footprint.kv_cache_bytes
     return {name: held[name] for name in _LABELS if held[name] > 0}
 
 
-def _bar(scene: Scene, prediction: Prediction) -> str:
+def _bar(prediction: Prediction) -> str:
     """The device to scale, with a mark where vLLM's share ends."""
-    pieces = _pieces(scene, prediction)
+    pieces, total = _pieces(prediction), prediction.footprint.memory.total_bytes
     before = sum(pieces.get(name, 0) for name in ("others", "whisper"))
     share_end = before + prediction.footprint.requested_bytes
-    whole = max(scene.total_bytes, sum(pieces.values()), share_end)
+    whole = max(total, sum(pieces.values()), share_end)
     cells = WIDTH - 2
     bar, laid = "", 0
     for name, held in pieces.items():
         laid += held
         bar += _LABELS[name][0] * (max(round(laid / whole * cells), len(bar) + 1) - len(bar))
-    edge = round(scene.total_bytes / whole * cells)
+    edge = round(total / whole * cells)
     bar = bar[:cells].ljust(min(edge, cells), ".").ljust(cells)
     mark = min(round(share_end / whole * cells), cells)
     note = f"share ends at {gib(share_end)}" if before else f"share {gib(share_end)}"
@@ -173,8 +176,7 @@ def _bar(scene: Scene, prediction: Prediction) -> str:
 def _legend(scene: Scene, prediction: Prediction) -> str:
     footprint = prediction.footprint
     rows = [("", "", "", "", "")]
-    pieces = _pieces(scene, prediction)
-    figures: Mapping[str, Estimate] = footprint.parts
+    pieces, figures = _pieces(prediction), footprint.figures
     for name, held in pieces.items():
         sign, label = _LABELS[name]
         figure = figures.get(name)
@@ -187,7 +189,7 @@ def _legend(scene: Scene, prediction: Prediction) -> str:
             rows.append((sign, label, gib(held), "what is left", margin))
         else:
             rows.append((sign, label, gib(held), "given" if not scene.device_name else "read", ""))
-    free = scene.total_bytes - sum(pieces.values())
+    free = footprint.memory.total_bytes - sum(pieces.values())
     rows.append((".", "free" if free >= 0 else "missing", gib(abs(free)), "", ""))
     return columns(rows[1:], left=(0, 1, 3, 4))
 
@@ -197,15 +199,15 @@ def _note(figure: Estimate) -> str:
     return "  ".join(text for text in (margin, figure.note) if text)
 
 
-def _even(answer: Answer) -> str:
-    even = answer.break_even
+def _even(prediction: Prediction) -> str:
+    even = break_even(prediction)
     if even is None:
         return ""
 
     def at(value: float | None) -> str:
         return "none" if value is None else f"{value:.4f}"
 
-    length = answer.prediction.max_model_len
+    length = prediction.server.max_model_len
     steps = ", ".join(f"{at(value)} for {count}" for count, value in even.requests.items())
     most = "" if even.most is None else f" The start check allows up to {even.most:.4f}."
     return _wrap(
@@ -214,11 +216,9 @@ def _even(answer: Answer) -> str:
     )
 
 
-def _room(gains: Sequence[Gain]) -> str:
-    if not gains:
-        return ""
-    lines = [_wrap(gain.sentence, hang=4) for gain in gains]
-    return "\n".join(("Room, the cheapest first:", *lines))
+def _room(prediction: Prediction) -> str:
+    lines = [_wrap(gain.sentence, hang=4) for gain in cheapest_gains(prediction)]
+    return "\n".join(("Room, the cheapest first:", *lines)) if lines else ""
 
 
 def _wrap(text: str, *, hang: int = 0) -> str:
@@ -234,7 +234,7 @@ def candidates_table(rows: Sequence[Predicted]) -> str:
     table = [(*names, "KV cache", "tokens", "requests", "excess GiB", "")]
     table += [(*(_value(row, name) for name in names), *_outcome(row)) for row in rows]
     count = sum(row.fits for row in rows)
-    refused = sum(row.prediction.is_refused for row in rows)
+    refused = sum(row.prediction.refusal is not None for row in rows)
     lead = f"{count} of {len(rows)} candidates fit; {refused} would not be launched."
     doubts = list(dict.fromkeys(doubt for row in rows for doubt in row.prediction.doubts))
     return "\n\n".join((lead, columns(table, left=(len(names) + 4,)), *map(_wrap, doubts)))
@@ -246,14 +246,14 @@ def _value(row: Predicted, name: str) -> str:
 
 
 def _outcome(row: Predicted) -> tuple[str, str, str, str, str]:
-    prediction = row.prediction.vllm
+    prediction = next(iter(row.prediction.starts.values()), None)
     if prediction is None:
         return "-", "-", "-", "-", "unknown"
-    footprint = prediction.footprint
+    capacity = prediction.footprint.capacity
     return (
-        gib(footprint.available_bytes),
-        f"{footprint.kv_cache_tokens:,}",
-        f"{footprint.max_concurrency:.2f}",
+        gib(prediction.footprint.available_bytes),
+        f"{capacity.tokens:,}",
+        f"{capacity.max_concurrency:.2f}",
         f"{max(prediction.excess.values()):+.2f}",
         word(prediction),
     )

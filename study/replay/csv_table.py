@@ -18,7 +18,9 @@ import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
 from objectives.errors import UsageError
-from objectives.space import Scalar
+from objectives.evidence import infeasible_of
+from objectives.space import plain
+from objectives.units import Scalar
 from study.replay.table import Row, Table
 from study.results import objective_names
 
@@ -188,23 +190,19 @@ def _constraint_names(study: optuna.Study, trials: Sequence[FrozenTrial]) -> lis
 
 
 def _cells(trial: FrozenTrial, objectives: Sequence[str]) -> dict[str, Any]:
-    said = trial.user_attrs.get("infeasible")
+    said = infeasible_of(trial.user_attrs)
     measured = trial.state == TrialState.COMPLETE
     return {
-        **{f"param:{name}": _spelt(value) for name, value in trial.params.items()},
+        **{f"param:{name}": plain(value) for name, value in trial.params.items()},
         **{
             f"value:{name}": value
             for name, value in zip(objectives, trial.values if measured else (), strict=False)
         },
         **{f"constraint:{name}": excess for name, excess in trial.constraints.items()},
         "state": trial.state.name,
-        "cause": said.get("cause") if isinstance(said, Mapping) else None,
+        "cause": None if said is None else said.cause,
         "duration_s": _duration_s(trial),
     }
-
-
-def _spelt(value: Scalar) -> Scalar:
-    return round(value, 12) if isinstance(value, float) else value
 
 
 def _duration_s(trial: FrozenTrial) -> float | None:

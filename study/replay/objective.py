@@ -10,7 +10,9 @@ import optuna
 from optuna import Trial
 
 from objectives.constraints import CONSTRAINTS
-from objectives.space import Scalar, SearchSpace, point_key
+from objectives.evidence import Infeasible, TrialEvidence
+from objectives.space import SearchSpace, point_key
+from objectives.units import Scalar
 from study.config import StudyConfig
 from study.replay.table import Row, Table
 from study.search import ATTR, lineage_for
@@ -57,16 +59,14 @@ class Replay:
             trial.set_constraint(name, row.constraints[name])
         trial.set_user_attr("point", point_key(params))
         trial.set_user_attr("weights", "replay")
-        if row.duration_s is not None:
-            trial.set_user_attr("recorded_duration_s", row.duration_s)
-        if row.values is None:
-            said = {
-                "cause": row.cause or "unknown",
-                "evidence": f"recorded in {self.table.source.name}",
-                "remedy": "",
-                "predicted": False,
-            }
-            trial.set_user_attr("infeasible", said)
+        said = Infeasible(
+            cause=row.cause or "unknown", evidence=f"recorded in {self.table.source.name}"
+        )
+        evidence = TrialEvidence(
+            recorded_duration_s=row.duration_s, infeasible=said if row.values is None else None
+        )
+        for name, value in evidence.to_attrs().items():
+            trial.set_user_attr(name, value)
 
 
 def table_constraints(table: Table) -> list[str]:

@@ -10,8 +10,10 @@ from statistics import median
 import numpy as np
 
 from objectives.errors import UsageError
-from objectives.space import Binding, Parameter, Scalar, SearchSpace
+from objectives.space import Binding, Parameter, SearchSpace, point_key
+from objectives.units import Scalar
 from study.config import BINDINGS
+from study.results import TrialRecord, measured_points
 from study.samplers import UNKNOWN, PointPrediction, Predict
 
 
@@ -61,7 +63,7 @@ class Table:
     def __post_init__(self) -> None:
         """Sort the rows by point."""
         for row in self.rows:
-            self._points.setdefault(_key(row.params), []).append(row)
+            self._points.setdefault(point_key(row.params), []).append(row)
 
     @property
     def points(self) -> list[Mapping[str, Scalar]]:
@@ -74,7 +76,7 @@ class Table:
         Raises:
             UsageError: It has none.
         """
-        rows = self._points.get(_key(params))
+        rows = self._points.get(point_key(params))
         if rows is None:
             shown = ", ".join(f"{name}={value}" for name, value in params.items())
             raise UsageError(f"{self.source}: no row for {shown}")
@@ -90,12 +92,19 @@ class Table:
         return rows[np.random.default_rng([seed, number]).integers(len(rows))]
 
     def medians(self, params: Mapping[str, Scalar]) -> dict[str, float] | None:
-        """Median of every objective at a point; None where any row of it is infeasible."""
-        measured = [row.values for row in self.at(params)]
-        values = [each for each in measured if each is not None]
-        if len(values) < len(measured):
-            return None
-        return {name: median(each[name] for each in values) for name in self.objectives}
+        """Median of every objective at a point; None where no row of it is feasible."""
+        rows = [
+            TrialRecord(
+                number=number,
+                state=row.state,
+                params=row.params,
+                values=row.values,
+                constraints=row.constraints,
+            )
+            for number, row in enumerate(self.at(params))
+        ]
+        found = measured_points(rows)
+        return found[0].values() if found else None
 
     def predictor(self, *, margin: float = 0.0) -> Predict | None:
         """A prediction that knows the table's constraints, as arithmetic would before a launch.
@@ -112,7 +121,7 @@ class Table:
         spans = {name: margin * _span(self.rows, name) for name in self.constraints}
 
         def predict(params: Mapping[str, Scalar]) -> PointPrediction:
-            rows = self._points.get(_key(params))
+            rows = self._points.get(point_key(params))
             if rows is None:
                 return UNKNOWN
             excess = {n: median(row.constraints[n] for row in rows) for n in rows[0].constraints}
@@ -174,14 +183,3 @@ def _sorted(values: list[Scalar]) -> tuple[Scalar, ...]:
     if any(isinstance(value, str) for value in values):
         return tuple(values)
     return tuple(sorted(values, key=float))
-
-
-def _key(params: Mapping[str, Scalar]) -> str:
-    """A point whatever the spelling of its numbers: 2, 2.0 and 0.55 or 0.5500000000000001."""
-    return " ".join(f"{name}={_plain(params[name])}" for name in sorted(params))
-
-
-def _plain(value: Scalar) -> str:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value)
-    return f"{value:.10g}"

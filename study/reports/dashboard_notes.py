@@ -14,6 +14,7 @@ from optuna.trial import Trial
 from optuna_dashboard import get_note, save_note, save_plotly_graph_object
 from plotly.graph_objects import Figure
 
+from objectives.evidence import Fault, Infeasible, TrialEvidence
 from study.reports.interactive import front_graphs, hypervolume_graph, memory_graph
 from study.reports.plots import memory_trials
 from study.reports.text import continued
@@ -83,7 +84,7 @@ def ending(trial: Trial, state: str) -> TrialRecord:
         values=None,
         constraints=dict(trial.constraints),
         attrs=attrs,
-        doubts=tuple(attrs.get("doubts", ())),
+        doubts=TrialEvidence.from_attrs(attrs).doubts,
     )
 
 
@@ -118,11 +119,11 @@ def _picks(findings: Findings) -> list[str]:
 def trial_note(trial: TrialRecord) -> str:
     """A trial's note, Markdown."""
     lines = [f"**{_outcome(trial)}**", ""]
-    reason = trial.infeasible or {}
-    if reason.get("evidence"):
-        lines += [f"    {line}" for line in str(reason["evidence"]).splitlines()] + [""]
-    if reason.get("remedy"):
-        lines += [f"Remedy: {_plain(str(reason['remedy']))}", ""]
+    reason = trial.infeasible or Infeasible()
+    if reason.evidence:
+        lines += [f"    {line}" for line in reason.evidence.splitlines()] + [""]
+    if reason.remedy:
+        lines += [f"Remedy: {_plain(reason.remedy)}", ""]
     if trial.doubts:
         lines += ["Doubts:", "", *(f"- {_plain(doubt)}" for doubt in trial.doubts), ""]
     if trial.phases_s:
@@ -135,17 +136,17 @@ def trial_note(trial: TrialRecord) -> str:
 
 
 def _outcome(trial: TrialRecord) -> str:
-    weights = trial.attrs.get("weights")
+    weights = trial.evidence.weights
     caveat = f" ({weights} weights)" if weights == "dummy" else ""
     caveat = " (replay of a recorded table)" if weights == "replay" else caveat
     if trial.state == "COMPLETE":
         fitness = "" if trial.fitness is None else f", legacy fitness {number(trial.fitness)}"
         return f"Measured{fitness}{caveat}"
     if trial.state == "PRUNED":
-        how = "predicted, nothing launched" if (trial.infeasible or {}).get("predicted") else "seen"
+        how = "predicted, nothing launched" if trial.predicted else "seen"
         return f"Infeasible: {trial.cause} ({how}){caveat}"
-    message = _plain(str(trial.part("error").get("message", "nothing was stored")))
-    return f"Failed, the setting is not to blame: {message}{caveat}"
+    message = (trial.evidence.error or Fault()).message
+    return f"Failed, the setting is not to blame: {_plain(message)}{caveat}"
 
 
 def _kv_cache(trial: TrialRecord) -> list[str]:

@@ -3,15 +3,17 @@
 Everything is in the file: styles, and pictures as SVG in the page's own colours. There is no
 script in it, and its content security policy forbids anything to be fetched. It follows the
 reader's choice of light or dark, fits a phone, and says in words and tables what the pictures show.
+How it looks is in `report.html`, a Jinja template that escapes whatever it is given; here is what
+it shows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from html import escape
+from collections.abc import Iterator
 from importlib import resources
-from string import Template
+from typing import Any
 
+from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 
 from study.reports.infeasible_map import letters, map_figure
@@ -52,69 +54,72 @@ from study.results import (
 )
 
 
-def section(title: str, *parts: str) -> str:
-    """A part of the page under its own heading."""
-    return f"<section><h2>{escape(title)}</h2>{''.join(parts)}</section>"
-
-
-def figure(drawing: Figure, *, name: str, words: str, caption: str) -> str:
-    """A picture with its caption."""
-    svg = inline_svg(drawing, name=name, words=words)
-    return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
-
-
-def table(
-    heads: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    *,
-    caption: str = "",
-    tight: bool = False,
-) -> str:
-    """A table that scrolls sideways where it is too wide, by keyboard too."""
-    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in heads)
-    body = "".join(
-        f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows
-    )
-    title = f"<caption>{escape(caption)}</caption>" if caption else ""
-    kind = ' class="tight"' if tight else ""
-    named = escape(caption or ", ".join(heads), quote=True)
-    return (
-        f'<div class="wide" tabindex="0" role="region" aria-label="{named}"><table{kind}>{title}'
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
-
-
-MEASURED = (
-    "Both servers and every neighbour were up at once, one setting at a time, under the same "
-    "requests at the same moments for each. Requests are timed from when they were due; the "
-    "warm-up is in no figure."
-)
-REPLAYED = "No server was started: each trial drew a row of the table for its setting."
-
-
 def html_report(findings: Findings) -> str:
     """The whole page."""
-    template = resources.files("study.reports").joinpath("report.html").read_text(encoding="utf-8")
-    caveat = f'<p class="caveat">{escape(findings.caveat)}</p>' if findings.caveat else ""
-    sections = (
-        _front(findings),
-        _picks(findings),
-        _infeasible(findings),
-        _memory(findings),
-        _evolution(findings),
-        _how(findings),
-        _trials(findings),
-        _next(findings),
+    pages = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
-    return Template(template).substitute(
-        title=escape(f"{findings.study}: which settings are best together"),
+    pages.filters.update(label=label, point=point, pairs=pairs)
+    text = resources.files("study.reports").joinpath("report.html").read_text(encoding="utf-8")
+    return pages.from_string(text).render(
+        findings=findings,
         light=variables(dark=False),
         dark=variables(dark=True),
-        under=escape(_under(findings)),
-        headline=escape(headline(findings)),
-        caveat=caveat,
-        sections="\n".join(section for section in sections if section),
+        under=_under(findings),
+        headline=headline(findings),
+        pictures=dict(_pictures(findings)),
+        foremost=[_row(findings, each) for each in foremost(findings)],
+        front=[_row(findings, each) for each in findings.front_points],
+        doubts=doubts_of(findings.front_points),
+        percentiles=percentile_rows(findings),
+        picks=[*_pick_rows(findings)],
+        commands=[*_commands(findings)],
+        causes=[*_causes(findings)],
+        kv_cache=kv_cache_rows(findings),
+        conditions=conditions(findings),
+        phases=phase_rows(findings),
+        trials=[*_trial_rows(findings)],
+        next_steps=next_steps(findings),
     )
+
+
+def _pictures(findings: Findings) -> Iterator[tuple[str, str]]:
+    """Every picture that there is something for, as SVG with what it shows in words."""
+    for drawing, name, words in _drawings(findings):
+        yield name, inline_svg(drawing, name=name, words=words)
+
+
+def _drawings(findings: Findings) -> Iterator[tuple[Figure, str, str]]:
+    listed = [f"{s.trial.number}: {point(s.trial.params)}" for s in findings.front_points]
+    for index, (x, y) in enumerate(pairs(findings) if findings.points else ()):
+        words = (
+            f"Every feasible setting by {label(x)} and {label(y)}; "
+            f"on the front are trials {'; '.join(listed)}."
+        )
+        yield front_figure(findings, [(x, y)]), f"front{index}", words
+    if findings.infeasible:
+        listed = [f"{cause}: {times} trials" for cause, times in causes(findings)]
+        words = f"Where settings work and where they do not. {'; '.join(listed)}."
+        yield map_figure(findings), "map", words
+    if trials := memory_trials(findings):
+        words = f"Peak memory in GiB by tenant. {'; '.join(map(_tenants, trials))}."
+        yield memory_figure(findings), "memory", words
+    if known := [trial for trial in findings.trials if trial.fitness is not None]:
+        top = max(known, key=lambda trial: trial.fitness or 0.0)
+        words = (
+            f"Legacy fitness over the search; the best is trial {top.number} with "
+            f"{number(top.fitness)}."
+        )
+        yield fitness_figure(findings), "fitness", words
+
+
+def _tenants(trial: TrialRecord) -> str:
+    held = trial.evidence.tenants_bytes.items()
+    return f"trial {trial.number}: {', '.join(f'{name} {gib(size)}' for name, size in held)}"
 
 
 def _under(findings: Findings) -> str:
@@ -134,52 +139,6 @@ def _under(findings: Findings) -> str:
     return f"{kind}: {name}{total}; {weights}{day}; trials: {states or 'none'}"
 
 
-def _front(findings: Findings) -> str:
-    if not findings.points:
-        return ""
-    panels = "".join(
-        figure(
-            front_figure(findings, [(x, y)]),
-            name=f"front{index}",
-            words=f"Every feasible setting by {label(x)} and {label(y)}; {_front_words(findings)}",
-            caption=f"{label(x)} against {label(y)}; lines show where the true value may lie.",
-        )
-        for index, (x, y) in enumerate(pairs(findings))
-    )
-    doubts = "".join(
-        f"<li>{escape(doubt)} (trials {', '.join(map(str, numbers))})</li>"
-        for doubt, numbers in doubts_of(findings.front_points).items()
-    )
-    return section(
-        "The front",
-        "<p>A setting is on the front if no other setting that works is at least as good in every "
-        "objective and better in one. Choose among these.</p>",
-        f'<div class="panels">{panels}</div>',
-        _front_table(findings),
-        f"<h3>* Doubts</h3><ul>{doubts}</ul>" if doubts else "",
-        _percentiles(findings),
-    )
-
-
-def _front_table(findings: Findings) -> str:
-    """The front's figures; of a long one the foremost, and all of it to unfold."""
-    heads = [
-        "trial",
-        *findings.parameters,
-        *map(label, findings.directions),
-        "legacy fitness",
-        "measured",
-    ]
-    caption = "Medians; in parentheses, where the true value may lie."
-    first = foremost(findings)
-    shown = table(heads, [_row(findings, each) for each in first], caption=caption, tight=True)
-    if len(first) == len(findings.front):
-        return shown
-    rows = [_row(findings, each) for each in findings.front_points]
-    unfolded = table(heads, rows, tight=True)
-    return f"{shown}<details><summary>All {len(rows)} of the front</summary>{unfolded}</details>"
-
-
 def _row(findings: Findings, setting: MeasuredPoint) -> list[str]:
     return [
         f"{setting.trial.number}{'*' if doubts_of([setting]) else ''}",
@@ -190,42 +149,20 @@ def _row(findings: Findings, setting: MeasuredPoint) -> list[str]:
     ]
 
 
-def _percentiles(findings: Findings) -> str:
-    rows = percentile_rows(findings)
-    if not rows:
-        return ""
-    heads = ["trial", "latency (ms)", "p50", "p95", "p99", "requests", "failed"]
-    return f"<details><summary>Percentiles</summary>{table(heads, rows, tight=True)}</details>"
-
-
-def _front_words(findings: Findings) -> str:
-    listed = [f"{s.trial.number}: {point(s.trial.params)}" for s in findings.front_points]
-    return f"on the front are trials {'; '.join(listed)}."
-
-
-def _picks(findings: Findings) -> str:
-    """The baseline against the picks, and the picks as command lines."""
+def _chosen(findings: Findings) -> dict[int, str]:
+    """Each picked trial, and for which scenarios."""
     chosen: dict[int, list[str]] = {}
     for scenario in SCENARIOS:
-        pick = findings.picks[scenario]
-        if pick is not None:
+        if (pick := findings.picks[scenario]) is not None:
             chosen.setdefault(pick, []).append(scenario)
-    if not chosen:
-        return ""
-    rows = [["what runs today", *_figures(findings, findings.baseline)]]
-    rows += [[" and ".join(names), *_figures(findings, pick)] for pick, names in chosen.items()]
-    heads = ["pick", "trial", "setting", *map(label, findings.directions), "legacy fitness"]
-    commands = "".join(_commands(findings, pick, names) for pick, names in chosen.items())
-    return section(
-        "What runs today, and what to choose",
-        table(
-            heads,
-            rows,
-            caption="Latency, capacity, quality, and the legacy weighted number.",
-            tight=True,
-        ),
-        commands,
-    )
+    return {pick: " and ".join(scenarios) for pick, scenarios in chosen.items()}
+
+
+def _pick_rows(findings: Findings) -> Iterator[list[str]]:
+    """The baseline, then the picks."""
+    yield ["what runs today", *_figures(findings, findings.baseline)]
+    for pick, scenarios in _chosen(findings).items():
+        yield [scenarios, *_figures(findings, pick)]
 
 
 def _figures(findings: Findings, chosen: int | None) -> list[str]:
@@ -245,127 +182,41 @@ def _figures(findings: Findings, chosen: int | None) -> list[str]:
     ]
 
 
-def _commands(findings: Findings, pick: int, scenarios: Sequence[str]) -> str:
-    setting = findings.measured_point(pick)
-    against = changes(findings, setting) if setting else []
-    said = "; ".join(change_in_words(change) for change in against)
-    lines = "".join(
-        f"<p class=muted>{escape(server)}</p><pre>{escape(line)}</pre>"
-        for server, line in command_lines(findings[pick]).items()
-    )
-    return (
-        f"<h3>For {escape(' and '.join(scenarios))}: {escape(point(findings[pick].params))}</h3>"
-        + (f"<p>Against what runs today: {escape(said)}.</p>" if said else "")
-        + lines
-    )
+def _commands(findings: Findings) -> Iterator[dict[str, Any]]:
+    """Each pick as command lines, and what it changes against what runs today."""
+    for pick, scenarios in _chosen(findings).items():
+        setting = findings.measured_point(pick)
+        yield {
+            "scenarios": scenarios,
+            "point": point(findings[pick].params),
+            "changes": [*map(change_in_words, changes(findings, setting) if setting else ())],
+            "lines": command_lines(findings[pick]),
+        }
 
 
-def _infeasible(findings: Findings) -> str:
-    if not findings.infeasible:
-        return ""
-    letter = letters(findings)
-    parts = []
+def _causes(findings: Findings) -> Iterator[dict[str, Any]]:
+    """Why settings do not work, with the evidence of one that was really started if one was."""
     for cause, times in causes(findings):
-        trials = [trial for trial in findings.infeasible if trial.cause == cause]
-        reason = (_launched(trials) or trials[0]).infeasible or {}
-        predicted = sum(bool((trial.infeasible or {}).get("predicted")) for trial in trials)
-        parts.append(
-            f"<h3>{letter[cause]}: {escape(cause)}</h3>"
-            f"<p>{times} trials, {predicted} of them predicted without a launch.</p>"
-            f"<blockquote>{escape(str(reason.get('evidence', '')))}</blockquote>"
-            + (f"<p>{escape(str(reason['remedy']))}</p>" if reason.get("remedy") else "")
-        )
-    words = "; ".join(f"{cause}: {times} trials" for cause, times in causes(findings))
-    picture = figure(
-        map_figure(findings),
-        name="map",
-        words=f"Where settings work and where they do not. {words}.",
-        caption="Each cell is a setting, or several; its letter is the cause below.",
-    )
-    return section("What does not work here, and why", picture, *parts)
+        told = (trial.infeasible for trial in findings.infeasible if trial.cause == cause)
+        reasons = [reason for reason in told if reason is not None]
+        launched = [reason for reason in reasons if not reason.predicted]
+        reason = (launched or reasons)[0]
+        yield {
+            "letter": letters(findings)[cause],
+            "cause": cause,
+            "times": times,
+            "predicted": len(reasons) - len(launched),
+            "evidence": reason.evidence,
+            "remedy": reason.remedy,
+        }
 
 
-def _launched(trials: Sequence[TrialRecord]) -> TrialRecord | None:
-    """The first that was really started: its evidence is a server's own word."""
-    return next((t for t in trials if not (t.infeasible or {}).get("predicted")), None)
-
-
-def _memory(findings: Findings) -> str:
-    trials = memory_trials(findings)
-    if not trials:
-        return ""
-    words = "; ".join(
-        f"trial {trial.number}: "
-        + ", ".join(f"{name} {gib(size)}" for name, size in trial.part("tenants_bytes").items())
-        for trial in trials
-    )
-    kv_rows = kv_cache_rows(findings)
-    heads = ["trial", "predicted (GiB)", "logged (GiB)", "off by (%)"]
-    kv_cache = table(heads, kv_rows, caption="KV cache, predicted before the launch and as logged.")
-    return section(
-        "Memory, tenant by tenant",
-        figure(
-            memory_figure(findings),
-            name="memory",
-            words=f"Peak memory in GiB by tenant. {words}.",
-            caption="Peak of each tenant while requests arrived, against the whole device.",
-        ),
-        f"<details><summary>Was the memory model right?</summary>{kv_cache}</details>"
-        if kv_rows
-        else "",
-    )
-
-
-def _evolution(findings: Findings) -> str:
-    known = [trial for trial in findings.trials if trial.fitness is not None]
-    if not known:
-        return ""
-    top = max(known, key=lambda trial: trial.fitness or 0.0)
-    return section(
-        "Fitness, as the search went on",
-        figure(
-            fitness_figure(findings),
-            name="fitness",
-            words=f"Legacy fitness over the search; the best is trial {top.number} with "
-            f"{number(top.fitness)}.",
-            caption="The legacy weighted number; a cross is a setting that does not work here.",
-        ),
-    )
-
-
-def _how(findings: Findings) -> str:
-    """What the figures rest on."""
-    listed = "".join(
-        f"<dt>{escape(name)}</dt><dd>{escape(words)}</dd>"
-        for name, words in conditions(findings).items()
-    )
-    spent = phase_rows(findings)
-    return section(
-        "How it was measured",
-        f"<p>{escape(REPLAYED if findings.weights == 'replay' else MEASURED)}</p>",
-        f"<dl>{listed}</dl>",
-        table(["phase", "all trials"], spent, caption="Where the time went.") if spent else "",
-    )
-
-
-def _trials(findings: Findings) -> str:
-    rows = [
-        [
+def _trial_rows(findings: Findings) -> Iterator[list[str]]:
+    for trial in findings.trials:
+        yield [
             str(trial.number),
             STATE_WORDS.get(trial.state, trial.state),
             point(trial.params),
             *(number(trial.figure(name)) for name in findings.directions),
             trial.cause or "; ".join(trial.doubts),
         ]
-        for trial in findings.trials
-    ]
-    heads = ["trial", "outcome", "setting", *map(label, findings.directions), "cause or doubts"]
-    return f"<details><summary>All {len(rows)} trials</summary>{table(heads, rows)}</details>"
-
-
-def _next(findings: Findings) -> str:
-    steps = "".join(
-        f"<li>{escape(step.why)}{f'<pre>{escape(step.command)}</pre>' if step.command else ''}</li>"
-        for step in next_steps(findings)
-    )
-    return section("What to do next", f"<ul>{steps}</ul>")

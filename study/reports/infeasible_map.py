@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from objectives.models import WHISPER_SIZES
-from objectives.space import Scalar
+from objectives.units import Scalar
 from study.reports.palette import FEASIBLE, INK, MUTED, ONFILL, PAPER, Role, fills
 from study.reports.plots import STYLE, WIDTH_IN
 from study.results import Findings, TrialRecord, causes, choice

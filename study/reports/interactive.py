@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
+from objectives.units import GIB
 from study.reports.palette import BASELINE, FRONT, INK, OTHER, tenants
 from study.reports.plots import bar_name, memory_trials, pairs, title
 from study.results import (
-    GIB,
     Findings,
     MeasuredPoint,
     hypervolume_history,
@@ -123,14 +123,14 @@ def hypervolume_graph(findings: Findings) -> go.Figure:
 def memory_graph(findings: Findings) -> go.Figure:
     """Each tenant's peak, stacked, against the whole device."""
     trials = memory_trials(findings)
-    names = list(dict.fromkeys(name for trial in trials for name in trial.part("tenants_bytes")))
+    names = list(dict.fromkeys(name for trial in trials for name in trial.evidence.tenants_bytes))
     colours = tenants(names)
     rows = [bar_name(findings, trial) for trial in trials]
     figure = go.Figure(
         [
             go.Bar(
                 y=rows,
-                x=[(trial.part("tenants_bytes").get(name) or 0) / GIB for trial in trials],
+                x=[(trial.evidence.tenants_bytes.get(name) or 0) / GIB for trial in trials],
                 name=name,
                 orientation="h",
                 marker={"color": colours[name].light, "line": {"color": INK.light, "width": 0.5}},

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from objectives.space import SERVERS
+
 
 @dataclass(frozen=True)
 class Role:
@@ -61,8 +63,8 @@ def fills(names: Sequence[str], *, first: int = 0) -> dict[str, Role]:
 
 def tenants(names: Sequence[str]) -> dict[str, Role]:
     """A fill for each tenant: the tuned ones always the same, what is nobody's in grey."""
-    neighbours = [name for name in names if name not in {"vllm", "whisper", "other"}]
-    return {"vllm": FILLS[0], "whisper": FILLS[1], "other": REST, **fills(neighbours, first=2)}
+    others = [name for name in names if name not in {*SERVERS, "other"}]
+    return {**fills([*SERVERS, *others]), "other": REST}
 
 
 def variables(*, dark: bool) -> str:

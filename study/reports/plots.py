@@ -26,6 +26,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from objectives.errors import UsageError
+from objectives.units import GIB
 from study.reports.palette import (
     BASELINE,
     FRONT,
@@ -38,7 +39,7 @@ from study.reports.palette import (
     Role,
     tenants,
 )
-from study.results import GIB, Findings, MeasuredPoint, TrialRecord, choice, label, spread
+from study.results import Findings, MeasuredPoint, TrialRecord, choice, label, spread
 
 STYLE: dict[Any, Any] = {
     "font.size": 9.0,
@@ -212,7 +213,7 @@ def _axis(findings: Findings, name: str) -> str:
 def memory_figure(findings: Findings) -> Figure:
     """Each tenant's peak, stacked, against the whole device: front, picks and baseline first."""
     trials = memory_trials(findings)
-    names = list(dict.fromkeys(name for trial in trials for name in trial.part("tenants_bytes")))
+    names = list(dict.fromkeys(name for trial in trials for name in trial.evidence.tenants_bytes))
     colours = tenants(names)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH_IN, 1.5 + 0.36 * max(1, len(trials))), layout="constrained")
@@ -220,7 +221,7 @@ def memory_figure(findings: Findings) -> Figure:
         for row, trial in enumerate(trials):
             left = 0.0
             for name in names:
-                width = (trial.part("tenants_bytes").get(name) or 0) / GIB
+                width = (trial.evidence.tenants_bytes.get(name) or 0) / GIB
                 axes.barh(
                     row,
                     width,
@@ -275,7 +276,7 @@ def memory_trials(findings: Findings) -> list[TrialRecord]:
     order = dict.fromkeys(number for number in (*first, *rest) if number is not None)
     watched: dict[str, TrialRecord] = {}  # one of the measurements of a setting stands for all
     for number in order:
-        if findings[number].part("tenants_bytes"):
+        if findings[number].evidence.tenants_bytes:
             watched.setdefault(findings[number].point, findings[number])
     return list(watched.values())[:BARS]
 

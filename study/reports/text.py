@@ -11,6 +11,7 @@ import shlex
 import textwrap
 from collections.abc import Iterable, Sequence
 
+from objectives.evidence import Fault, Infeasible
 from study.results import (
     DEVICE_WORDS,
     ROWS,
@@ -142,17 +143,17 @@ def _infeasible(findings: Findings) -> str:
 
 def _cause(cause: str, trials: Sequence[TrialRecord]) -> list[str]:
     """A cause, where it struck, one telling line, and what to do about it."""
-    predicted = sum(bool((trial.infeasible or {}).get("predicted")) for trial in trials)
-    launched = next((t for t in trials if not (t.infeasible or {}).get("predicted")), trials[0])
-    reason = launched.infeasible or {}
+    predicted = sum(trial.predicted for trial in trials)
+    launched = next((trial for trial in trials if not trial.predicted), trials[0])
+    reason = launched.infeasible or Infeasible()
     lines = [f"{cause}: {len(trials)} trials, {predicted} of them predicted without a launch"]
     lines += [_wrap(f"{t.number}: {point(t.params)}", indent="    ") for t in trials[:ROWS]]
     if len(trials) > ROWS:
         lines.append(f"    ... and {len(trials) - ROWS} more")
-    if reason.get("evidence"):
-        lines.append(_wrap(f"trial {launched.number}: {reason['evidence']}", indent="  > "))
-    if reason.get("remedy"):
-        lines.append(_wrap(f"remedy: {reason['remedy']}", indent="  "))
+    if reason.evidence:
+        lines.append(_wrap(f"trial {launched.number}: {reason.evidence}", indent="  > "))
+    if reason.remedy:
+        lines.append(_wrap(f"remedy: {reason.remedy}", indent="  "))
     return lines
 
 
@@ -162,8 +163,8 @@ def _failed(findings: Findings) -> str:
         return ""
     lines = [_title("Failed: the bench broke, the settings are not to blame")]
     for trial in failed:
-        message = trial.part("error").get("message", "no message was stored")
-        lines.append(_wrap(f"{trial.number}: {trial.cause or 'bench'}: {message}", indent="  "))
+        fault = trial.evidence.error or Fault()
+        lines.append(_wrap(f"{trial.number}: {fault.cause}: {fault.message}", indent="  "))
     return "\n".join(lines)
 
 

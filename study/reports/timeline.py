@@ -8,22 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from objectives.evidence import Span, TrialEvidence
+from objectives.telemetry import TelemetrySummary
+from objectives.units import GIB
 from study.reports.palette import FRONT, INK, MUTED, OTHER, Role, tenants
 from study.reports.plots import STYLE, save
-from study.results import GIB, TrialRecord, choice, seconds
+from study.results import TrialRecord, choice, seconds
 
 Series = Mapping[str, Sequence[tuple[float, float]]]
 """Tenant to its memory over time: (seconds since the trial began, bytes)."""
 
 
 def timeline_figure(
-    spans: Sequence[Mapping[str, Any]],
+    spans: Sequence[Span],
     *,
     memory: Series | None = None,
     total_bytes: float | None = None,
@@ -32,7 +34,7 @@ def timeline_figure(
     """Phases as bars on one time axis, memory stacked below.
 
     Args:
-        spans: `phase`, `start_s` and `end_s` each, seconds since the trial began.
+        spans: Phases and steps.
         memory: What each tenant held over time; None where nobody looked.
         total_bytes: The device's memory, drawn as a line.
         caption: Above the picture: the trial, the setting, the outcome.
@@ -50,16 +52,16 @@ def timeline_figure(
     return figure
 
 
-def _phases(axes: Axes, spans: Sequence[Mapping[str, Any]]) -> None:
-    ordered = sorted(spans, key=lambda span: (float(span["start_s"]), -float(span["end_s"])))
+def _phases(axes: Axes, spans: Sequence[Span]) -> None:
+    ordered = sorted(spans, key=lambda span: (span.start_s, -span.end_s))
     for row, span in enumerate(ordered):
-        start, end = float(span["start_s"]), float(span["end_s"])
-        role: Role = FRONT if span["phase"] == "measure" else OTHER
+        start, end = span.start_s, span.end_s
+        role: Role = FRONT if span.phase == "measure" else OTHER
         axes.barh(row, end - start, left=start, height=0.66, color=role.light)
         axes.annotate(
             f" {seconds(end - start)}", (end, row), va="center", fontsize=8, color=MUTED.light
         )
-    axes.set_yticks(range(len(spans)), [str(span["phase"]) for span in ordered])
+    axes.set_yticks(range(len(spans)), [span.phase for span in ordered])
     axes.set_ylim(len(spans) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0, labelcolor=INK.light)
     axes.grid(visible=True, axis="x", linewidth=0.6)
@@ -100,43 +102,41 @@ def _held(samples: Sequence[tuple[float, float]], times: Sequence[float]) -> lis
 
 
 def trial_timeline(trial: TrialRecord) -> Figure:
-    """The picture of a stored trial, from its `timeline` and `telemetry`."""
-    return _drawn(trial.attrs.get("timeline", ()), trial.attrs, caption=caption(trial))
+    """The picture of a stored trial, from its timeline and telemetry."""
+    return _drawn(trial.evidence, caption=caption(trial))
 
 
-def _drawn(spans: Sequence[Mapping[str, Any]], attrs: Mapping[str, Any], *, caption: str) -> Figure:
-    telemetry: Mapping[str, Any] = attrs.get("telemetry") or {}
-    state: Mapping[str, Any] = attrs.get("device_state") or {}
+def _drawn(evidence: TrialEvidence, *, caption: str) -> Figure:
+    telemetry, state = evidence.telemetry, evidence.device_state
+    total_bytes = None if state is None else state.total_bytes
     return timeline_figure(
-        spans,
-        memory=memory_series(telemetry, began_s=float(telemetry.get("began_s", 0.0))),
-        total_bytes=telemetry.get("total_bytes") or state.get("total_bytes"),
+        evidence.timeline,
+        memory=None if telemetry is None else memory_series(telemetry),
+        total_bytes=total_bytes if telemetry is None else telemetry.total_bytes,
         caption=caption,
     )
 
 
-def memory_series(telemetry: Mapping[str, Any], *, began_s: float) -> Series | None:
-    """Each tenant's memory over time, from a stored telemetry.
-
-    Args:
-        telemetry: With `samples` of `time_s`, `used_bytes` and `tenants`.
-        began_s: When it began to look, seconds since the trial began.
+def memory_series(telemetry: TelemetrySummary) -> Series | None:
+    """Each tenant's memory over time, seconds since the trial began.
 
     Returns:
         Tenants in their order, then `other`: what is used and known of no tenant. None without
         samples.
     """
-    samples = telemetry.get("samples") or []
-    if not samples:
+    if not telemetry.samples:
         return None
     names = dict.fromkeys(
-        name for sample in samples for name, held in sample["tenants"].items() if held is not None
+        name
+        for sample in telemetry.samples
+        for name, held in sample.tenants.items()
+        if held is not None
     )
     series: dict[str, list[tuple[float, float]]] = {name: [] for name in (*names, "other")}
-    for sample in samples:
-        time_s, rest = began_s + float(sample["time_s"]), float(sample["used_bytes"])
+    for sample in telemetry.samples:
+        time_s, rest = telemetry.began_s + sample.time_s, float(sample.used_bytes)
         for name in names:
-            held = float(sample["tenants"].get(name) or 0)
+            held = float(sample.tenants.get(name) or 0)
             series[name].append((time_s, held))
             rest -= held
         series["other"].append((time_s, max(rest, 0.0)))
@@ -149,26 +149,25 @@ def caption(trial: TrialRecord) -> str:
     ended = {"COMPLETE": "measured", "PRUNED": f"infeasible: {trial.cause}"}.get(
         trial.state, trial.state.lower()
     )
-    weights = str(trial.attrs.get("weights", "real"))
+    weights = trial.evidence.weights or "real"
     ended += "" if weights == "real" else f", {weights} weights"
     return f"trial {trial.number}: {values} ({ended})"
 
 
-def pictures(folder: Path, attrs: Mapping[str, Any], *, weights: str = "real") -> list[Path]:
+def pictures(folder: Path, evidence: TrialEvidence, *, weights: str = "real") -> list[Path]:
     """The pictures of a trial that is about to end, to be kept with it.
 
     Args:
         folder: Where to draw; it exists.
-        attrs: What is about to stand on the trial.
+        evidence: What is about to stand on the trial.
         weights: Said in the picture unless they are real.
 
     Returns:
         Files; none where nothing was launched.
     """
-    if not attrs.get("settings"):
+    if not evidence.settings:
         return []
-    reason = attrs.get("infeasible") or attrs.get("error") or {}
-    said = f"ended: {reason.get('cause', 'measured')}"
+    reason = evidence.infeasible or evidence.error
+    said = f"ended: {'measured' if reason is None else reason.cause}"
     said += "" if weights == "real" else f", {weights} weights"
-    figure = _drawn(attrs.get("timeline", ()), attrs, caption=said)
-    return [save(figure, folder / "timeline.png")]
+    return [save(_drawn(evidence, caption=said), folder / "timeline.png")]

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from study.results.convergence import hypervolume_history, hypervolume_now
-from study.results.findings import Findings, findings_to_dict, objective_names, read_study
+from study.results.findings import Findings, findings_to_dict, read_study
 from study.results.headline import change_in_words, headline, next_steps
-from study.results.pareto import Floats, hypervolume, nondominated, open_boxes
+from study.results.pareto import (
+    Floats,
+    far_corner,
+    hypervolume,
+    hypervolume_share,
+    losses,
+    may_dominate,
+    nondominated,
+    open_boxes,
+    undominated,
+)
 from study.results.phrases import (
     DEVICE_WORDS,
-    GIB,
     STATE_WORDS,
     UNITS,
     causes,
@@ -25,7 +34,15 @@ from study.results.phrases import (
     spread,
 )
 from study.results.picks import SCENARIOS
-from study.results.records import MeasuredPoint, TrialRecord
+from study.results.points import MeasuredPoint, intervals, measured_points
+from study.results.records import (
+    TrialRecord,
+    directions_of,
+    is_launched,
+    objective_names,
+    read_trials,
+    trial_record,
+)
 from study.results.trial_rows import (
     ROWS,
     conditions,
@@ -37,7 +54,6 @@ from study.results.trial_rows import (
 
 __all__ = [
     "DEVICE_WORDS",
-    "GIB",
     "ROWS",
     "SCENARIOS",
     "STATE_WORDS",
@@ -52,7 +68,9 @@ __all__ = [
     "choice",
     "command_lines",
     "conditions",
+    "directions_of",
     "doubts_of",
+    "far_corner",
     "figure_with_interval",
     "findings_to_dict",
     "foremost",
@@ -61,8 +79,14 @@ __all__ = [
     "hypervolume",
     "hypervolume_history",
     "hypervolume_now",
+    "hypervolume_share",
+    "intervals",
+    "is_launched",
     "kv_cache_rows",
     "label",
+    "losses",
+    "may_dominate",
+    "measured_points",
     "next_steps",
     "nondominated",
     "number",
@@ -72,6 +96,9 @@ __all__ = [
     "phase_rows",
     "point",
     "read_study",
+    "read_trials",
     "seconds",
     "spread",
+    "trial_record",
+    "undominated",
 ]

@@ -1,22 +1,16 @@
 """How a study's front grew: its hypervolume after each trial.
 
-Only feasible settings count, each objective is scaled to the range that was measured, and the
-far corner lies a tenth of that range beyond the worst, so the worst of an objective still counts.
+Only feasible settings count, in the box that all single measurements of the study span.
 """
 
 from __future__ import annotations
 
-import numpy as np
-
 from study.results.findings import Findings
-from study.results.pareto import Floats, hypervolume, losses
-from study.results.records import MeasuredPoint, measured_points
+from study.results.pareto import Floats, hypervolume_share, losses
+from study.results.points import MeasuredPoint, measured_points
 
 STEPS = 120
 """A longer study is drawn in so many steps."""
-
-MARGIN = 0.1
-"""The far corner lies this share of the range beyond the worst value."""
 
 
 def hypervolume_now(findings: Findings) -> float | None:
@@ -28,9 +22,8 @@ def hypervolume_now(findings: Findings) -> float | None:
     """
     if not findings.points:
         return None
-    scaled = _scaled(findings, [losses(each, findings.directions) for each in findings.points])
-    volume = hypervolume(scaled, _corner(findings))
-    return volume / float((1 + MARGIN) ** len(findings.directions))
+    rows = losses(findings.points, findings.directions)
+    return hypervolume_share(rows, _single_measurements(findings))
 
 
 def hypervolume_history(findings: Findings) -> list[tuple[int, float]]:
@@ -42,38 +35,20 @@ def hypervolume_history(findings: Findings) -> list[tuple[int, float]]:
     """
     if not findings.points:
         return []
-    corner = _corner(findings)
+    among = _single_measurements(findings)
     finished = [trial for trial in findings.trials if trial.feasible is not None]
     stride = -(-len(finished) // STEPS)
     counts = sorted({*range(1, len(finished) + 1, stride), len(finished)})
-    volumes = []
-    for count in counts:
-        settings = measured_points(finished[:count])
-        rows = [losses(setting, findings.directions) for setting in settings]
-        volumes.append(hypervolume(_scaled(findings, rows), corner) if rows else 0.0)
+    volumes = [
+        hypervolume_share(losses(measured_points(finished[:count]), findings.directions), among)
+        for count in counts
+    ]
     now = volumes[-1]
     numbers = [finished[count - 1].number for count in counts]
     return [(at, volume / now) for at, volume in zip(numbers, volumes, strict=True)]
 
 
-def _corner(findings: Findings) -> Floats:
-    return np.full(len(findings.directions), 1 + MARGIN)
-
-
-def _scaled(findings: Findings, rows: list[tuple[float, ...]]) -> Floats:
-    """Losses from 0, the best single measurement of the study, to 1, the worst."""
-    measured = np.array(
-        [losses(each, findings.directions) for each in _single_measurements(findings)]
-    )
-    best, worst = measured.min(axis=0), measured.max(axis=0)
-    width = np.where(worst > best, worst - best, 1.0)
-    scaled: Floats = (np.array(rows) - best) / width
-    return scaled
-
-
-def _single_measurements(findings: Findings) -> list[MeasuredPoint]:
-    return [
-        MeasuredPoint(point=each.point, trials=(trial,))
-        for each in findings.points
-        for trial in each.trials
-    ]
+def _single_measurements(findings: Findings) -> Floats:
+    """Every feasible trial as a point of its own, to be minimised: (trials, objectives)."""
+    single = [MeasuredPoint(point=each.point, trials=(each,)) for each in findings.feasible]
+    return losses(single, findings.directions)

@@ -10,20 +10,19 @@ and the first undoubted measurement stands for it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any
 
 import optuna
-from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial
 
-from objectives.space import Scalar
+from objectives.space import point_key
 from storage.trials import masked
 from study.results.pareto import undominated
 from study.results.picks import choose
-from study.results.records import MeasuredPoint, TrialRecord, measured_points
+from study.results.points import MeasuredPoint, measured_points, with_unsteady_settings
+from study.results.records import TrialRecord, directions_of, read_trials
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,19 +121,8 @@ def read_study(study: optuna.Study, storage_url: str) -> Findings:
         study: As Optuna opened it.
         storage_url: Where it was opened; a password in it is left out.
     """
-    names = objective_names(study)
-    directions = {
-        name: "maximize" if direction == StudyDirection.MAXIMIZE else "minimize"
-        for name, direction in zip(names, study.directions, strict=True)
-    }
-    distances = frozenset(
-        name
-        for name, described in study.user_attrs.get("objectives", {}).items()
-        if described.get("target") is not None
-    )
-    trials = with_unsteady_settings(
-        [_record(trial, names, distances) for trial in study.get_trials(deepcopy=False)]
-    )
+    directions = directions_of(study)
+    trials = with_unsteady_settings([_with_unread(trial) for trial in read_trials(study)])
     points = measured_points(trials)
     return Findings(
         study=study.study_name,
@@ -147,6 +135,12 @@ def read_study(study: optuna.Study, storage_url: str) -> Findings:
         baseline=_baseline(trials, study.user_attrs.get("baseline")),
         picks=choose(points, directions),
     )
+
+
+def _with_unread(trial: TrialRecord) -> TrialRecord:
+    """The same; doubted where a part of what it stored cannot be read."""
+    doubts = trial.evidence.doubts
+    return trial if doubts == trial.doubts else replace(trial, doubts=doubts)
 
 
 def findings_to_dict(findings: Findings) -> dict[str, Any]:
@@ -175,61 +169,9 @@ def findings_to_dict(findings: Findings) -> dict[str, Any]:
     }
 
 
-def objective_names(study: optuna.Study) -> list[str]:
-    """The objectives' names, in order: those the study was given, else a number each."""
-    given = study.metric_names or list(study.user_attrs.get("objectives", {}))
-    if len(given) == len(study.directions):
-        return list(given)
-    return [f"objective_{index}" for index in range(len(study.directions))]
-
-
-def with_unsteady_settings(trials: Sequence[TrialRecord]) -> tuple[TrialRecord, ...]:
-    """The same trials; feasible ones doubted whose setting was infeasible another time."""
-    launched: dict[str, list[bool]] = {}
-    for trial in trials:
-        if trial.feasible is not None and not (trial.infeasible or {}).get("predicted"):
-            launched.setdefault(trial.point, []).append(trial.feasible)
-    return tuple(_doubted(trial, launched.get(trial.point, [])) for trial in trials)
-
-
-def _doubted(trial: TrialRecord, outcomes: Sequence[bool]) -> TrialRecord:
-    failures = outcomes.count(False)
-    if not trial.feasible or not failures:
-        return trial
-    doubt = f"infeasible in {failures} of {len(outcomes)} measurements of this setting"
-    return replace(trial, doubts=(*trial.doubts, doubt))
-
-
-def _record(trial: FrozenTrial, names: Sequence[str], distances: frozenset[str]) -> TrialRecord:
-    return TrialRecord(
-        number=trial.number,
-        state=trial.state.name,
-        params={name: _spelt(value) for name, value in trial.params.items()},
-        values=_values(trial, names),
-        constraints=dict(trial.constraints),
-        attrs=trial.user_attrs,
-        doubts=tuple(trial.user_attrs.get("doubts", ())),
-        started=trial.datetime_start,
-        duration_s=None if trial.duration is None else trial.duration.total_seconds(),
-        distances=distances,
-    )
-
-
-def _values(trial: FrozenTrial, names: Sequence[str]) -> dict[str, float] | None:
-    """The objectives' values by name; None where there are none, or no finite ones."""
-    found = trial.values or ()
-    return dict(zip(names, found, strict=True)) if found and all(map(isfinite, found)) else None
-
-
-def _spelt(value: Scalar) -> Scalar:
-    """0.55, not 0.5500000000000001, which a stepped range can give."""
-    return round(value, 12) if isinstance(value, float) else value
-
-
 def _baseline(trials: Iterable[TrialRecord], params: Mapping[str, Any] | None) -> int | None:
     """The trial at the baseline's point: a measured one if there is one, else a pruned one."""
-    wanted = {name: _spelt(value) for name, value in (params or {}).items()}
-    there = [trial for trial in trials if wanted and dict(trial.params) == wanted]
+    there = [trial for trial in trials if params and trial.point == point_key(params)]
     for state in ("COMPLETE", "PRUNED"):
         for trial in there:
             if trial.state == state:
@@ -251,9 +193,9 @@ def _trial_to_dict(trial: TrialRecord) -> dict[str, Any]:
         "infeasible": None
         if reason is None
         else {
-            "cause": str(reason["cause"]),
-            "evidence": str(reason.get("evidence", "")),
-            "predicted": bool(reason.get("predicted", False)),
+            "cause": reason.cause,
+            "evidence": reason.evidence,
+            "predicted": reason.predicted,
         },
         "phases_s": dict(trial.phases_s),
         "doubts": list(trial.doubts),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from study.results.findings import Findings
 from study.results.pareto import balanced
 from study.results.phrases import Change, causes, changes, label, number, point
-from study.results.records import MeasuredPoint
+from study.results.points import MeasuredPoint
 
 
 def headline(findings: Findings) -> str:

@@ -1,6 +1,6 @@
-"""Volumes below a front: what a set of trials dominates, and what is left to win.
+"""Which points dominate others; volumes below a front, and what is left to win.
 
-Everything here minimises; a maximised objective comes in negated. Nothing here knows trials.
+Arrays are to be minimised; `losses` makes them of points, whatever an objective's direction.
 
 The region that a front dominates, and the region that it does not, are both cut into disjoint
 boxes through local upper bounds: K. Klamroth, R. Lacour, D. Vanderpooten, "On the representation
@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from study.results.records import MeasuredPoint
+from study.results.points import Interval, MeasuredPoint
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -129,37 +129,61 @@ def _boxes(bounds: Floats, definers: Floats, reference: Floats) -> tuple[Floats,
 
 
 def undominated(
-    settings: Sequence[MeasuredPoint], directions: Mapping[str, str]
+    points: Sequence[MeasuredPoint], directions: Mapping[str, str]
 ) -> list[MeasuredPoint]:
-    """The settings that no other equals in every objective and beats in one, by medians."""
-    if not settings:
-        return []
-    keep = nondominated([losses(setting, directions) for setting in settings])
-    return [setting for setting, kept in zip(settings, keep, strict=True) if kept]
+    """The front: the points that no other equals in every objective and beats in one."""
+    keep = nondominated(losses(points, directions))
+    return [point for point, kept in zip(points, keep, strict=True) if kept]
 
 
-def balanced(
-    settings: Sequence[MeasuredPoint], directions: Mapping[str, str]
-) -> list[MeasuredPoint]:
-    """The settings, most balanced first.
+def balanced(points: Sequence[MeasuredPoint], directions: Mapping[str, str]) -> list[MeasuredPoint]:
+    """The points, most balanced first.
 
-    Each objective runs from 0, the best of these settings, to 1, the worst; the smallest sum is
+    Each objective runs from 0, the best of these points, to 1, the worst; the smallest sum is
     the most balanced. It weighs all objectives alike, as the legacy fitness does not.
     """
-    rows = [losses(setting, directions) for setting in settings]
-    best = [min(column) for column in zip(*rows, strict=True)]
-    width = [max(column) - min(column) or 1.0 for column in zip(*rows, strict=True)]
-    scores = [
-        sum((value - low) / span for value, low, span in zip(row, best, width, strict=True))
-        for row in rows
-    ]
-    order = sorted(range(len(scores)), key=lambda index: (scores[index], index))
-    return [settings[index] for index in order]
+    rows = losses(points, directions)
+    best, worst = rows.min(axis=0), rows.max(axis=0)
+    scores = ((rows - best) / np.where(worst > best, worst - best, 1.0)).sum(axis=1)
+    return [points[index] for index in np.argsort(scores, kind="stable")]
 
 
-def losses(setting: MeasuredPoint, directions: Mapping[str, str]) -> tuple[float, ...]:
-    """The objectives' medians, all to be minimised."""
-    return tuple(
-        value if directions[name] == "minimize" else -value
-        for name, value in setting.values().items()
+def losses(points: Sequence[MeasuredPoint], directions: Mapping[str, str]) -> Floats:
+    """The medians of points, all to be minimised: (points, objectives)."""
+    signs = [1.0 if way == "minimize" else -1.0 for way in directions.values()]
+    rows = [list(point.values().values()) for point in points]
+    return np.array(rows, dtype=np.float64).reshape(len(rows), len(signs)) * signs
+
+
+MARGIN = 0.1
+"""The far corner lies this share of the measured range beyond the worst: the worst still counts."""
+
+
+def far_corner(rows: Floats) -> Floats:
+    """The reference point of (n, objectives) values, all to be minimised: (objectives,)."""
+    best, worst = rows.min(axis=0), rows.max(axis=0)
+    # Where all are equal, so far away that any better value is worth something.
+    width = np.where(worst > best, worst - best, np.abs(worst) + 1)
+    corner: Floats = best + (1 + MARGIN) * width
+    return corner
+
+
+def hypervolume_share(rows: Floats, among: Floats) -> float:
+    """Share of the box between the best and the far corner of `among` that `rows` dominate.
+
+    Args:
+        rows: (n, objectives), to be minimised; may be none.
+        among: (k, objectives), at least one.
+    """
+    corner = far_corner(among)
+    return hypervolume(rows, corner) / float(np.prod(corner - among.min(axis=0)))
+
+
+def may_dominate(
+    left: Mapping[str, Interval], right: Mapping[str, Interval], directions: Mapping[str, str]
+) -> bool:
+    """Whether left's best case is nowhere worse than right's worst case."""
+    return all(
+        left[name][0] <= right[name][1] if way == "minimize" else left[name][1] >= right[name][0]
+        for name, way in directions.items()
     )

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from objectives.measurement import intervals_overlap
+from objectives.units import GIB
 from study.results.findings import Findings
-from study.results.records import MeasuredPoint, TrialRecord
-
-GIB = 2**30
+from study.results.points import MeasuredPoint
+from study.results.records import TrialRecord
 
 LABELS = {
     "stt_latency_ms": "speech latency",
@@ -94,9 +94,9 @@ def choice(value: object) -> str:
 def command_lines(trial: TrialRecord) -> dict[str, str]:
     """Each server's command line with its own environment in front, to copy into a shell."""
     lines = {}
-    for server, launched in trial.part("settings").items():
-        assigned = [f"{key}={shlex.quote(str(v))}" for key, v in launched.get("env", {}).items()]
-        lines[server] = " ".join([*assigned, shlex.join(map(str, launched.get("argv", ())))])
+    for server, launched in trial.evidence.settings.items():
+        assigned = [f"{key}={shlex.quote(value)}" for key, value in launched.env.items()]
+        lines[server] = " ".join([*assigned, shlex.join(launched.argv)])
     return lines
 
 

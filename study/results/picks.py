@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 
 from objectives.models import WHISPER_SIZES
 from study.results.pareto import undominated
-from study.results.records import MeasuredPoint
+from study.results.points import MeasuredPoint
 
 SCENARIOS = ("latency", "capacity", "quality", "fitness")
 """The picks, in the order in which they are shown."""

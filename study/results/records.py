@@ -1,19 +1,23 @@
-"""A trial, and a measured point, as reports read them.
+"""A trial as it stands in the storage, as reports, samplers and the stopping rule read it.
 
-A `TrialRecord` is one trial as it stands in the storage; a `MeasuredPoint` is all measurements of
-one point of the space. Both only read: what was not measured is None, and nothing is made up for
-it.
+What was not measured is None, and nothing is made up for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from statistics import median
+from functools import cached_property
+from math import isfinite
 from typing import Any
 
-from objectives.space import Scalar, point_key
+import optuna
+from optuna.trial import FrozenTrial
+
+from objectives.evidence import Infeasible, TrialEvidence, infeasible_of, intervals_of
+from objectives.space import plain, point_key
+from objectives.units import Scalar
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +49,10 @@ class TrialRecord:
     duration_s: float | None = None
     distances: frozenset[str] = frozenset()
 
-    @property
+    @cached_property
     def point(self) -> str:
         """The key that replicates of this setting share."""
-        stored = self.attrs.get("point")
-        return str(stored) if stored else point_key(self.params)
+        return point_key(self.params)
 
     @property
     def feasible(self) -> bool | None:
@@ -58,110 +61,140 @@ class TrialRecord:
             return all(excess <= 0 for excess in self.constraints.values())
         return False if self.state == "PRUNED" else None
 
-    @property
-    def infeasible(self) -> Mapping[str, Any] | None:
-        """Cause, evidence, remedy and whether it was predicted; None where it is feasible."""
-        stored = self.attrs.get("infeasible")
+    @cached_property
+    def evidence(self) -> TrialEvidence:
+        """What the trial saw."""
+        return TrialEvidence.from_attrs(self.attrs)
+
+    @cached_property
+    def infeasible(self) -> Infeasible | None:
+        """Why the candidate does not work here; None where it does, or nobody knows."""
         if self.feasible is not False:
             return None
-        if isinstance(stored, Mapping):
+        if (stored := infeasible_of(self.attrs)) is not None:
             return stored
         worst = max(self.constraints, key=lambda name: self.constraints[name], default="unknown")
         excess = self.constraints.get(worst)
-        evidence = "nothing was stored" if excess is None else f"{worst} exceeded by {excess:g}"
-        return {"cause": worst, "evidence": evidence, "predicted": False}
+        said = "nothing was stored" if excess is None else f"{worst} exceeded by {excess:g}"
+        return Infeasible(cause=worst, evidence=said)
+
+    @property
+    def predicted(self) -> bool:
+        """Whether arithmetic refused it, and nothing was launched."""
+        return self.infeasible is not None and self.infeasible.predicted
+
+    @property
+    def launched(self) -> bool:
+        """Whether it used a slot of the budget: measured, or launched and infeasible."""
+        return self.state in ENDED and not self.predicted
 
     @property
     def cause(self) -> str | None:
         """One word for why there is no measurement; None where there is one."""
-        reason = self.infeasible or self.attrs.get("error")
-        return str(reason["cause"]) if isinstance(reason, Mapping) and "cause" in reason else None
+        reason = self.infeasible or self.evidence.error
+        return None if reason is None else reason.cause
 
     @property
     def phases_s(self) -> Mapping[str, float]:
         """Seconds by phase; a phase that was not reached is absent."""
-        stored: Mapping[str, float] = self.attrs.get("phases_s", {})
-        return stored
+        return self.evidence.phases_s
 
     @property
     def fitness(self) -> float | None:
         """The legacy weighted number; None where it was not measured."""
-        stored = self.attrs.get("fitness")
-        return None if stored is None else float(stored)
+        return self.evidence.fitness
 
     @property
     def generation(self) -> int | None:
         """The generation of the tournament that it belongs to, if there is one."""
-        stored = self.part("lineage").get("generation")
-        return None if stored is None else int(stored)
+        found: int | None = (self.attrs.get("lineage") or {}).get("generation")
+        return found
 
     @property
-    def kv_cache_bytes(self) -> tuple[float | None, float | None]:
+    def kv_cache_bytes(self) -> tuple[int | None, int | None]:
         """The KV cache's size as predicted before the launch, and as vLLM logged it."""
-        parts = self.part("footprint")
-        predicted, logged = parts.get("predicted") or {}, parts.get("logged") or {}
-        size = logged.get("kv_cache_bytes", logged.get("available_kv_bytes"))
-        return predicted.get("kv_cache_bytes"), size
-
-    def part(self, name: str) -> Mapping[str, Any]:
-        """A stored mapping such as `footprint`; empty where it was not stored."""
-        stored = self.attrs.get(name)
-        return stored if isinstance(stored, Mapping) else {}
+        sizes = (memory.kv_cache_bytes for memory in self.evidence.footprint.values())
+        return next((found for found in sizes if found != (None, None)), (None, None))
 
     def figure(self, name: str) -> float | None:
-        """A measured quantity by its public name: an objective's, or a stored attribute's.
+        """A measured quantity by its public name: an objective's, or another figure's.
 
         An objective that should be near a target has a distance for its value; the figure itself
-        is in the attribute only.
+        is stored beside it.
         """
-        stored = self.attrs.get(name)
-        if isinstance(stored, int | float) and not isinstance(stored, bool):
-            return float(stored)
+        stored = self.fitness if name == "fitness" else self.evidence.figures.get(name)
+        if stored is not None:
+            return stored
         return None if self.values is None or name in self.distances else self.values.get(name)
 
     def interval(self, name: str) -> tuple[float, float] | None:
         """The stored interval of an objective, in its own unit."""
-        stored = self.part("intervals").get(name)
-        return None if stored is None else (float(stored[0]), float(stored[1]))
+        return intervals_of(self.attrs).get(name)
 
 
-@dataclass(frozen=True, kw_only=True)
-class MeasuredPoint:
-    """All measurements of one point of the space that were feasible.
+ENDED = ("COMPLETE", "PRUNED")
+"""The states of trials that say something of their candidate."""
 
-    Attributes:
-        point: The key that they share.
-        trials: At least one, by number.
+
+def read_trials(study: optuna.Study) -> tuple[TrialRecord, ...]:
+    """All trials of a study, by number."""
+    names = objective_names(study)
+    distances = frozenset(
+        name
+        for name, described in study.user_attrs.get("objectives", {}).items()
+        if described.get("target") is not None
+    )
+    return tuple(
+        trial_record(trial, names, distances) for trial in study.get_trials(deepcopy=False)
+    )
+
+
+def trial_record(
+    trial: FrozenTrial, names: Sequence[str], distances: frozenset[str] = frozenset()
+) -> TrialRecord:
+    """One trial.
+
+    Args:
+        trial: As Optuna has it.
+        names: Of the objectives, in order.
+        distances: The objectives whose values are distances from a target.
     """
-
-    point: str
-    trials: tuple[TrialRecord, ...]
-
-    @property
-    def doubted(self) -> bool:
-        """Whether every measurement of it is doubted."""
-        return all(trial.doubts for trial in self.trials)
-
-    @property
-    def trial(self) -> TrialRecord:
-        """The measurement that stands for it: the first without a doubt, else the first."""
-        return next((trial for trial in self.trials if not trial.doubts), self.trials[0])
-
-    def figure(self, name: str) -> float | None:
-        """The median of a quantity over the measurements; None where none has it."""
-        found = [value for trial in self.trials if (value := trial.figure(name)) is not None]
-        return median(found) if found else None
-
-    def values(self) -> dict[str, float]:
-        """The median of every objective, in the objectives' order."""
-        measured = [trial.values for trial in self.trials if trial.values is not None]
-        return {name: median(each[name] for each in measured) for name in measured[0]}
+    return TrialRecord(
+        number=trial.number,
+        state=trial.state.name,
+        params={name: plain(value) for name, value in trial.params.items()},
+        values=_values(trial, names),
+        constraints=dict(trial.constraints),
+        attrs=trial.user_attrs,
+        doubts=tuple(trial.user_attrs.get("doubts", ())),
+        started=trial.datetime_start,
+        duration_s=None if trial.duration is None else trial.duration.total_seconds(),
+        distances=distances,
+    )
 
 
-def measured_points(trials: Iterable[TrialRecord]) -> tuple[MeasuredPoint, ...]:
-    """The feasible trials, measurements of the same point together, in order of appearance."""
-    groups: dict[str, list[TrialRecord]] = {}
-    for trial in trials:
-        if trial.feasible:
-            groups.setdefault(trial.point, []).append(trial)
-    return tuple(MeasuredPoint(point=key, trials=tuple(found)) for key, found in groups.items())
+def is_launched(trial: FrozenTrial) -> bool:
+    """Whether a trial used a slot of the budget; see `TrialRecord.launched`."""
+    return trial_record(trial, ()).launched
+
+
+def _values(trial: FrozenTrial, names: Sequence[str]) -> dict[str, float] | None:
+    """The objectives' values by name; None where there are none, or no finite ones."""
+    found = trial.values or ()
+    return (
+        dict(zip(names, found, strict=bool(names))) if found and all(map(isfinite, found)) else None
+    )
+
+
+def objective_names(study: optuna.Study) -> list[str]:
+    """The objectives' names, in order: those the study was given, else a number each."""
+    given = study.metric_names or list(study.user_attrs.get("objectives", {}))
+    if len(given) == len(study.directions):
+        return list(given)
+    return [f"objective_{index}" for index in range(len(study.directions))]
+
+
+def directions_of(study: optuna.Study) -> dict[str, str]:
+    """Objective name to minimize or maximize, in the objectives' order."""
+    ways = [direction.name.lower() for direction in study.directions]
+    return dict(zip(objective_names(study), ways, strict=True))

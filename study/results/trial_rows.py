@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from objectives.measurement import Measurement, Served, Summary
+from objectives.space import SERVERS
 from study.results.findings import Findings
 from study.results.pareto import balanced
 from study.results.phrases import flat, gib, number, seconds
-from study.results.records import MeasuredPoint, TrialRecord
+from study.results.points import MeasuredPoint
+from study.results.records import TrialRecord
 
 ROWS = 16
 """Longer lists are cut where a person reads; the JSON document and the table have everything."""
 
 PHASES = ("predict", "start", "warmup", "measure", "stop", "other")
 QUANTILES = ("p50", "p95", "p99")
-TIMES = {
-    ("llm", "ttft_s"): "LLM, first token",
-    ("llm", "tpot_s"): "LLM, per further token",
-    ("llm", "e2e_s"): "LLM, whole request",
-    ("stt", "latency_s"): "speech, whole request",
-}
-"""Where a measurement keeps its latencies, and what they are."""
-
-ENGINE_PARTS = ("vllm", "whisper", "torch", "cuda", "python")
+ENGINE_PARTS = (*SERVERS, "torch", "cuda", "python")
 
 
 def foremost(findings: Findings) -> list[MeasuredPoint]:
@@ -48,21 +43,26 @@ def _some(chosen: int | None) -> list[int]:
 
 
 def _percentiles(trial: TrialRecord) -> list[list[str]]:
-    rows = []
-    for (server, key), words in TIMES.items():
-        served = trial.part("measurement").get(server) or {}
-        times: Mapping[str, Any] | None = served.get(key)
-        if times:
-            rows.append(
-                [
-                    str(trial.number),
-                    words,
-                    *(_milliseconds(times.get(quantile)) for quantile in QUANTILES),
-                    str(served.get("requests", "–")),
-                    str(served.get("failed", "–")),
-                ]
-            )
-    return rows
+    return [
+        [
+            str(trial.number),
+            words,
+            *(_milliseconds(times.of(quantile)) for quantile in QUANTILES),
+            str(served.requests),
+            str(served.failed),
+        ]
+        for words, served, times in _times(trial.evidence.measurement)
+    ]
+
+
+def _times(measured: Measurement | None) -> Iterator[tuple[str, Served, Summary]]:
+    """Every latency of a measurement: what it is, whose, and its quantiles."""
+    if measured is not None and (llm := measured.llm) is not None:
+        yield "LLM, first token", llm, llm.ttft_s
+        yield "LLM, per further token", llm, llm.tpot_s
+        yield "LLM, whole request", llm, llm.e2e_s
+    if measured is not None and (stt := measured.stt) is not None:
+        yield "speech, whole request", stt, stt.latency_s
 
 
 def _milliseconds(time_s: float | None) -> str:
@@ -137,7 +137,7 @@ def _lag(findings: Findings) -> str:
     lags = [
         lag
         for trial in findings.feasible
-        if (lag := trial.part("measurement").get("client", {}).get("lag_s", {}).get("p95"))
-        is not None
+        if (measured := trial.evidence.measurement) is not None
+        and (lag := measured.client.lag_s.p95) is not None
     ]
     return f"sent at most {_milliseconds(max(lags))} ms late (p95 of a trial)" if lags else ""

@@ -13,9 +13,10 @@ from study.samplers.predictions import (
     infeasible_points,
 )
 from study.samplers.tournament import TournamentSampler
-from study.samplers.tried_points import History, is_feasible, is_launched
+from study.samplers.tried_points import ATTEMPTS, History, fixed_params
 
 __all__ = [
+    "ATTEMPTS",
     "NAMES",
     "UNKNOWN",
     "History",
@@ -24,9 +25,8 @@ __all__ = [
     "Predict",
     "SpaceExhaustedError",
     "TournamentSampler",
+    "fixed_params",
     "infeasible_points",
-    "is_feasible",
-    "is_launched",
     "legacy_fitness",
     "make_sampler",
 ]

@@ -7,7 +7,7 @@ default; the others are for comparison, and for who knows better.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import optuna
@@ -25,7 +25,7 @@ from study.samplers.legacy_fitness import fitness_of
 from study.samplers.point_sampler import PointSampler
 from study.samplers.predictions import Predict
 from study.samplers.sampling_context import Chooser
-from study.samplers.tournament import TournamentSampler
+from study.samplers.tournament import TournamentOptions, TournamentSampler
 
 
 class TournamentChooser(SamplerChooser):
@@ -56,30 +56,9 @@ def _gp(space: SearchSpace, seed: int | None, *, n_startup_trials: int = 10) -> 
     return ModelChooser(space, design=n_startup_trials, informed=False)
 
 
-def _tournament(
-    space: SearchSpace,
-    seed: int | None,
-    *,
-    population_size: int = 10,
-    entrants: int = 4,
-    survivors: int = 2,
-    elitism: bool = True,
-    remeasure_elite: bool = False,
-    immigrants: int = 1,
-    mutation_prob: float | None = None,
-) -> Chooser:
-    sampler = TournamentSampler(
-        fitness=fitness_of,
-        population_size=population_size,
-        entrants=entrants,
-        survivors=survivors,
-        elitism=elitism,
-        remeasure_elite=remeasure_elite,
-        immigrants=immigrants,
-        mutation_prob=mutation_prob,
-        seed=seed,
-    )
-    return TournamentChooser(sampler)
+def _tournament(space: SearchSpace, seed: int | None, **options: Any) -> Chooser:  # noqa: ANN401
+    held = TournamentOptions(**options)
+    return TournamentChooser(TournamentSampler(held, fitness=fitness_of, seed=seed))
 
 
 def _tpe(space: SearchSpace, seed: int | None, *, n_startup_trials: int = 10) -> Chooser:
@@ -122,7 +101,6 @@ def make_sampler(
     space: SearchSpace,
     seed: int | None = None,
     predict: Predict | None = None,
-    objectives: Sequence[str] = (),
     budget: int | None = None,
     repeats: int = 0,
     exhausted: str = "raise",
@@ -135,7 +113,6 @@ def make_sampler(
         space: What may vary.
         seed: Of everything that is drawn; None: another one for each worker.
         predict: What arithmetic knows of a point before its launch.
-        objectives: Their names, for messages.
         budget: Launched trials of the study, in all.
         repeats: So many measurements again of points that decide the front.
         exhausted: "raise" or "repeat", once nothing is left to propose.

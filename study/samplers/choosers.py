@@ -9,7 +9,8 @@ import optuna
 from optuna.samplers import BaseSampler
 
 from objectives.errors import UsageError
-from objectives.space import Scalar, SearchSpace
+from objectives.space import SearchSpace
+from objectives.units import Scalar
 from study.samplers.draws import neighbour
 from study.samplers.encoding import Encoding
 from study.samplers.sampling_context import Point, SamplingContext

@@ -17,7 +17,8 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from objectives.space import Parameter, Scalar, SearchSpace
+from objectives.space import Parameter, SearchSpace
+from objectives.units import Scalar
 
 NEAR = (0.01, 0.3)
 """The shortest and the longest step's standard deviation, as shares of a range."""

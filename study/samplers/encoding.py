@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from optuna.distributions import FloatDistribution, IntDistribution
 
 from objectives.models import WHISPER_SIZES
-from objectives.space import Parameter, Scalar, SearchSpace
+from objectives.space import Parameter, SearchSpace
+from objectives.units import Scalar
+from study.results import Floats
 from study.samplers.draws import is_ordered, position_of
-
-Floats = NDArray[np.float64]
 
 _ABSENT = 0.5
 

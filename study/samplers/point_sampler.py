@@ -12,14 +12,13 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from objectives.space import SearchSpace
+from objectives.space import SearchSpace, point_key
+from study.results import is_launched
 from study.samplers.predictions import PointPredictions, Predict, SpaceExhaustedError
 from study.samplers.sampling_context import Chooser, Point, SamplingContext
 from study.samplers.tried_points import (
     History,
-    Remaining,
     fixed_params,
-    is_launched,
     is_whole,
     points_to_repeat,
     repeats_used,
@@ -61,9 +60,9 @@ class PointSampler(BaseSampler):
         self._exhausted = exhausted
         self._independent = RandomSampler(seed=seed)
         self._predictions = PointPredictions(space, predict)
-        self._points = space.points()
-        self._known: WeakKeyDictionary[optuna.Study, tuple[History, Remaining | None]]
-        self._known = WeakKeyDictionary()
+        points = space.points()
+        self._points = None if points is None else {point_key(each): each for each in points}
+        self._known: WeakKeyDictionary[optuna.Study, History] = WeakKeyDictionary()
 
     def reseed_rng(self) -> None:
         """Draw from another seed: Optuna calls this in each of several threads."""
@@ -84,14 +83,14 @@ class PointSampler(BaseSampler):
         Raises:
             SpaceExhaustedError: Nothing is left to propose.
         """
-        history, _ = self._known_of(study)
+        history = self._history(study)
         # Two workers that ask at the same time would both be given the best point.
         wait_for_turn(study, history, trial.number)
         return dict(self._answer(self._context(study, trial)))
 
     def _context(self, study: optuna.Study, trial: FrozenTrial) -> SamplingContext:
         """What a trial asks, once the history is up to date."""
-        history, remaining = self._known_of(study)
+        history = self._history(study)
         self._predictions.begin(len(history.finished))
         return SamplingContext(
             study=study,
@@ -101,7 +100,7 @@ class PointSampler(BaseSampler):
             predictions=self._predictions,
             rng=self._rng(trial.number),
             fixed=fixed_params(trial),
-            remaining=None if remaining is None else remaining.after(history),
+            remaining=None if self._points is None else history.left_of(self._points),
         )
 
     def _answer(self, context: SamplingContext) -> Mapping[str, Any]:
@@ -117,12 +116,9 @@ class PointSampler(BaseSampler):
             return self._when_exhausted(context)
         return self._checked(context)
 
-    def _known_of(self, study: optuna.Study) -> tuple[History, Remaining | None]:
-        """What everybody tried, and what nobody finished."""
-        if study not in self._known:
-            left = None if self._points is None else Remaining(self._space, self._points)
-            self._known[study] = (History(self._space), left)
-        return self._known[study]
+    def _history(self, study: optuna.Study) -> History:
+        """What everybody tried."""
+        return self._known.setdefault(study, History(self._space))
 
     def _rng(self, number: int) -> np.random.Generator:
         assert isinstance(self._entropy, int)
@@ -157,10 +153,8 @@ class PointSampler(BaseSampler):
         if repeats_used(context.history) >= self._repeats:
             return None
         claimed = context.history.claimed
-        for point in points_to_repeat(context.study, self._space):
-            if self._space.canonical(point) not in claimed:
-                return point
-        return None
+        wanted = points_to_repeat(context.study, self._space)
+        return next((point for point in wanted if point_key(point) not in claimed), None)
 
     def _when_exhausted(self, context: SamplingContext) -> Point:
         counts = context.history.counts
@@ -168,8 +162,8 @@ class PointSampler(BaseSampler):
             raise SpaceExhaustedError(
                 "every point of the space is measured, being measured, or known not to work"
             )
-        least = min(counts, key=lambda key: counts[key])
-        return dict(least)
+        least = min(context.history.finished, key=lambda trial: counts[point_key(trial.params)])
+        return self._space.spelt(least.params)
 
     def is_exhausted(self, study: optuna.Study) -> bool:
         """Whether nothing is left to propose: no point, and nothing to be repeated."""
@@ -192,7 +186,7 @@ class PointSampler(BaseSampler):
         """What the next trial would be asked; None for an infinite space."""
         if self._points is None:
             return None
-        history, _ = self._known_of(study)
+        history = self._history(study)
         history.update(study)
         return self._context(study, create_trial(state=TrialState.WAITING))
 

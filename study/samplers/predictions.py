@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from objectives.errors import BenchError
-from objectives.space import Scalar, SearchSpace
+from objectives.space import SearchSpace, point_key
+from objectives.units import Scalar
 
 MEMO_TRIALS = 20
 """A prediction is made anew after so many finished trials: every start teaches the arithmetic."""
@@ -82,7 +83,7 @@ class PointPredictions:
         """The prediction for a point; `fresh` asks again."""
         if self._predict is None:
             return UNKNOWN
-        key = tuple(params.items())  # another spelling only costs a second prediction
+        key = point_key(params)
         if fresh or key not in self._known:
             self._known[key] = self._predict(params)
         return self._known[key]

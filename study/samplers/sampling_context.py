@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 import optuna
 from optuna.trial import FrozenTrial
 
-from objectives.space import Scalar, SearchSpace
+from objectives.space import SearchSpace, point_key
+from objectives.units import Scalar
+from study.results import directions_of
 from study.samplers.draws import random_point
 from study.samplers.predictions import PointPrediction, PointPredictions
-from study.samplers.tried_points import History, Key
+from study.samplers.tried_points import History
 
 LOOK_LIMIT = 600
 """Of a large finite space, so many points are looked at for one proposal."""
@@ -46,8 +48,8 @@ class SamplingContext:
     predictions: PointPredictions
     rng: np.random.Generator
     fixed: Mapping[str, Scalar]
-    remaining: Mapping[Key, Point] | None
-    _claimed: set[Key] = field(init=False)
+    remaining: Mapping[str, Point] | None
+    _claimed: Mapping[str, Point] = field(init=False)
     _listed: list[Point] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -74,7 +76,7 @@ class SamplingContext:
             self._listed = fresh or self._worthy(lambda key: True)
         return self._listed
 
-    def _worthy(self, wanted: Callable[[Key], bool]) -> list[Point]:
+    def _worthy(self, wanted: Callable[[str], bool]) -> list[Point]:
         found: list[Point] = []
         for point in self._shuffled([key for key in self.remaining or {} if wanted(key)]):
             if not self.predictions.of(point).is_infeasible:
@@ -83,13 +85,12 @@ class SamplingContext:
                     break
         return found
 
-    def _shuffled(self, keys: list[Key]) -> Iterator[Point]:
-        assert self.remaining is not None or not keys
+    def _shuffled(self, keys: list[str]) -> Iterator[Point]:
         if len(keys) > LOOK_LIMIT:
             keys = [keys[index] for index in self.rng.permutation(len(keys))]
         for key in keys:
-            if not self.history.is_taken(key, self._claimed) and self._fits(dict(key)):
-                assert self.remaining is not None
+            assert self.remaining is not None
+            if not self.history.is_taken(key, self._claimed) and self._fits(self.remaining[key]):
                 yield self.remaining[key]
 
     def _fits(self, point: Mapping[str, Scalar]) -> bool:
@@ -97,7 +98,7 @@ class SamplingContext:
 
     def allows(self, point: Mapping[str, Scalar]) -> bool:
         """Whether a point may be proposed: nobody has it, and it is not infeasible."""
-        key = self.space.canonical(point)
+        key = point_key(point)
         return (
             self._fits(point)
             and not self.history.is_taken(key, self._claimed)
@@ -110,12 +111,12 @@ class SamplingContext:
         Returns:
             One point, the least bad of those that were drawn, if all of them are infeasible.
         """
-        found: dict[Key, Point] = {}
+        found: dict[str, Point] = {}
         infeasible: list[tuple[float, int, Point]] = []
         for turn in range(max(DRAWS, 2 * count)):
             point = self.with_fixed(random_point(self.space, self.rng))
             if self.allows(point):
-                found[self.space.canonical(point)] = point
+                found[point_key(point)] = point
                 if len(found) >= count:
                     break
             else:
@@ -124,22 +125,11 @@ class SamplingContext:
 
     def maximises(self, objective: str) -> bool:
         """Whether an objective is to be maximised, by its name."""
-        names = self.study.metric_names or []
-        directions = dict(zip(names, self.study.directions, strict=False))
-        return directions.get(objective) == optuna.study.StudyDirection.MAXIMIZE
+        return directions_of(self.study).get(objective) == "maximize"
 
     def again(self) -> SamplingContext:
         """The same context, listing anew what is worth a launch."""
-        return SamplingContext(
-            study=self.study,
-            trial=self.trial,
-            space=self.space,
-            history=self.history,
-            predictions=self.predictions,
-            rng=self.rng,
-            fixed=self.fixed,
-            remaining=self.remaining,
-        )
+        return replace(self)
 
     def with_fixed(self, point: Point) -> Point:
         """The point with the values that the trial has to use."""

@@ -7,6 +7,7 @@ from study.search.live import Live
 from study.search.loop import Limits, Search, run_search
 from study.search.metrics_file import write_metrics
 from study.search.progress import Holding, Lines, Progress, Quiet, setting
+from study.search.queue import retry_stale
 
 __all__ = [
     "ATTR",
@@ -19,6 +20,7 @@ __all__ = [
     "Search",
     "chain",
     "lineage_for",
+    "retry_stale",
     "run_search",
     "setting",
     "verify_lineage",

@@ -16,7 +16,8 @@ from typing import Any
 import optuna
 from optuna.trial import BaseTrial, FrozenTrial, Trial, TrialState
 
-from objectives.space import Scalar
+from objectives.space import spelling
+from objectives.units import Scalar
 
 ATTR = "lineage"
 """The trial attribute that holds the record."""
@@ -129,7 +130,7 @@ def _ancestry(study: optuna.Study, number: int) -> Mapping[str, Any]:
 def _nearest(trials: Sequence[FrozenTrial], params: Mapping[str, Scalar], own: int) -> list[int]:
     """The finished trial from which the fewest parameters differ, the oldest of those."""
     finished = [
-        (_difference(trial.params, params), trial.number)
+        (len(_differing(trial.params, params)), trial.number)
         for trial in trials
         if trial.number != own
         and trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
@@ -138,8 +139,13 @@ def _nearest(trials: Sequence[FrozenTrial], params: Mapping[str, Scalar], own: i
     return [min(finished)[1]] if finished else []
 
 
-def _difference(left: Mapping[str, Scalar], right: Mapping[str, Scalar]) -> int:
-    return len(left.items() ^ right.items())
+def _differing(old: Mapping[str, Scalar], new: Mapping[str, Scalar]) -> list[str]:
+    """The parameters that differ or exist at one of two points only; none at the same point."""
+    return [
+        name
+        for name in (*new, *(name for name in old if name not in new))
+        if not (name in old and name in new and spelling(old[name]) == spelling(new[name]))
+    ]
 
 
 def _depth(parents: Sequence[FrozenTrial]) -> int:
@@ -148,10 +154,7 @@ def _depth(parents: Sequence[FrozenTrial]) -> int:
 
 
 def _mutations(old: Mapping[str, Scalar], new: Mapping[str, Scalar]) -> dict[str, list[Any]]:
-    names = [*new, *(name for name in old if name not in new)]
-    return {
-        name: [old.get(name), new.get(name)] for name in names if old.get(name) != new.get(name)
-    }
+    return {name: [old.get(name), new.get(name)] for name in _differing(old, new)}
 
 
 def _hashes(parents: Sequence[FrozenTrial]) -> list[str]:

@@ -12,14 +12,16 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 from rich.console import Console, Group, RenderableType
 from rich.live import Live as RichLive
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from study.search.progress import GIB, FrontRows, Holder, Holding, outcome, setting
+from objectives.units import GIB
+from study.results import is_launched
+from study.search.progress import FrontRows, Holder, Holding, outcome, setting
 
 _COLOURS = ("cyan", "magenta", "yellow", "blue", "green")
 _REFRESH_S = 0.5
@@ -81,8 +83,7 @@ class Live:
     def on_trial_end(self, trial: FrozenTrial, names: list[str], left: str) -> None:
         """The outcome among the lines; the front anew."""
         self._lines.append(f"trial {trial.number}: {outcome(trial, names)}")
-        predicted = trial.user_attrs.get("infeasible", {}).get("predicted")
-        if self._trial_began_s is not None and trial.state != TrialState.FAIL and not predicted:
+        if self._trial_began_s is not None and is_launched(trial):
             self._durations_s.append(time.monotonic() - self._trial_began_s)
         self._left = left
         if self.front is not None:

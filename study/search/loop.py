@@ -9,12 +9,16 @@ from dataclasses import dataclass
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from objectives.causes import cause_named
 from objectives.errors import BenchError, UsageError
-from storage import trials
+from objectives.evidence import Fault, fault_of
+from objectives.space import point_key
+from storage.trials import put_attrs
 from study.config import StudyConfig
-from study.samplers import Predict, infeasible_points, is_launched
+from study.samplers import Predict, infeasible_points
 from study.search.progress import Progress
-from study.search.stopping import Stopping
+from study.search.queue import enqueue_again, sweep, unfinished_business
+from study.search.stopping import Stopping, launches
 
 SMALL_SPACE = 200
 """In a space of at most so many points, those that are never launched are recorded, too."""
@@ -75,13 +79,15 @@ def run_search(
     """
     config, study = search.config, search.study
     _check_same(study, search.attrs, config)
-    trials.put_attrs(study, search.attrs)
+    put_attrs(study, search.attrs)
     _queue(search, progress)
     names = list(config.directions)
     budget = config.document.budget
     stopping = Stopping(
         space=config.space,
-        trials=_launches(study) + limits.trials if limits.trials else budget.trials,
+        trials=launches(study.get_trials(deepcopy=False)) + limits.trials
+        if limits.trials
+        else budget.trials,
         timeout_s=limits.timeout_s or budget.timeout_s,
         generations=budget.generations if config.document.sampler.name == "tournament" else None,
         patience=budget.patience,
@@ -118,10 +124,8 @@ def _record_infeasible(
     space, study = search.config.space, search.study
     if search.predict is None or (space.size or SMALL_SPACE + 1) > SMALL_SPACE:
         return
-    known = {space.canonical(trial.params) for trial in study.get_trials(deepcopy=False)}
-    infeasible = [
-        p for p in infeasible_points(space, search.predict) if space.canonical(p) not in known
-    ]
+    known = {point_key(trial.params) for trial in study.get_trials(deepcopy=False)}
+    infeasible = [p for p in infeasible_points(space, search.predict) if point_key(p) not in known]
     for point in infeasible:
         study.enqueue_trial(point)
     if infeasible:
@@ -140,27 +144,18 @@ class _Faults:
         """Look at a trial that just ended."""
         if trial.state != TrialState.FAIL:
             return
-        error = trial.user_attrs.get("error", {})
-        if error.get("type") == "OrphanError":
-            self.stop = f"the bench stops: {error.get('message')}"
-        elif error.get("cause") == "device_fault":
-            self.stop = f"the device is at fault, the bench stops: {error.get('message')}"
+        fault = fault_of(trial.user_attrs) or Fault()
+        if fault.type == "OrphanError":
+            self.stop = f"the bench stops: {fault.message}"
+        elif cause_named(fault.cause).fault == "machine":
+            self.stop = f"the device is at fault, the bench stops: {fault.message}"
         # The bench broke, not the point: it goes back into the queue.
-        elif trials.enqueue_again(study, trial):
+        elif enqueue_again(study, trial):
             progress.log(f"trial {trial.number} will be tried again")
         else:
             progress.log(f"trial {trial.number} failed too often and is left alone")
-            if not _anything_worked(study):
+            if not launches(study.get_trials(deepcopy=False)):
                 self.stop = "nothing works on this bench; see the last trial's log"
-
-
-def _anything_worked(study: optuna.Study) -> bool:
-    return any(map(is_launched, study.get_trials(deepcopy=False)))
-
-
-def _launches(study: optuna.Study) -> int:
-    """Trials that used a slot of the budget: those that launched something."""
-    return sum(map(is_launched, study.get_trials(deepcopy=False)))
 
 
 def _check_same(study: optuna.Study, attrs: Mapping[str, object], config: StudyConfig) -> None:
@@ -187,10 +182,10 @@ def _check_same(study: optuna.Study, attrs: Mapping[str, object], config: StudyC
 def _queue(search: Search, progress: Progress) -> None:
     """The baseline first; what a killed run left behind next."""
     study, baseline = search.study, search.config.baseline
-    for number in trials.sweep(study):
+    for number in sweep(study):
         progress.log(f"trial {number} was cut off; its point is measured again")
-    for trial in trials.unfinished_business(study):
-        if trials.enqueue_again(study, trial):
+    for trial in unfinished_business(study):
+        if enqueue_again(study, trial):
             progress.log(f"trial {trial.number} was interrupted; its point is measured again")
     if baseline is not None and not study.get_trials(deepcopy=False):
         study.enqueue_trial(baseline, user_attrs={"baseline": True})

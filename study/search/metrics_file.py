@@ -5,10 +5,12 @@ The file is replaced as a whole, so whoever scrapes it never reads half of one.
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+from prometheus_client import CollectorRegistry, generate_latest, write_to_textfile
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from objectives.errors import UsageError
 from study.results import Findings, causes, hypervolume_now
@@ -16,18 +18,28 @@ from study.results import Findings, causes, hypervolume_now
 STATES = ("COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING")
 PREFIX = "gpu_allocation_study"
 
-Sample = tuple[Mapping[str, str], float]
+Sample = tuple[dict[str, str], float]
+
+
+class _State(Collector):
+    """A study's metrics, for a registry; one without samples is left out."""
+
+    def __init__(self, findings: Findings) -> None:
+        self._findings = findings
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        common = {"study": self._findings.study, "weights": self._findings.weights}
+        for name, words, samples in _metrics(self._findings):
+            family = GaugeMetricFamily(f"{PREFIX}_{name}", words)
+            for labels, value in samples:
+                family.add_sample(family.name, common | labels, value)
+            if family.samples:
+                yield family
 
 
 def metrics_text(findings: Findings) -> str:
     """The text exposition, version 0.0.4."""
-    lines: list[str] = []
-    for name, words, samples in _metrics(findings):
-        found = list(samples)
-        if found:
-            lines += [f"# HELP {PREFIX}_{name} {words}", f"# TYPE {PREFIX}_{name} gauge"]
-            lines += [_line(f"{PREFIX}_{name}", findings, sample) for sample in found]
-    return "\n".join(lines) + "\n"
+    return generate_latest(_registry(findings)).decode()
 
 
 def write_metrics(findings: Findings, path: Path) -> None:
@@ -38,17 +50,20 @@ def write_metrics(findings: Findings, path: Path) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(metrics_text(findings))
-        Path(name).chmod(0o644)  # the collector is another user
-        Path(name).replace(path)
+        write_to_textfile(str(path), _registry(findings))
+        path.chmod(0o644)  # the collector is another user
     except OSError as error:
         raise UsageError(f"{path}: cannot be written: {error.strerror}") from error
 
 
+def _registry(findings: Findings) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    registry.register(_State(findings))
+    return registry
+
+
 def _metrics(findings: Findings) -> Iterator[tuple[str, str, Iterable[Sample]]]:
-    """Name, help and samples of every metric; one without samples is left out."""
+    """Name, help and samples of every metric."""
     yield (
         "trials",
         "Trials by Optuna state; PRUNED is infeasible.",
@@ -90,13 +105,3 @@ def _best(findings: Findings) -> Iterator[Sample]:
         values = [setting.values()[name] for setting in findings.points]
         if values:
             yield {"objective": name}, min(values) if direction == "minimize" else max(values)
-
-
-def _line(name: str, findings: Findings, sample: Sample) -> str:
-    labels = {"study": findings.study, "weights": findings.weights, **sample[0]}
-    listed = ",".join(f'{key}="{_escaped(value)}"' for key, value in labels.items())
-    return f"{name}{{{listed}}} {sample[1]:.12g}"
-
-
-def _escaped(value: str) -> str:
-    return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")

@@ -10,7 +10,7 @@ from typing import Protocol, TextIO
 
 from optuna.trial import FrozenTrial, TrialState
 
-GIB = 1 << 30
+from objectives.evidence import Fault, Infeasible, fault_of, infeasible_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,8 +128,8 @@ def outcome(trial: FrozenTrial, names: list[str]) -> str:
         values = zip(names, trial.values, strict=True)
         return "measured: " + ", ".join(f"{name} {value:.4g}" for name, value in values)
     if trial.state == TrialState.PRUNED:
-        said = trial.user_attrs.get("infeasible", {})
-        how = "not launched" if said.get("predicted") else "infeasible"
-        return f"{how}: {said.get('cause', 'unknown')}: {said.get('evidence', '')}"
-    said = trial.user_attrs.get("error", {})
-    return f"the bench broke ({said.get('cause', 'unknown')}): {said.get('message', '')}"
+        said = infeasible_of(trial.user_attrs) or Infeasible()
+        how = "not launched" if said.predicted else "infeasible"
+        return f"{how}: {said.cause}: {said.evidence}"
+    fault = fault_of(trial.user_attrs) or Fault()
+    return f"the bench broke ({fault.cause}): {fault.message}"

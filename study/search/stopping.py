@@ -11,15 +11,18 @@ from statistics import median
 
 import numpy as np
 import optuna
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from objectives.space import SearchSpace, point_key
-from study.results import Floats, hypervolume
-from study.samplers import History, PointSampler, TournamentSampler, is_feasible, is_launched
-
-MARGIN = 0.1
-"""The far corner of the hypervolume lies this share of the range beyond the worst value."""
+from study.results import (
+    directions_of,
+    hypervolume_share,
+    is_launched,
+    losses,
+    measured_points,
+    read_trials,
+)
+from study.samplers import History, PointSampler, TournamentSampler
 
 
 class Stopping:
@@ -125,7 +128,7 @@ class Stopping:
         history = History(self._space)
         history.update(study)
         claimed = history.claimed
-        return sum(not history.is_taken(self._space.canonical(p), claimed) for p in points)
+        return sum(not history.is_taken(point_key(p), claimed) for p in points)
 
 
 def launches(trials: Sequence[FrozenTrial]) -> int:
@@ -151,30 +154,15 @@ def is_settled(study: optuna.Study, patience: int, tolerance: float) -> bool:
         patience: How many trials.
         tolerance: Which share of the hypervolume is next to nothing.
     """
-    finished = [trial for trial in study.get_trials(deepcopy=False) if is_launched(trial)]
-    before = _front_values(study, finished[:-patience])
-    if len(finished) <= patience or not len(before):
+    directions = directions_of(study)
+    launched = [trial for trial in read_trials(study) if trial.launched]
+    before = losses(measured_points(launched[:-patience]), directions)
+    if len(launched) <= patience or not len(before):
         return False
-    now = _front_values(study, finished)
+    now = losses(measured_points(launched), directions)
     everything = np.concatenate([before, now])
-    best, worst = everything.min(axis=0), everything.max(axis=0)
-    width = np.where(worst > best, worst - best, 1.0)
-    corner = np.full(len(width), 1 + MARGIN)
-    old = hypervolume((before - best) / width, corner)
-    new = hypervolume((now - best) / width, corner)
+    old, new = (hypervolume_share(rows, everything) for rows in (before, now))
     return new - old <= tolerance * new
-
-
-def _front_values(study: optuna.Study, trials: Sequence[FrozenTrial]) -> Floats:
-    """Medians of every feasible point, all to be minimised: (points, objectives)."""
-    signs = [1.0 if d == StudyDirection.MINIMIZE else -1.0 for d in study.directions]
-    groups: dict[str, list[list[float]]] = {}
-    for trial in trials:
-        if is_feasible(trial):
-            groups.setdefault(point_key(trial.params), []).append(trial.values)
-    rows = [[median(column) for column in zip(*values, strict=True)] for values in groups.values()]
-    values: Floats = np.array(rows).reshape(len(rows), len(signs)) * np.array(signs)
-    return values
 
 
 def _count(trials: Sequence[FrozenTrial], state: TrialState) -> int:

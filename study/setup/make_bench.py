@@ -7,15 +7,16 @@ from pathlib import Path
 
 from objectives.device import Device, open_device
 from objectives.errors import EngineError, UsageError
+from objectives.kinds import LATEST_VLLM, VllmKind, VllmMemory, WhisperKind, WhisperMemory
 from objectives.load import LlmLoad, LoadProfile, SttLoad, plan
-from objectives.servers import Command, Engine, Hold, Neighbour, Role, Running
+from objectives.servers import Command, Engine, Hold, Neighbour, Running
 from objectives.trial import Bench, Objective
+from objectives.units import GIB, ServerName
 from study.config import NeighbourSection, StudyConfig, fixed_settings
 from study.engines import build_engine, capability_of, check_engine, find_engine
 from study.setup.model_shapes import dummy_shape, llm_weights_bytes, model_shape
 from study.setup.weights import resolve_llm, resolve_whisper
 
-GIB = 1 << 30
 SMALL_VOCABULARY = 2048
 """Token ids below this exist in every model that is served; used where the model's is unknown."""
 
@@ -70,21 +71,36 @@ def make_bench(config: StudyConfig, *, build_engines: bool, log: Callable[[str],
         log(f"the KV cache cannot be predicted: {missing}")
     profile = load_profile(config, shape.vocab if shape is not None else None)
     settings = fixed_settings(document)
+    vllm = VllmKind(
+        name="vllm",
+        engine=vllm_engine,
+        settings=settings["vllm"],
+        memory=VllmMemory(
+            model=llm.model if settings["vllm"].model == "dummy" else settings["vllm"].model,
+            shape=shape,
+            shape_missing=missing,
+            version=vllm_engine.vllm_version or LATEST_VLLM,
+            weights_bytes=llm_weights_bytes(config, llm.model, shape, local=llm.local),
+        ),
+        start_s=document.vllm.start_timeout_s,
+        is_dummy=llm.weights == "dummy",
+        path=llm.model,
+        is_local=llm.local,
+    )
+    whisper = WhisperKind(
+        name="whisper",
+        engine=whisper_engine,
+        settings=settings["whisper"],
+        memory=WhisperMemory(),
+        start_s=document.whisper.start_timeout_s,
+        is_dummy=document.whisper.weights == "dummy",
+        paths={name: found.model for name, found in whispers.items()},
+        fixed_tokens=None if profile.stt is None else profile.stt.output_tokens,
+    )
     return Bench(
         space=config.space,
         device=device,
-        vllm_engine=vllm_engine,
-        whisper_engine=whisper_engine,
-        vllm=settings["vllm"],
-        whisper=settings["whisper"],
-        llm_path=llm.model,
-        llm_is_dummy=llm.weights == "dummy",
-        llm_is_local=llm.local,
-        shape=shape,
-        shape_missing=missing,
-        llm_weights_bytes=llm_weights_bytes(config, llm.model, shape, local=llm.local),
-        whisper_paths={name: found.model for name, found in whispers.items()},
-        whisper_is_dummy=document.whisper.weights == "dummy",
+        servers={each.name: each for each in (vllm, whisper)},
         neighbours=[neighbour_of(section) for section in document.neighbours],
         start_order=document.start_order,
         profile=profile,
@@ -97,14 +113,12 @@ def make_bench(config: StudyConfig, *, build_engines: bool, log: Callable[[str],
         limits=config.limits,
         wer=_published(config),
         headroom_bytes=round(document.headroom_gib * GIB),
-        vllm_start_s=document.vllm.start_timeout_s,
-        whisper_start_s=document.whisper.start_timeout_s,
         trial_timeout_s=document.budget.trial_timeout_s,
     )
 
 
 def _engine(
-    role: Role, configured: str, device: Device, build: bool, log: Callable[[str], None]
+    role: ServerName, configured: str, device: Device, build: bool, log: Callable[[str], None]
 ) -> Engine:
     """The engine of a server, judged against the device; built if that was asked for."""
     try:

@@ -8,8 +8,8 @@ from pathlib import Path
 from optuna import Trial
 
 from objectives.serving import ServingObjective
-from objectives.space import Scalar
 from objectives.trial import Bench
+from objectives.units import Scalar
 from storage.artifacts import ArtifactStore, keep
 from storage.trials import WORKER_ATTR, this_worker
 from study.config import StudyConfig
@@ -63,7 +63,7 @@ def serving_objective(
         on_phase=progress.on_phase,
         wait_s=DEVICE_WAIT_S,
         fitness=fitness,
-        pictures=lambda folder, attrs: pictures(folder, attrs, weights=bench.weights),
+        pictures=lambda folder, evidence: pictures(folder, evidence, weights=bench.weights),
     )
 
 

@@ -10,22 +10,22 @@ from pathlib import Path
 from objectives.candidate import Candidate
 from objectives.device import Device, open_device
 from objectives.errors import EngineError, UsageError
+from objectives.kinds import LATEST_VLLM, ServerMemory, VllmMemory, WhisperMemory
 from objectives.measurement import capacity
 from objectives.memory import Calibration
 from objectives.models import ModelShape
-from objectives.space import Scalar
 from objectives.trial import (
-    LATEST_VLLM,
     Bench,
     CandidatePrediction,
     PredictionInputs,
     predict_candidate,
     predict_on_bench,
 )
+from objectives.units import GIB, Scalar
 from study.config import StudyConfig, fixed_settings
 from study.engines import find_engine
 from study.samplers import PointPrediction
-from study.setup.make_bench import GIB, neighbour_of
+from study.setup.make_bench import neighbour_of
 from study.setup.model_shapes import llm_weights_bytes, model_shape
 
 
@@ -62,9 +62,7 @@ def predict_all(config: StudyConfig) -> list[Predicted]:
         Predicted(
             params=point,
             prediction=predict_candidate(
-                Candidate.lay(
-                    config.space, point, vllm=settings["vllm"], whisper=settings["whisper"]
-                ),
+                Candidate.lay(config.space, point, settings),
                 inputs,
                 state,
                 Calibration(),
@@ -82,16 +80,21 @@ def prediction_inputs(config: StudyConfig, device: Device, shape: ModelShape) ->
         version = None
     model = config.document.vllm.model or "dummy"
     is_local = Path(model).expanduser().exists()
-    order = config.document.start_order
+    servers: dict[str, ServerMemory] = {
+        "vllm": VllmMemory(
+            model=model,
+            shape=shape,
+            version=version or LATEST_VLLM,
+            weights_bytes=llm_weights_bytes(config, model, shape, local=is_local),
+        ),
+        "whisper": WhisperMemory(),
+    }
+    order = [name for name in config.document.start_order if name in servers]
     return PredictionInputs(
-        shape=shape,
-        model=model,
+        servers={name: servers[name] for name in order},
         device_kind=device.kind,
         device_uuid=device.uuid,
-        vllm_version=version or LATEST_VLLM,
-        weights_bytes=llm_weights_bytes(config, model, shape, local=is_local),
         neighbours=[neighbour_of(section) for section in config.document.neighbours],
-        whisper_first=order.index("whisper") < order.index("vllm"),
         headroom_bytes=round(config.document.headroom_gib * GIB),
     )
 
@@ -121,15 +124,16 @@ def predictor(
         over = bench.space.excess(params)
         if over > 0:
             return PointPrediction(feasible=False, certain=True, excess={"bounds": over})
-        candidate = Candidate.lay(bench.space, params, vllm=bench.vllm, whisper=bench.whisper)
+        candidate = Candidate.lay(bench.space, params, bench.settings)
         prediction = predict_on_bench(candidate, bench, state, known)
-        if prediction.vllm is None:
-            return PointPrediction()
+        figures = _expected(bench, candidate, prediction)
+        if not prediction.starts:
+            return PointPrediction(figures=figures)
         return PointPrediction(
             feasible=prediction.fits,
-            certain=prediction.is_refused,
+            certain=prediction.refusal is not None,
             excess={"bounds": over, **prediction.excess},
-            figures=_expected(bench, candidate, prediction),
+            figures=figures,
         )
 
     return predict
@@ -140,16 +144,17 @@ def _expected(
 ) -> dict[str, float]:
     """The objectives that arithmetic knows before a launch."""
     figures: dict[str, float] = {}
-    wer = bench.wer.get(candidate.whisper.model)
+    stt, llm, load = bench.serving("stt"), bench.serving("llm"), bench.profile.llm
+    wer = None if stt is None else bench.wer.get(candidate[stt.name].model)
     if wer is not None:
         figures["wer"] = wer
-    load, predicted = bench.profile.llm, prediction.vllm
-    if load is not None and predicted is not None:
+    start = None if llm is None else prediction.starts.get(llm.name)
+    if llm is not None and load is not None and start is not None:
         fitting = capacity(
             load,
-            kv_cache_tokens=predicted.footprint.kv_cache_tokens,
-            block_tokens=predicted.kv.block_tokens,
-            max_num_seqs=prediction.max_num_seqs,
+            kv_cache_tokens=start.footprint.capacity.tokens,
+            block_tokens=start.server.kv.block_tokens,
+            max_num_seqs=prediction.forecasts[llm.name].max_num_seqs,
         )
         figures["concurrent_capacity"] = float(fitting.requests)
     return figures

@@ -22,10 +22,7 @@ def study_attrs(config: StudyConfig, bench: Bench) -> dict[str, object]:
         "device_facts": device.describe(),
         "weights": bench.weights,
         "load": {**bench.profile.to_dict(), "trace_sha256": bench.trace.sha256},
-        "engines": {
-            "vllm": bench.vllm_engine.to_dict(),
-            "whisper": bench.whisper_engine.to_dict(),
-        },
+        "engines": {name: server.engine.to_dict() for name, server in bench.servers.items()},
     }
 
 

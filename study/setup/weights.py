@@ -21,12 +21,7 @@ from filelock import FileLock
 
 from objectives import workers
 from objectives.errors import EngineError, UsageError
-from objectives.models import (
-    WHISPER_DIMS,
-    WHISPER_NAMES,
-    canonical_name,
-    nearest_whisper,
-)
+from objectives.models import WHISPER_NAMES, canonical_name, nearest_whisper, whisper_dims
 from objectives.servers import Engine, inherited, study_home
 from study.setup.model_shapes import LLM_SHAPES, DummyLlm
 
@@ -160,10 +155,9 @@ def dummy_whisper(
 
     Made once; later calls find it. Raises: UsageError for another name, EngineError.
     """
-    name = canonical_name(size)
-    if name not in WHISPER_DIMS:
+    if size not in WHISPER_NAMES:
         raise UsageError(f"whisper.model: {size!r} is not {nearest_whisper(size)}")
-    dims = WHISPER_DIMS[name]
+    name, dims = canonical_name(size), whisper_dims(size)
     cache = default_cache() if cache is None else cache
     target = cache / f"whisper-seed{seed}" / f"{name}.pt"
     what = f"random weights for Whisper {name}, {dims.checkpoint_bytes / 1e6:.0f} MB"

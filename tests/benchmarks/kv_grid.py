@@ -25,14 +25,20 @@ from pathlib import Path
 from objectives.device import Device, open_device
 from objectives.diagnosis import diagnose
 from objectives.errors import NotReadyError, ServerDiedError
-from objectives.memory import Calibration, Prediction, predict_vllm
+from objectives.memory import (
+    Calibration,
+    DeviceMemory,
+    Prediction,
+    ServerModel,
+    predict_vllm,
+)
 from objectives.models import ModelShape
 from objectives.servers import Engine, Launch, Port, http_ready, locate_interpreter, probe, serve
-from objectives.vllm import StartupFacts, VllmSettings, read_startup
+from objectives.units import GIB
+from objectives.vllm import StartupFacts, VllmRules, VllmSettings, read_startup
 from study.engines import build_engine
 from study.setup import DummyLlm, default_cache, dummy_llm
 
-GIB = 1 << 30
 _COMMON = {"vocab": 2048, "max_position": 65536}
 ARCHITECTURES = {
     "many heads": DummyLlm(
@@ -87,27 +93,22 @@ def grid(total_bytes: int) -> list[Case]:
 
 def predicted(
     case: Case, shape: ModelShape, engine: Engine, device: Device, known: Calibration
-) -> tuple[VllmSettings, Prediction, int]:
+) -> Prediction:
     state = device.read()
-    settings = VllmSettings.from_args(
-        case.options(),
-        version=engine.vllm_version or "",
-        device_total_bytes=state.total_bytes,
-        device_kind="cpu",
-    )
-    prediction = predict_vllm(
-        shape,
-        settings,
-        device_kind="cpu",
-        total_bytes=state.total_bytes,
-        free_bytes=state.free_bytes,
-        version=engine.vllm_version or "",
-        calibration=known,
-        model=case.architecture,
+    rules = VllmRules(engine.vllm_version or "", "cpu")
+    server = ServerModel(
+        shape=shape,
+        settings=VllmSettings.from_args(
+            case.options(), rules, device_total_bytes=state.total_bytes
+        ),
+        rules=rules,
+        name=case.architecture,
         device=device.uuid,
-        free_margin_bytes=GIB // 8,
     )
-    return settings, prediction, state.total_bytes
+    memory = DeviceMemory(
+        total_bytes=state.total_bytes, free_bytes=state.free_bytes, free_margin_bytes=GIB // 8
+    )
+    return predict_vllm(server, memory, known)
 
 
 def start(case: Case, engine: Engine, device: Device, folder: Path) -> tuple[StartupFacts, str]:
@@ -147,7 +148,7 @@ def main() -> int:
     parser.add_argument("--starts", type=int, help="at most so many")
     args = parser.parse_args()
     engine = (
-        probe(locate_interpreter(args.engine)) if args.engine else build_engine("cpu", say=print)
+        probe(locate_interpreter(args.engine)) if args.engine else build_engine("cpu", log=print)
     )
     device = open_device("cpu")
     device.settle()
@@ -159,7 +160,7 @@ def main() -> int:
         for number, case in enumerate(grid(device.total_bytes)[: args.starts], 1):
             shape = ModelShape.from_config(ARCHITECTURES[case.architecture].config())
             began = time.monotonic()
-            settings, forecast, total = predicted(case, shape, engine, device, known)
+            forecast = predicted(case, shape, engine, device, known)
             predict_s = time.monotonic() - began
             facts, cause = start(case, engine, device, Path(folder))
             said = "refused" if forecast.certain else ("fits" if forecast.fits else "in margin")
@@ -168,23 +169,15 @@ def main() -> int:
             line += f"len={case.length:6} {case.dtype:9} {said:9} ({forecast.cause}) -> {cause}"
             logged = facts.available_kv_bytes
             if cause == "ok" and logged is not None and facts.kv_cache_tokens is not None:
-                tokens = forecast.footprint.kv_cache_tokens
+                tokens = forecast.footprint.capacity.tokens
                 error = abs(tokens - facts.kv_cache_tokens) / facts.kv_cache_tokens
-                calibrated = forecast.footprint.weights.source == "calibrated"
+                calibrated = forecast.footprint.parts.weights.source == "calibrated"
                 if calibrated:
                     errors.append(error)
                 line += f"  tokens {tokens} / {facts.kv_cache_tokens} = {100 * error:.2f} %"
                 line += "" if calibrated else " (a priori)"
-                known = known.learn(
-                    settings,
-                    facts,
-                    shape,
-                    version=engine.vllm_version or "",
-                    model=case.architecture,
-                    device=device.uuid,
-                    device_kind="cpu",
-                    total_bytes=total,
-                )
+                total = forecast.footprint.memory.total_bytes
+                known = known.learn(forecast.server, facts, total_bytes=total)
             print(f"{line}  [{1000 * predict_s:.1f} ms]", flush=True)
     print("\npredicted      started  refused")
     for said in ("fits", "in margin", "refused"):

@@ -14,9 +14,19 @@ import statistics
 import time
 from collections.abc import Iterator
 
-from objectives.memory import Calibration, EngineKey, Prediction, Start, predict_vllm, whisper_bytes
+from objectives.memory import (
+    Calibration,
+    DeviceMemory,
+    EngineKey,
+    Prediction,
+    ServerModel,
+    Start,
+    WhisperModel,
+    predict_vllm,
+)
 from objectives.models import WHISPER_NAMES, ModelShape
-from objectives.vllm import GIB, VllmSettings
+from objectives.units import GIB
+from objectives.vllm import VllmRules, VllmSettings
 from tests.objectives.models.published_shapes import QWEN2_5_7B_AWQ
 
 TOTAL = round(11.63 * GIB)
@@ -54,23 +64,18 @@ def candidates(count: int) -> Iterator[tuple[float, str]]:
 
 def refuse(shape: ModelShape, known: Calibration, utilization: float, whisper: str) -> Prediction:
     """What a trial does before it launches anything."""
-    settings = VllmSettings.from_args(
-        {"gpu-memory-utilization": utilization, "max-model-len": 2048, "max-num-seqs": 32},
-        version=VERSION,
-        device_total_bytes=TOTAL,
-    )
-    return predict_vllm(
-        shape,
-        settings,
-        device_kind="cuda",
-        total_bytes=TOTAL,
-        free_bytes=9 * GIB,
-        version=VERSION,
-        calibration=known,
-        model="awq",
+    args = {"gpu-memory-utilization": utilization, "max-model-len": 2048, "max-num-seqs": 32}
+    rules = VllmRules(VERSION)
+    server = ServerModel(
+        shape=shape,
+        settings=VllmSettings.from_args(args, rules, device_total_bytes=TOTAL),
+        rules=rules,
+        name="awq",
         device="GPU-1",
-        whisper=whisper_bytes(whisper, device_kind="cuda", calibration=known, device="GPU-1"),
     )
+    speech = WhisperModel(name=whisper).expect("cuda", known, "GPU-1")
+    memory = DeviceMemory(total_bytes=TOTAL, free_bytes=9 * GIB, whisper=speech)
+    return predict_vllm(server, memory, known)
 
 
 def main() -> None:

@@ -33,9 +33,10 @@ from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import TrialState, create_trial
 
-from objectives.space import Scalar, SearchSpace
+from objectives.space import SearchSpace, point_key
+from objectives.units import Scalar
 from study.replay import Table, read_table
-from study.results import hypervolume
+from study.results import far_corner, hypervolume
 from study.samplers import PointSampler, SpaceExhaustedError, make_sampler
 from study.samplers.choosers import NoAncestry, nearest_allowed
 from study.samplers.encoding import Encoding
@@ -46,7 +47,6 @@ MAXIMISED = ("concurrent_capacity",)
 SAMPLERS = ("auto", "gp", "tpe", "tournament", "random")
 SPACE_SHARE = 0.05
 ENOUGH = 0.95
-REFERENCE = 1.1
 RESAMPLES = 10_000
 
 
@@ -101,10 +101,9 @@ def truth_of(path: Path, objectives: tuple[str, ...]) -> tuple[Table, SearchSpac
         medians = table.medians(point)
         if medians is not None:
             own = np.array([medians[name] for name in objectives])
-            values[space.canonical(point)] = signs * own
+            values[point_key(point)] = signs * own
     rows = np.array(list(values.values()))
-    low, high = rows.min(axis=0), rows.max(axis=0)
-    reference = low + REFERENCE * np.where(high > low, high - low, 1.0)
+    reference = far_corner(rows)
     return table, space, Truth(values, reference, hypervolume(rows, reference))
 
 
@@ -177,7 +176,7 @@ def run(path: Path, objectives: tuple[str, ...], sampler: str, seed: int, cap: f
         except SpaceExhaustedError:
             break
         asks_s += time.process_time() - began_s
-        launched.append(space.canonical(params))
+        launched.append(point_key(params))
         tell(study, trial, table.draw(params, seed=seed, number=trial.number), objectives)
         if len(launched) % first == 0 and truth.share(launched) >= ENOUGH:
             break

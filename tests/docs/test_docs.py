@@ -1,7 +1,6 @@
 """The documentation says what the program does."""
 
 import argparse
-import ast
 import importlib
 import json
 import re
@@ -10,11 +9,8 @@ import shutil
 import pytest
 import yaml
 
-from objectives.causes import CAUSES, CONSTRAINT_OF, MEMORY_CAUSES, remedy_of
-from objectives.constraints import CONSTRAINTS
 from objectives.device.lock import FOLDER_VARIABLE
 from objectives.measurement.quantiles import samples_needed
-from objectives.memory.explain import REMEDIES as PREDICTED
 from study.config.__main__ import main
 from study.config.files import bundled, read_config
 from study.config.schema import OBJECTIVES
@@ -29,7 +25,6 @@ from tests.objectives.models.published_shapes import QWEN2_5_7B_AWQ
 from tests.study import studies
 
 DOCS = ROOT / "docs"
-CAUSES_PAGE = "constraints-and-causes.md"
 CONFIGURATIONS = [block for block in blocks("yaml") if "search_space:" in block.text]
 LEGACY = [block for block in CONFIGURATIONS if block.page == "from-the-legacy.md"]
 QUICK = {"config", "fit", "diagnose", "report"}
@@ -51,6 +46,13 @@ def test_the_json_schema_is_what_the_program_prints(capsys):
     file = (DOCS / "configuration.schema.json").read_text()
     again = "python -m study.config --schema > docs/configuration.schema.json"
     assert json.loads(file) == json.loads(printed(capsys, "--schema")), f"make it again: {again}"
+
+
+def test_the_page_of_causes_is_what_the_program_prints(capsys):
+    page = (DOCS / "constraints-and-causes.md").read_text()
+    again = "python -m study.diagnose --causes > docs/constraints-and-causes.md"
+    assert command("diagnose")(["--causes"]) == 0
+    assert page == capsys.readouterr().out, f"make it again: {again}"
 
 
 BUNDLED = sorted((ROOT / "study" / "configs").glob("*.yaml"))
@@ -211,80 +213,6 @@ def test_blocks_of_help_are_what_the_commands_print(capsys, monkeypatch):
             with pytest.raises(SystemExit):
                 command(asked[1])(["--help"])
             assert capsys.readouterr().out == block.text, f"{block.page}: --help of {asked[1]}"
-
-
-# --- constraints and causes
-
-
-def test_every_constraint_is_there_in_order():
-    named = [coded(row[0])[0] for row in table(CAUSES_PAGE, "## Constraints")]
-    assert tuple(named) == CONSTRAINTS
-
-
-def test_every_cause_of_a_log_has_the_programs_own_remedy_and_constraint():
-    rows = table(CAUSES_PAGE, "## Read from a server's log")
-    assert tuple(coded(row[0])[0] for row in rows) == CAUSES
-    for cause, constraint, means, remedy in rows:
-        name = coded(cause)[0]
-        assert remedy == remedy_of(name, {}), name
-        assert means, name
-        assert coded(constraint) == ([CONSTRAINT_OF[name]] if name in MEMORY_CAUSES else []), name
-
-
-def test_every_cause_known_before_a_launch_has_the_programs_own_remedy():
-    rows = table(CAUSES_PAGE, "## Known before the launch")
-    remedies = {coded(row[0])[0]: row[3] for row in rows}
-    assert remedies.pop("out_of_bounds") in sentences()
-    assert remedies == PREDICTED
-    assert all(coded(row[1]) == [CONSTRAINT_OF[coded(row[0])[0]]] for row in rows)
-
-
-def test_every_cause_seen_during_a_trial_has_the_programs_own_remedy():
-    rows = table(CAUSES_PAGE, "## Seen during the trial")
-    known = sentences()
-    for cause, constraint, _, remedy in rows:
-        assert remedy in known, cause
-        if coded(cause)[0] in CONSTRAINT_OF:
-            assert coded(constraint) == [CONSTRAINT_OF[coded(cause)[0]]]
-
-
-def test_no_cause_that_the_program_can_give_is_missing():
-    text = (DOCS / CAUSES_PAGE).read_text()
-    given = {*CAUSES, *CONSTRAINT_OF, *PREDICTED, *raised_causes()}
-    assert sorted(name for name in given if f"| `{name}` |" not in text) == []
-
-
-def objectives_trees():
-    return [ast.parse(path.read_text()) for path in (ROOT / "objectives").rglob("*.py")]
-
-
-def sentences():
-    """Every text that stands in the program."""
-    return {
-        node.value
-        for tree in objectives_trees()
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Constant) and isinstance(node.value, str)
-    }
-
-
-def raised_causes():
-    """The first word of every infeasibility, and every `cause=` that a trial can be given."""
-    found = set()
-    for tree in objectives_trees():
-        for node in ast.walk(tree):
-            if not isinstance(node, ast.Call):
-                continue
-            named = [each.value for each in node.keywords if each.arg == "cause"]
-            if isinstance(node.func, ast.Name) and node.func.id.endswith("Error"):
-                first = node.args[:1] if any(k.arg == "remedy" for k in node.keywords) else []
-                found |= {
-                    each.value
-                    for each in [*named, *first]
-                    if isinstance(each, ast.Constant) and isinstance(each.value, str)
-                }
-    assert {"slo_missed", "device_fault"} <= found
-    return found | {"bench", "bug", "interrupted"}
 
 
 # --- figures

@@ -1,4 +1,4 @@
-"""One complete setting of both servers, and how it becomes a command line."""
+"""One complete setting of every server, and how it becomes a command line."""
 
 import math
 
@@ -33,7 +33,7 @@ def settings(**args):
 
 
 def lay(params, *, space=SPACE, vllm=VLLM, whisper=WHISPER):
-    return Candidate.lay(space, params, vllm=vllm, whisper=whisper)
+    return Candidate.lay(space, params, {"vllm": vllm, "whisper": whisper})
 
 
 class TestOptions:
@@ -117,13 +117,13 @@ class TestLay:
     @given(st.sampled_from(UTILISATION.choices), st.sampled_from(SIZE.choices))
     def test_every_point_is_a_candidate_with_its_values_in_place(self, value, size):
         candidate = lay({"vllm_memory_util": value, "whisper_model_size": size})
-        assert candidate.vllm.options() == (
+        assert candidate["vllm"].options() == (
             "--max-model-len",
             "2048",
             "--gpu-memory-utilization",
             f"{value:.12g}",
         )
-        assert (candidate.vllm.model, candidate.whisper.model) == ("m", size)
+        assert (candidate["vllm"].model, candidate["whisper"].model) == ("m", size)
 
     def test_each_value_goes_to_the_server_that_it_is_bound_to(self):
         space = SearchSpace(
@@ -134,15 +134,25 @@ class TestLay:
         )
         point = {"vllm.device": "cuda:1", "whisper.device": "cpu"}
         candidate = lay({**point, "vllm.env.X": "new", "whisper.args.x": "new"}, space=space)
-        assert (candidate.vllm.device, candidate.whisper.device) == ("cuda:1", "cpu")
-        assert (candidate.vllm.env, candidate.whisper.env) == ({"X": "new"}, {})
-        assert candidate.vllm.args == VLLM.args
-        assert candidate.whisper.args == {"x": "new"}
+        assert (candidate["vllm"].device, candidate["whisper"].device) == ("cuda:1", "cpu")
+        assert (candidate["vllm"].env, candidate["whisper"].env) == ({"X": "new"}, {})
+        assert candidate["vllm"].args == VLLM.args
+        assert candidate["whisper"].args == {"x": "new"}
 
     def test_a_point_stands_above_the_fixed_settings(self):
         fixed = ServerSettings(model="m", device="cpu", args={"gpu-memory-utilization": 0.9})
         candidate = lay({"vllm_memory_util": 0.5}, vllm=fixed)
-        assert candidate.vllm.options() == ("--gpu-memory-utilization", "0.5")
+        assert candidate["vllm"].options() == ("--gpu-memory-utilization", "0.5")
+
+    def test_a_server_beside_the_usual_two_is_laid_over_like_them(self):
+        bound = Binding(server="embedder", kind="args", key="dim")
+        space = SearchSpace((Parameter(name="dim", binding=bound, choices=(256, 512)),))
+        fixed = {"vllm": VLLM, "embedder": ServerSettings(model="e", device="cpu")}
+        candidate = Candidate.lay(space, {"dim": 512}, fixed)
+        assert candidate["embedder"].options() == ("--dim", "512")
+        assert candidate["vllm"] is VLLM
+        assert set(candidate.servers) == {"vllm", "embedder"}
+        assert set(fixed) == {"vllm", "embedder"}
 
     def test_the_fixed_settings_are_not_changed_by_a_candidate(self):
         lay({"vllm_memory_util": 0.6, "whisper_model_size": "tiny"})
@@ -151,12 +161,12 @@ class TestLay:
 
     def test_what_the_point_does_not_name_stays_as_it_was_fixed(self):
         candidate = lay({"vllm_memory_util": 0.6})
-        assert candidate.whisper is WHISPER
+        assert candidate["whisper"] is WHISPER
         assert candidate.params == {"vllm_memory_util": 0.6}
 
     def test_a_number_of_the_sampler_is_spelt_as_in_the_list_everywhere(self):
         candidate = lay({"whisper_model_size": "tiny", "vllm_memory_util": DRAWN})
-        assert candidate.vllm.args["gpu-memory-utilization"] == 0.55
+        assert candidate["vllm"].args["gpu-memory-utilization"] == 0.55
         assert list(candidate.params.items()) == [
             ("vllm_memory_util", 0.55),
             ("whisper_model_size", "tiny"),

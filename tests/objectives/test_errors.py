@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from objectives import errors
-from objectives.causes import CAUSES
+from objectives.causes import CAUSES, remedy_of
 from objectives.errors import (
     BenchError,
     DoesNotFitError,
@@ -68,7 +68,13 @@ class TestTheCandidatesFault:
         error = InfeasibleError("host_oom", "the kernel killed 1 process(es)")
         assert str(error) == "host_oom: the kernel killed 1 process(es)"
         assert (error.cause, error.evidence) == ("host_oom", "the kernel killed 1 process(es)")
-        assert (error.remedy, error.excess, error.predicted, error.figures) == ("", {}, False, {})
+        assert (error.excess, error.predicted, error.figures) == ({}, False, {})
+        assert error.remedy == remedy_of("host_oom", {})
+
+    def test_the_tables_remedy_is_filled_with_the_figures_of_the_error(self):
+        error = InfeasibleError("kv_cache_too_small", "y", figures={"kv_cache_tokens": 2080})
+        assert "--max-model-len to 2080" in error.remedy
+        assert InfeasibleError("of an older study", "y").remedy == ""
 
     @pytest.mark.parametrize("kind", below(InfeasibleError))
     def test_every_kind_carries_what_the_trial_is_judged_by(self, kind):
@@ -95,7 +101,7 @@ class TestTheBenchsFault:
     def test_it_is_the_benchs_unless_a_log_names_a_cause(self):
         assert BenchError("x").cause == "bench"
         assert BenchError("x", cause="nccl_or_dist").cause == "nccl_or_dist"
-        assert "bench" not in CAUSES
+        assert CAUSES["bench"].fault == "bench"
 
     @pytest.mark.parametrize(
         "kind", [k for k in below(BenchError) if k not in {ServerDiedError, NotReadyError}]

@@ -30,6 +30,24 @@ def bench(tmp_path):
     assert [line for line in lines if "resource_tracker" not in line] == []
 
 
+def until_held(fakes, *names):
+    """Let the load begin once the telemetry saw what these tenants hold.
+
+    Who is up is asked once a second, and less often on a busy machine; a load here is shorter.
+    """
+
+    def tell(phase):
+        fakes.steps.append(phase)
+        while phase == "warmup" and not set(names) <= set(held()):
+            time.sleep(0.01)
+
+    def held():
+        return fakes.objective.stages.holding()["by_tenant"]
+
+    fakes.objective.on_phase = tell
+    return fakes
+
+
 def infeasible(trial, cause):
     assert trial.state == TrialState.PRUNED
     assert trial.values is None
@@ -42,7 +60,7 @@ def infeasible(trial, cause):
 
 
 def test_a_feasible_candidate_is_measured_and_everything_is_kept(bench):
-    fakes = bench()
+    fakes = until_held(bench(), "vllm", "whisper")
     trial = fakes.judge()
     assert trial.state == TrialState.COMPLETE
     assert len(trial.values) == 3
@@ -55,10 +73,15 @@ def test_a_feasible_candidate_is_measured_and_everything_is_kept(bench):
     assert 0 < attrs["gpu_utilization"] <= 100
     assert attrs["measurement"]["llm"]["requests"] == 16
     assert attrs["measurement"]["stt"]["failed"] == 0
-    assert attrs["footprint"]["logged"]["kv_cache_tokens"] > 0
-    assert attrs["footprint"]["predicted"]["kv_cache_tokens"] > 0
+    assert attrs["footprint"]["vllm"]["logged"]["kv_cache_tokens"] > 0
+    assert attrs["footprint"]["vllm"]["predicted"]["kv_cache_tokens"] > 0
+    assert attrs["footprint"]["whisper"]["predicted"]["held_bytes"] > 0
+    assert "logged" not in attrs["footprint"]["whisper"]
+    assert attrs["health"]["whisper"]["compute_device"] == "cpu"
+    assert "vllm" not in attrs["health"]
     assert set(attrs["phases_s"]) == {"predict", "start", "warmup", "measure", "stop", "other"}
     assert attrs["tenants_bytes"]["vllm"] > 0
+    assert attrs["tenants_bytes"]["whisper"] > 0
     assert set(fakes.files[trial.number]) >= {"vllm.log", "whisper.log", "samples.jsonl"}
     samples = fakes.files[trial.number]["samples.jsonl"].decode().splitlines()
     assert len(samples) == 16 + 8 + 4 + 2  # window and warm-up of both
@@ -228,7 +251,8 @@ def test_a_neighbour_that_must_be_there_is_checked(bench):
 
 
 def test_a_neighbour_holds_its_memory_during_the_trial(bench):
-    trial = bench(neighbours=[Hold(name="ollama", bytes_=GIB // 8)]).judge()
+    fakes = until_held(bench(neighbours=[Hold(name="ollama", bytes_=GIB // 8)]), "ollama")
+    trial = fakes.judge()
     assert trial.state == TrialState.COMPLETE
     assert trial.user_attrs["tenants_bytes"]["ollama"] >= GIB // 8
 
@@ -244,19 +268,20 @@ def test_one_start_teaches_the_next_prediction(bench):
     fakes = bench()
     first = fakes.judge(vllm_memory_util=0.15)
     second = fakes.judge(vllm_memory_util=0.20)
-    assert first.user_attrs["footprint"]["predicted"]["sources"]["weights"] == "estimated"
-    predicted = second.user_attrs["footprint"]["predicted"]
-    logged = second.user_attrs["footprint"]["logged"]
+    before = first.user_attrs["footprint"]["vllm"]["predicted"]
+    assert before["sources"]["weights"] == "estimated"
+    predicted = second.user_attrs["footprint"]["vllm"]["predicted"]
+    logged = second.user_attrs["footprint"]["vllm"]["logged"]
     assert predicted["sources"]["weights"] == "calibrated"
     assert predicted["kv_cache_tokens"] == pytest.approx(logged["kv_cache_tokens"], rel=0.01)
 
 
 def test_whispers_peak_teaches_the_next_prediction(bench):
-    fakes = bench()
+    fakes = until_held(bench(), "whisper")
     fakes.judge()
     second = fakes.judge()
-    predicted = second.user_attrs["footprint"]["predicted"]
-    assert predicted["whisper_source"] == "calibrated"
+    predicted = second.user_attrs["footprint"]["whisper"]["predicted"]
+    assert predicted["held_source"] == "calibrated"
 
 
 def test_after_one_start_what_the_log_proved_too_big_is_refused_without_a_launch(bench):
@@ -304,3 +329,6 @@ def test_an_interrupted_trial_leaves_no_process_and_says_what_it_was(bench):
     trial = fakes.study.trials[-1]
     failed(trial, "interrupted")
     assert "vllm.log" in fakes.files[trial.number]
+    assert set(trial.user_attrs["settings"]) == {"vllm", "whisper"}
+    assert trial.user_attrs["footprint"]["vllm"]["logged"]["kv_cache_tokens"] > 0
+    assert trial.user_attrs["telemetry"]["samples"]

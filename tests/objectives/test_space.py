@@ -4,7 +4,7 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from objectives.space import Binding, Parameter, SearchSpace, point_key
+from objectives.space import Binding, Parameter, SearchSpace, plain, point_key
 
 UTILISATION = Parameter(
     name="vllm_memory_util",
@@ -111,7 +111,32 @@ def test_a_stepped_range_is_finite():
 
 
 def test_replicates_share_a_key_whatever_the_order():
-    assert point_key({"b": 1, "a": 0.5}) == point_key({"a": 0.5, "b": 1})
+    assert point_key({"b": 1, "a": 0.5}) == point_key({"a": 0.5, "b": 1}) == "a=0.5 b=1"
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        (0.1 + 0.2, 0.3),
+        (2, 2.0),
+        (0.29999999999999999 * 10, 3),
+        (1234567.1 + 0.1 + 0.2, 1234567.4),
+        (1 / 30, round(1 / 30, 12)),
+        (0.0, -0.0),
+        (10**15, 1e15),
+    ],
+)
+def test_a_number_is_the_same_however_it_is_spelt_and_came_about(left, right):
+    assert point_key({"u": left}) == point_key({"u": right})
+    assert point_key({"u": plain(left)}) == point_key({"u": left})
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [(0.3, 0.300001), (2, 3), (True, 1), (2**40, 2**40 + 1), (1e-9, 2e-9), ("0.30", 0.3)],
+)
+def test_other_values_are_other_points(left, right):
+    assert point_key({"u": left}) != point_key({"u": right})
 
 
 @pytest.mark.parametrize(

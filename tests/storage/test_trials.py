@@ -1,4 +1,4 @@
-"""Opening studies, and putting right what a vanished worker left."""
+"""Opening studies, and whose worker is gone."""
 
 import multiprocessing
 import os
@@ -9,13 +9,10 @@ import warnings
 import optuna
 import pytest
 from optuna.storages import RDBStorage
-from optuna.trial import TrialState
 
 from storage import trials
 from storage.trials import (
-    RETRIES,
     StorageError,
-    enqueue_again,
     is_abandoned,
     masked,
     open_storage,
@@ -23,7 +20,6 @@ from storage.trials import (
     put_attrs,
     sqlite_path,
     study_at,
-    sweep,
     this_worker,
 )
 from tests.stores import open_files
@@ -116,62 +112,15 @@ def vanished_worker():
     return __import__("json").loads(out.stdout)
 
 
-def test_a_trial_of_a_vanished_worker_is_ended_and_its_point_comes_back(url):
+def test_a_worker_is_abandoned_if_its_process_is_gone(url):
     study = open_study(url, "s", directions=["minimize"])
-    dead = ask(study)
-    dead.set_user_attr("worker", vanished_worker())
-    dead.set_constraint("kv_cache_gib", 3.0)
-    assert sweep(study) == [dead.number]
-    assert study.trials[dead.number].state == TrialState.FAIL
-    again = study.ask()
-    assert again.suggest_float("x", 0, 1) == dead.params["x"]
-    again.set_constraint("kv_cache_gib", -1.0)
-    assert study.trials[again.number].constraints == {"kv_cache_gib": -1.0}
-
-
-def test_a_trial_of_a_living_worker_is_left_alone(url):
-    study = open_study(url, "s", directions=["minimize"])
-    alive = ask(study)
-    alive.set_user_attr("worker", this_worker())
+    found = []
+    for worker in (vanished_worker(), this_worker(), {"host": "elsewhere", "pid": 1, "began": 0.0}):
+        trial = ask(study)
+        trial.set_user_attr("worker", worker)
+        found.append(is_abandoned(study.trials[trial.number]))
+    assert found == [True, False, False]
     assert this_worker()["pid"] == os.getpid()
-    assert not is_abandoned(study.trials[alive.number])
-    assert sweep(study) == []
-
-
-def test_a_trial_of_another_host_is_not_ours_to_judge(url):
-    study = open_study(url, "s", directions=["minimize"])
-    other = ask(study)
-    other.set_user_attr("worker", {"host": "elsewhere", "pid": 1, "began": 0.0})
-    assert sweep(study) == []
-
-
-def test_a_point_that_keeps_failing_is_left_alone(url):
-    study = open_study(url, "s", directions=["minimize"])
-    trial = ask(study)
-    for _ in range(RETRIES):
-        study.tell(trial.number, state=TrialState.FAIL)
-        assert enqueue_again(study, study.trials[trial.number])
-        trial = ask(study)
-    study.tell(trial.number, state=TrialState.FAIL)
-    assert not enqueue_again(study, study.trials[trial.number])
-
-
-def test_an_interruption_does_not_count_as_a_failed_try(url):
-    study = open_study(url, "s", directions=["minimize"])
-    trial = ask(study)
-    for _ in range(RETRIES + 2):
-        trial.set_user_attr("error", {"cause": "interrupted"})
-        study.tell(trial.number, state=TrialState.FAIL)
-        assert enqueue_again(study, study.trials[trial.number])
-        trial = ask(study)
-
-
-def test_a_point_waits_in_the_queue_only_once(url):
-    study = open_study(url, "s", directions=["minimize"])
-    trial = ask(study)
-    study.tell(trial.number, state=TrialState.FAIL)
-    assert enqueue_again(study, study.trials[trial.number])
-    assert not enqueue_again(study, study.trials[trial.number])
 
 
 def test_attributes_that_are_there_already_are_not_written_again(url):
@@ -198,7 +147,7 @@ class TestNothingStaysOpen:
     def test_a_pool_of_connections_ends_with_the_block(self, url, tmp_path, monkeypatch):
         """As databases with a server have one; a file stands for the server."""
         (tmp_path / "deep").mkdir()
-        monkeypatch.setattr(trials, "open_storage", lambda url, create: RDBStorage(url))
+        monkeypatch.setattr(trials, "open_storage", lambda url, **_: RDBStorage(url))
         with study_at(url, "s", directions=["minimize"]) as study:
             study.set_user_attr("schema", 1)
             assert open_files(tmp_path) != []
@@ -206,7 +155,7 @@ class TestNothingStaysOpen:
 
     def test_it_ends_with_an_error_too(self, url, tmp_path, monkeypatch):
         (tmp_path / "deep").mkdir()
-        monkeypatch.setattr(trials, "open_storage", lambda url, create: RDBStorage(url))
+        monkeypatch.setattr(trials, "open_storage", lambda url, **_: RDBStorage(url))
         with pytest.raises(StorageError, match="no study 'none'"), study_at(url, "none"):
             pass
         assert open_files(tmp_path) == []

@@ -8,7 +8,8 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
-from objectives.space import Binding, Parameter, Scalar, SearchSpace
+from objectives.space import Binding, Parameter, SearchSpace
+from objectives.units import Scalar
 from study.samplers.by_name import make_sampler
 from study.samplers.predictions import PointPrediction, SpaceExhaustedError
 

@@ -10,6 +10,7 @@ import atexit
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,22 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
+from objectives.constraints import names
+from objectives.device import DeviceState
+from objectives.evidence import (
+    Fault,
+    Infeasible,
+    Invocation,
+    MemoryEvidence,
+    PredictedMemory,
+    Span,
+    TrialEvidence,
+)
+from objectives.measurement import Measurement, Summary
+from objectives.measurement.summary import ClientFigures, LlmMeasurement, SttMeasurement
+from objectives.telemetry import TelemetrySummary
+from objectives.telemetry.record import MemoryPoint
+from objectives.vllm import StartupFacts
 from tests.stores import opened
 
 GIB = 2**30
@@ -34,14 +51,7 @@ OBJECTIVES: dict[str, dict[str, object]] = {
     "llm_latency_ms": {"direction": "minimize", "target": None},
     "concurrent_capacity": {"direction": "maximize", "target": None},
 }
-CONSTRAINTS = (
-    "bounds",
-    "start_memory_gib",
-    "kv_cache_gib",
-    "device_memory_gib",
-    "placement_gib",
-    "time_budget_s",
-)
+CONSTRAINTS = names()
 NO_BLOCKS = (
     "ValueError: No available memory for the cache blocks. Try increasing "
     "`gpu_memory_utilization` when initializing the engine."
@@ -138,9 +148,9 @@ def point(util: float, size: str) -> dict[str, Any]:
     return {"vllm_memory_util": util, "whisper_model_size": size}
 
 
-def set_attrs(trial: optuna.Trial, attrs: Mapping[str, object]) -> None:
-    """Several user attributes at once."""
-    for key, value in attrs.items():
+def keep(trial: optuna.Trial, evidence: TrialEvidence) -> None:
+    """Write a trial's evidence as the objective does."""
+    for key, value in evidence.to_attrs().items():
         trial.set_user_attr(key, value)
 
 
@@ -186,90 +196,93 @@ def fitness(figures: Mapping[str, float]) -> float:
     )
 
 
-def settings(util: float, size: str) -> dict[str, Any]:
+def settings(util: float, size: str) -> dict[str, Invocation]:
     """What the servers were launched with."""
-    return {
-        "vllm": {
-            "argv": [
-                "python", "-m", "vllm.entrypoints.openai.api_server",
-                "--model", "Qwen/Qwen2.5-7B-Instruct-AWQ",
-                "--gpu-memory-utilization", f"{util:g}",
-                "--max-model-len", "2048",
-            ],
-            "env": {"CUDA_VISIBLE_DEVICES": "GPU-5f3a"},
-        },
-        "whisper": {
-            "argv": ["python", "-m", "objectives.workers.whisper_worker", "--model", size],
-            "env": {"CUDA_VISIBLE_DEVICES": "GPU-5f3a"},
-        },
-    }  # fmt: skip
+    env = {"CUDA_VISIBLE_DEVICES": "GPU-5f3a"}
+    vllm = (
+        "python", "-m", "vllm.entrypoints.openai.api_server",
+        "--model", "Qwen/Qwen2.5-7B-Instruct-AWQ",
+        "--gpu-memory-utilization", f"{util:g}",
+        "--max-model-len", "2048",
+    )  # fmt: skip
+    whisper = ("python", "-m", "objectives.workers.whisper_worker", "--model", size)
+    return {"vllm": Invocation(argv=vllm, env=env), "whisper": Invocation(argv=whisper, env=env)}
 
 
-def footprint(util: float, size: str) -> dict[str, Any]:
+def predicted(util: float, size: str) -> PredictedMemory:
     """Predicted parts of the device's memory."""
-    return {
-        "predicted": {
-            "weights_bytes": 4 * GIB,
-            "activation_bytes": GIB // 2,
-            "non_torch_bytes": GIB // 4,
-            "graph_bytes": GIB // 4,
-            "kv_cache_bytes": max(kv_bytes(util, size), 0),
-            "kv_cache_tokens": max(kv_bytes(util, size) * TOKENS_PER_GIB // GIB, 0),
-            "margin_bytes": GIB // 8,
-            "whisper_bytes": WHISPER_BYTES[size],
-        }
-    }
-
-
-def before(trial: optuna.Trial, util: float, size: str, *, generation: int | None) -> None:
-    """What stands on a trial before anything is launched."""
-    set_attrs(
-        trial,
-        {
-            "point": f"vllm_memory_util={util} whisper_model_size={size}",
-            "settings": settings(util, size),
-            "footprint": footprint(util, size),
-            "weights": trial.study.user_attrs["weights"],
-            "lineage": {
-                "id": f"spica-{trial.number:04d}",
-                "parents": [],
-                "generation": generation,
-                "mutations": {},
-                "sha256": "0" * 64,
-            },
-        },
+    return PredictedMemory(
+        weights_bytes=4 * GIB,
+        activation_bytes=GIB // 2,
+        non_torch_bytes=GIB // 4,
+        graph_bytes=GIB // 4,
+        kv_cache_bytes=max(kv_bytes(util, size), 0),
+        kv_cache_tokens=max(kv_bytes(util, size) * TOKENS_PER_GIB // GIB, 0),
+        margin_bytes=GIB // 8,
+        total_bytes=DEVICE_BYTES,
     )
 
 
-def quantiles(seconds: float, n: int = 240) -> dict[str, Any]:
-    """A latency's summary as the bench stores it."""
+def footprint(
+    util: float, size: str, logged: StartupFacts | None = None
+) -> dict[str, MemoryEvidence]:
+    """Every server's memory, as predicted and as logged."""
+    speech = PredictedMemory(held_bytes=WHISPER_BYTES[size], held_source="estimated")
     return {
-        "p50": seconds * 0.8,
-        "p95": seconds,
-        "p99": seconds * 1.2,
-        "mean": seconds * 0.82,
-        "n": n,
-        "p50_interval": [seconds * 0.78, seconds * 0.82],
-        "p95_interval": [seconds * 0.95, seconds * 1.05],
+        "whisper": MemoryEvidence(predicted=speech),
+        "vllm": MemoryEvidence(predicted=predicted(util, size), logged=logged),
     }
 
 
-def measurement(figures: Mapping[str, float]) -> dict[str, Any]:
-    """A measurement's document."""
-    llm_s, stt_s = figures["llm_latency_ms"] / 1000, figures["stt_latency_ms"] / 1000
-    return {
-        "llm": {
-            "ttft_s": quantiles(llm_s),
-            "tpot_s": quantiles(0.02),
-            "e2e_s": quantiles(llm_s * 3),
-            "output_tokens_per_s": 128.0,
-            "requests": 240,
-            "failed": 0,
+def before(trial: optuna.Trial, util: float, size: str, *, generation: int | None) -> TrialEvidence:
+    """What is known of a trial before anything is launched; its lineage stands on it."""
+    trial.set_user_attr(
+        "lineage",
+        {
+            "id": f"spica-{trial.number:04d}",
+            "parents": [],
+            "generation": generation,
+            "mutations": {},
+            "sha256": "0" * 64,
         },
-        "stt": {"latency_s": quantiles(stt_s), "rtf": quantiles(0.05), "requests": 60, "failed": 0},
-        "client": {"lag_s": quantiles(0.0004), "cpu_s": 1.9},
-        "capacity": {"tokens_per_request": 2048, "confirmed": True},
-    }
+    )
+    return TrialEvidence(
+        point=f"vllm_memory_util={util} whisper_model_size={size}",
+        weights=trial.study.user_attrs["weights"],
+        settings=settings(util, size),
+        footprint=footprint(util, size),
+    )
+
+
+def quantiles(seconds: float, n: int = 240) -> Summary:
+    """A latency's summary."""
+    return Summary(
+        p50=seconds * 0.8,
+        p95=seconds,
+        p99=seconds * 1.2,
+        mean=seconds * 0.82,
+        n=n,
+        p50_interval=(seconds * 0.78, seconds * 0.82),
+        p95_interval=(seconds * 0.95, seconds * 1.05),
+    )
+
+
+def measurement(figures: Mapping[str, float]) -> Measurement:
+    """What the requests came to."""
+    llm_s, stt_s = figures["llm_latency_ms"] / 1000, figures["stt_latency_ms"] / 1000
+    return Measurement(
+        llm=LlmMeasurement(
+            ttft_s=quantiles(llm_s),
+            tpot_s=quantiles(0.02),
+            e2e_s=quantiles(llm_s * 3),
+            output_tokens_per_s=128.0,
+            requests=240,
+            failed=0,
+        ),
+        stt=SttMeasurement(latency_s=quantiles(stt_s), rtf=quantiles(0.05), requests=60, failed=0),
+        client=ClientFigures(lag_s=quantiles(0.0004), cpu_s=1.9, wall_s=61.0),
+        trace_sha256="ab" * 32,
+    )
 
 
 def complete(
@@ -292,50 +305,47 @@ def complete(
         generation: Of the tournament, if there is one.
     """
     trial = ask(study, point(util, size))
-    before(trial, util, size, generation=generation)
+    known = before(trial, util, size, generation=generation)
     figures = latencies(util, size)
     for name in ("stt_latency_ms", "llm_latency_ms"):
         figures[name] = round(figures[name] * noise, 3)
-    logged = {"kv_cache_bytes": kv_bytes(util, size) - GIB // 16, "weights_bytes": 4 * GIB}
-    peak = {"vllm": int(util * DEVICE_BYTES), "whisper": WHISPER_BYTES[size]}
-    set_attrs(trial, {k: v for k, v in figures.items() if k != "wer" or "wer" in names_of(study)})
-    set_attrs(
-        trial,
-        {
-            "footprint": {**footprint(util, size), "logged": logged},
-            "measurement": measurement(figures),
-            "intervals": {
-                name: [figures[name] * 0.95, figures[name] * 1.05]
-                for name in ("stt_latency_ms", "llm_latency_ms")
-            },
-            "doubts": list(doubts),
-            "fitness": round(fitness(figures), 6),
-            "tenants_bytes": {**peak, "ollama": NEIGHBOUR_BYTES, "other": GIB // 10},
-            "device_state": {
-                "total_bytes": DEVICE_BYTES,
-                "free_bytes": DEVICE_BYTES - NEIGHBOUR_BYTES,
-                "used_bytes": NEIGHBOUR_BYTES,
-            },
-            "telemetry": telemetry(util, size),
-            **times(measured=True),
-        },
+    logged = StartupFacts(
+        available_kv_bytes=kv_bytes(util, size) - GIB // 16, weights_bytes=4 * GIB
     )
+    peak = {"vllm": int(util * DEVICE_BYTES), "whisper": WHISPER_BYTES[size]}
+    evidence = replace(
+        known,
+        figures={k: v for k, v in figures.items() if k != "wer" or "wer" in names_of(study)},
+        footprint=footprint(util, size, logged),
+        measurement=measurement(figures),
+        intervals={
+            name: (figures[name] * 0.95, figures[name] * 1.05)
+            for name in ("stt_latency_ms", "llm_latency_ms")
+        },
+        doubts=tuple(doubts),
+        fitness=round(fitness(figures), 6),
+        tenants_bytes={**peak, "ollama": NEIGHBOUR_BYTES, "other": GIB // 10},
+        device_state=DeviceState(
+            total_bytes=DEVICE_BYTES,
+            free_bytes=DEVICE_BYTES - NEIGHBOUR_BYTES,
+            used_bytes=NEIGHBOUR_BYTES,
+        ),
+        telemetry=telemetry(util, size),
+    )
+    keep(trial, timed(evidence, measured=True))
     constrain(trial)
     study.tell(trial, [stored(name, figures, study) for name in names_of(study)])
     return trial
 
 
-def telemetry(util: float, size: str) -> dict[str, Any]:
+def telemetry(util: float, size: str) -> TelemetrySummary:
     """What the device went through from the warm-up on; the neighbour's share is not told."""
     held = {"vllm": int(util * DEVICE_BYTES), "whisper": WHISPER_BYTES[size], "ollama": None}
     used = int(util * DEVICE_BYTES) + WHISPER_BYTES[size] + NEIGHBOUR_BYTES
-    return {
-        "total_bytes": DEVICE_BYTES,
-        "samples": [
-            {"time_s": float(at), "used_bytes": used + at, "tenants": held}
-            for at in range(0, 72, 9)
-        ],
-    }
+    samples = [
+        MemoryPoint(time_s=float(at), used_bytes=used + at, tenants=held) for at in range(0, 72, 9)
+    ]
+    return TelemetrySummary(total_bytes=DEVICE_BYTES, samples=tuple(samples))
 
 
 def names_of(study: optuna.Study) -> list[str]:
@@ -349,8 +359,8 @@ def stored(name: str, figures: Mapping[str, float], study: optuna.Study) -> floa
     return figures[name] if target is None else abs(figures[name] - target)
 
 
-def times(*, measured: bool) -> dict[str, Any]:
-    """Phases and timeline of a launched trial."""
+def timed(evidence: TrialEvidence, *, measured: bool) -> TrialEvidence:
+    """The same with the phases and the timeline of a launched trial."""
     phases = {"predict": 0.01, "start": 21.5, "stop": 2.0, "other": 0.4}
     spans = [("predict", 0.0, 0.01), ("start whisper", 0.1, 4.1), ("start vllm", 4.1, 21.6)]
     if measured:
@@ -358,8 +368,8 @@ def times(*, measured: bool) -> dict[str, Any]:
         spans += [("warmup", 21.6, 31.6), ("measure", 31.6, 91.6), ("stop", 91.6, 93.6)]
     else:
         spans += [("stop", 21.6, 23.6)]
-    timeline = [{"phase": name, "start_s": start, "end_s": end} for name, start, end in spans]
-    return {"phases_s": phases, "timeline": timeline}
+    timeline = tuple(Span(phase=name, start_s=start, end_s=end) for name, start, end in spans)
+    return replace(evidence, phases_s=phases, timeline=timeline)
 
 
 def predicted_infeasible(
@@ -367,22 +377,16 @@ def predicted_infeasible(
 ) -> optuna.Trial:
     """A trial that was pruned before anything was launched."""
     trial = ask(study, point(util, size))
-    before(trial, util, size, generation=generation)
+    known = before(trial, util, size, generation=generation)
     short_gib = round(abs(kv_bytes(util, size)) / GIB + 0.1, 3)
-    set_attrs(
-        trial,
-        {
-            "infeasible": {
-                "cause": "kv_cache_no_blocks",
-                "evidence": f"KV cache: {short_gib} GiB short of one block <predicted>",
-                "remedy": "raise vllm_memory_util or take a smaller Whisper",
-                "predicted": True,
-                "figures": {"short_gib": short_gib},
-            },
-            "phases_s": {"predict": 0.01, "other": 0.02},
-            "doubts": [],
-        },
+    reason = Infeasible(
+        cause="kv_cache_no_blocks",
+        evidence=f"KV cache: {short_gib} GiB short of one block <predicted>",
+        remedy="raise vllm_memory_util or take a smaller Whisper",
+        predicted=True,
+        figures={"short_gib": short_gib},
     )
+    keep(trial, replace(known, infeasible=reason, phases_s={"predict": 0.01, "other": 0.02}))
     constrain(trial, kv_cache_gib=short_gib)
     study.tell(trial, state=optuna.trial.TrialState.PRUNED)
     return trial
@@ -399,28 +403,20 @@ def refused(
 ) -> optuna.Trial:
     """A trial that was launched, and that the server refused."""
     trial = ask(study, point(util, size))
-    before(trial, util, size, generation=generation)
-    refusal(trial, cause, evidence)
+    known = before(trial, util, size, generation=generation)
+    refusal(trial, known, cause, evidence)
     study.tell(trial, state=optuna.trial.TrialState.PRUNED)
     return trial
 
 
-def refusal(trial: optuna.Trial, cause: str, evidence: str) -> None:
-    """What stands on a trial that a server refused."""
-    set_attrs(
-        trial,
-        {
-            "infeasible": {
-                "cause": cause,
-                "evidence": evidence,
-                "remedy": "raise --gpu-memory-utilization, or free memory on the device",
-                "predicted": False,
-                "figures": {},
-            },
-            "doubts": [],
-            **times(measured=False),
-        },
+def refusal(trial: optuna.Trial, known: TrialEvidence, cause: str, evidence: str) -> None:
+    """Write what stands on a trial that a server refused."""
+    reason = Infeasible(
+        cause=cause,
+        evidence=evidence,
+        remedy="raise --gpu-memory-utilization, or free memory on the device",
     )
+    keep(trial, timed(replace(known, infeasible=reason), measured=False))
     constrain(trial, kv_cache_gib=0.5)
 
 
@@ -429,8 +425,8 @@ def refuse(
 ) -> tuple[float, ...]:
     """An objective that a server refuses, and whose log is kept."""
     params = suggest(trial)
-    before(trial, params["vllm_memory_util"], params["whisper_model_size"], generation=None)
-    refusal(trial, "kv_cache_no_blocks", NO_BLOCKS)
+    util, size = params["vllm_memory_util"], params["whisper_model_size"]
+    refusal(trial, before(trial, util, size, generation=None), "kv_cache_no_blocks", NO_BLOCKS)
     optuna.artifacts.upload_artifact(
         artifact_store=artifacts,
         file_path=str(log),
@@ -443,18 +439,10 @@ def refuse(
 def broken(study: optuna.Study, util: float, size: str) -> optuna.Trial:
     """A trial that failed because the bench did."""
     trial = ask(study, point(util, size))
-    before(trial, util, size, generation=None)
-    set_attrs(
-        trial,
-        {
-            "error": {
-                "type": "NeighbourError",
-                "cause": "bench",
-                "message": "ollama left during the trial",
-            },
-            "phases_s": {"predict": 0.01, "start": 3.0, "other": 0.1},
-        },
-    )
+    known = before(trial, util, size, generation=None)
+    fault = Fault(type="NeighbourError", cause="bench", message="ollama left during the trial")
+    phases_s = {"predict": 0.01, "start": 3.0, "other": 0.1}
+    keep(trial, replace(known, error=fault, phases_s=phases_s))
     constrain(trial)
     study.tell(trial, state=optuna.trial.TrialState.FAIL)
     return trial

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import subprocess
 import sys
 
 import pytest
 
-from study.diagnose import main
+from objectives.causes import CAUSES
+from objectives.constraints import CONSTRAINTS
+from study.diagnose import causes_page, main
 from tests.objectives.diagnosis.failing_logs import (
     LOADED,
     OOM,
@@ -62,6 +65,15 @@ def test_a_script_gets_one_document(log, capsys):
     assert document["evidence"].endswith(START)
     assert document["line"] == 7
     assert document["figures"]["free_bytes"] == round(4.1 * (1 << 30))
+
+
+def test_every_cause_is_printed_without_a_log_and_else_a_log_is_asked_for(capsys):
+    assert main(["--causes"]) == 0
+    assert capsys.readouterr().out.startswith("# Constraints and causes\n")
+    with pytest.raises(SystemExit) as ended:
+        main([])
+    assert ended.value.code == 2
+    assert "required: LOG" in capsys.readouterr().err
 
 
 def test_ok_is_a_cause_and_unknown_is_none(log):
@@ -134,3 +146,40 @@ def test_the_help_has_an_example():
 
 def test_bad_usage_ends_with_2():
     assert run("--no-such-option", "x").returncode == 2
+
+
+SECTIONS = {"candidate", "bench", "machine", "nobody"}
+
+
+def rows(text):
+    return {
+        name: rest.split(" | ") for name, rest in re.findall(r"^\| `(\w+)` \| (.*) \|$", text, re.M)
+    }
+
+
+def test_every_constraint_is_there_in_order_with_unit_and_meaning():
+    told = rows(causes_page().partition("## Whose fault it was")[0])
+    assert tuple(told) == CONSTRAINTS
+    assert all(unit and meaning for unit, meaning in told.values())
+
+
+@pytest.mark.parametrize("fault", sorted(SECTIONS))
+def test_every_cause_stands_below_whose_fault_it_is(fault):
+    section = causes_page().partition(f"### The {fault}'s fault\n")[2]
+    section = section or causes_page().partition("### Nobody's fault\n")[2]
+    told = rows(section.partition("\n### ")[0])
+    assert set(told) == {name for name, cause in CAUSES.items() if cause.fault == fault}
+
+
+@pytest.mark.parametrize("cause", CAUSES.values(), ids=lambda cause: cause.name)
+def test_a_row_names_meaning_every_remedy_constraint_and_who_tells(cause):
+    *constraint, meaning, remedies, told_by = rows(causes_page())[cause.name]
+    assert constraint == ([f"`{cause.constraint}`"] if cause.constraint else [])
+    assert meaning == cause.meaning
+    assert len(remedies.split("<br>")) == 1 + len(cause.remedies)
+    assert all(f"<br>{kind}: {words}" in remedies for kind, words in cause.remedies.items())
+    assert told_by.split(", ") == list(cause.told_by)
+
+
+def test_no_remedy_shows_a_place_for_a_figure():
+    assert not re.search(r"[{}]", causes_page())

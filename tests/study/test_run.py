@@ -168,7 +168,10 @@ def test_an_interrupted_run_ends_with_130_and_the_point_is_measured_again(
     children = ours(run.pid)
     run.send_signal(number)
     assert run.wait(60) == 130
-    assert not any(psutil.pid_exists(pid) for pid in children)
+    _gone, alive = psutil.wait_procs(
+        [psutil.Process(pid) for pid in children if psutil.pid_exists(pid)], timeout=10
+    )
+    assert alive == []
     assert main(box("--json", "--trials", "1", knobs={"FAKE_VLLM_START_S": "0.05"})) == 0
     report = json.loads(capsys.readouterr().out)
     assert [trial["state"] for trial in report["trials"]] == ["FAIL", "COMPLETE"]

@@ -12,22 +12,19 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import optuna
 
-from objectives.space import Scalar, SearchSpace
-from study.results import Floats
+from objectives.space import SearchSpace, point_key
+from objectives.units import Scalar
+from study.results import Floats, far_corner
 from study.samplers.bayesian.acquisition import expected_gain
 from study.samplers.bayesian.surrogate import Surrogate
 from study.samplers.choosers import NoAncestry
 from study.samplers.draws import neighbour
 from study.samplers.encoding import Encoding
 from study.samplers.sampling_context import Point, SamplingContext
-from study.samplers.tried_points import Key
 
 DRAWN = 200
 """Of a space that is too large to look at every point, so many around the front; of an infinite
 one, as many at random."""
-
-REFERENCE = 1.1
-"""The far corner lies a tenth of the expected range beyond the worst."""
 
 
 class ModelChooser(NoAncestry):
@@ -55,7 +52,7 @@ class ModelChooser(NoAncestry):
             candidates += self._around_the_front(context, surrogate)
         if len(candidates) == 1:
             return candidates[0]
-        pending = [dict(key) for key in context.history.claimed]
+        pending = list(context.history.claimed.values())
         measured = int(surrogate.seen.feasible.sum())
         designing = measured + len(pending) < self._design
         if designing and not self._informed:
@@ -78,13 +75,13 @@ class ModelChooser(NoAncestry):
 
     def _around_the_front(self, context: SamplingContext, surrogate: Surrogate) -> list[Point]:
         """Neighbours of the best points, for spaces that are too large to look at every point."""
-        points: dict[Key, Point] = {}
+        points: dict[str, Point] = {}
         front = surrogate.seen.front
         for _ in range(DRAWN if len(front) else 0):
             best = surrogate.seen.points[front[context.rng.integers(len(front))]]
             point = context.with_fixed(neighbour(self._space, best, context.rng))
             if context.allows(point):
-                points[self._space.canonical(point)] = point
+                points[point_key(point)] = point
         return list(points.values())
 
     def _farthest(self, context: SamplingContext, rows: Floats, tried: Floats, odds: Floats) -> int:
@@ -110,11 +107,11 @@ class ModelChooser(NoAncestry):
         posteriors = surrogate.posteriors(context, points, rows)
         centres = np.stack([posterior.centre for posterior in posteriors], axis=1)
         known = np.concatenate([seen.values[seen.feasible], centres])
-        best, worst = known.min(axis=0), known.max(axis=0)
-        reference = best + REFERENCE * np.where(worst > best, worst - best, np.abs(worst) + 1)
+        reference = far_corner(known)
         asked = [posterior.first(count) for posterior in posteriors]
         front = np.concatenate([seen.values[seen.front], centres[count:]])
-        gain = expected_gain(asked, front, reference) / float(np.prod(reference - best))
+        gain = expected_gain(asked, front, reference)
+        gain /= float(np.prod(reference - known.min(axis=0)))
         if gain.max() > 1e-12:
             return gain
         doubts = [b.deviation / max(float(b.deviation.max()), 1e-300) for b in asked]

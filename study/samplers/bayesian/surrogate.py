@@ -8,16 +8,24 @@ from dataclasses import dataclass
 import numpy as np
 import optuna
 from numpy.typing import NDArray
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 from scipy.special import ndtr
 
-from objectives.space import Scalar
-from study.results import Floats, nondominated
+from objectives.units import Scalar
+from study.results import (
+    Floats,
+    MeasuredPoint,
+    TrialRecord,
+    directions_of,
+    losses,
+    nondominated,
+    trial_record,
+)
 from study.samplers.bayesian.acquisition import Posterior, density
 from study.samplers.bayesian.gaussian_process import Gaussian, Prior
 from study.samplers.encoding import Encoding
 from study.samplers.sampling_context import SamplingContext
-from study.samplers.tried_points import History, Key, is_launched
+from study.samplers.tried_points import History
 
 Indices = NDArray[np.intp]
 
@@ -30,25 +38,22 @@ class Observations:
         points: Each point that was finished, in order.
         rows: (points, width) coordinates.
         counts: (points,) measurements of each point, 1 where there is none.
-        values: (points, objectives) means; meaningless where not feasible.
-        feasible: (points,) which points were measured and never refused.
-        front: Indices of the feasible points that no other dominates, by their means.
+        values: (points, objectives) medians; meaningless where not feasible.
+        feasible: (points,) which points have a feasible measurement.
+        front: Indices of the feasible points that no other dominates, by their medians.
         violated: Constraints that some launched trial violated.
     """
 
     def __init__(self, encoding: Encoding, study: optuna.Study) -> None:
         self._encoding = encoding
-        names = study.metric_names or [f"objective {i}" for i in range(len(study.directions))]
-        self.names: Sequence[str] = names
-        self._signs = np.array(
-            [1.0 if d == optuna.study.StudyDirection.MINIMIZE else -1.0 for d in study.directions]
-        )
+        self._directions = directions_of(study)
+        self.names: Sequence[str] = list(self._directions)
         self.points: list[dict[str, Scalar]] = []
         self.violated: set[str] = set()
-        self._index: dict[Key, int] = {}
+        self._index: dict[str, int] = {}
         self._rows: list[list[float]] = []
-        self._measured: list[list[list[float]]] = []
-        self._refused: set[int] = set()
+        self._measured: list[list[TrialRecord]] = []
+        self._values: list[Floats] = []
         self._excess: dict[str, dict[int, float]] = {}
         self._read = 0
         self.front: Indices = np.zeros(0, dtype=np.intp)
@@ -61,49 +66,45 @@ class Observations:
         taken = [self._take(trial) for trial in new]
         self._read = len(history.finished)
         if taken:
-            self._arrange(afresh=min(taken) < known)  # a replicate moves its point's mean
+            self._arrange(afresh=min(taken) < known)  # a replicate moves its point's median
 
     def _arrange(self, *, afresh: bool) -> None:
         """The arrays, as the trials that were read have it."""
-        count, known = len(self.points), len(self.feasible) if not afresh else 0
-        means = [np.mean(m, axis=0) if m else np.zeros(len(self.names)) for m in self._measured]
+        count, known = len(self.points), 0 if afresh else len(self.feasible)
+        measured = np.array([len(records) for records in self._measured], dtype=np.float64)
         self.rows = np.array(self._rows).reshape(count, self._encoding.width)
-        self.counts = np.array([max(1, len(values)) for values in self._measured], dtype=float)
-        self.values = self._signs * np.array(means).reshape(count, len(self.names))
-        self.feasible = np.array([bool(values) for values in self._measured], dtype=np.bool_)
-        self.feasible[list(self._refused)] = False
+        self.counts, self.feasible = np.maximum(measured, 1.0), measured > 0
+        self.values = np.array(self._values).reshape(count, len(self.names))
         new = known + np.flatnonzero(self.feasible[known:])
         kept = new if afresh else np.concatenate([self.front, new])
         self.front = kept[nondominated(self.values[kept])]
 
     def _take(self, trial: FrozenTrial) -> int:
-        at = self._place(self._encoding.space.spelt(trial.params))
+        record = trial_record(trial, self.names)
+        at = self._place(record.point, self._encoding.space.spelt(trial.params))
         for name, excess in trial.constraints.items():
             self._excess.setdefault(name, {})[at] = excess
-            if excess > 0 and is_launched(trial):
+            if excess > 0 and record.launched:
                 self.violated.add(name)
-        if trial.state == TrialState.COMPLETE and not _is_violated(trial):
-            self._measured[at].append(trial.values)
-        else:
-            self._refused.add(at)
+        if record.feasible:
+            self._measured[at].append(record)
+            known = MeasuredPoint(point=record.point, trials=tuple(self._measured[at]))
+            self._values[at] = losses([known], self._directions)[0]
         return at
 
-    def _place(self, params: dict[str, Scalar]) -> int:
-        at = self._index.setdefault(self._encoding.space.canonical(params), len(self.points))
+    def _place(self, key: str, params: dict[str, Scalar]) -> int:
+        at = self._index.setdefault(key, len(self.points))
         if at == len(self.points):
             self.points.append(params)
             self._rows.append(self._encoding.row(params))
             self._measured.append([])
+            self._values.append(np.zeros(len(self.names)))
         return at
 
     def excess(self, name: str) -> tuple[Floats, Indices]:
         """A constraint's excess where it is known, and at which points that is."""
         known = self._excess[name]
         return np.array(list(known.values())), np.array(list(known), dtype=np.intp)
-
-
-def _is_violated(trial: FrozenTrial) -> bool:
-    return any(excess > 0 for excess in trial.constraints.values())
 
 
 MODEL_LIMIT = 128

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,46 @@ _TRIES = 20
 _REMEMBERED = 256
 
 
+@dataclass(frozen=True, kw_only=True)
+class TournamentOptions:
+    """How a tournament is held.
+
+    Attributes:
+        population_size: Seats in a generation.
+        entrants: How many compete in one tournament.
+        survivors: How many parents a generation has, the elite included.
+        elitism: Whether the best trial so far always is a parent.
+        remeasure_elite: Whether it also is measured again in every generation, on a seat of its
+            own; otherwise it is carried.
+        immigrants: Seats in a generation that are drawn at random.
+        mutation_prob: Probability that a parameter changes; default: one in expectation. At
+            least one always does.
+
+    Raises:
+        ValueError: A number is too small for a tournament.
+    """
+
+    population_size: int = 10
+    entrants: int = 4
+    survivors: int = 2
+    elitism: bool = True
+    remeasure_elite: bool = False
+    immigrants: int = 1
+    mutation_prob: float | None = None
+
+    def __post_init__(self) -> None:
+        least = (self.population_size - 1, self.entrants, self.survivors, self.immigrants + 1)
+        if min(least) < 1:
+            raise ValueError(
+                "population_size must be at least 2, entrants and survivors 1, immigrants 0"
+            )
+
+    @property
+    def newcomers(self) -> int:
+        """New trials in every generation but the first: a carried elite takes no new one."""
+        return self.population_size - (self.elitism and not self.remeasure_elite)
+
+
 class TournamentSampler(Seats):
     """Some of a generation compete, the winners survive, and the next one is mutated from them.
 
@@ -37,45 +78,22 @@ class TournamentSampler(Seats):
     generations. What is drawn depends on the seed and on the trial's number only.
 
     Args:
+        options: Sizes of a generation, and what happens to its elite.
         fitness: How good a trial is. Default: how many layers of the Pareto front would have to
             be taken off its generation before it, negated.
-        population_size: Seats in a generation.
-        entrants: How many compete in one tournament.
-        survivors: How many parents a generation has, the elite included.
-        elitism: Whether the best trial so far always is a parent.
-        remeasure_elite: Whether it also is measured again in every generation, on a seat of its
-            own; otherwise it is carried.
-        immigrants: Seats in a generation that are drawn at random.
-        mutation_prob: Probability that a parameter changes; default: one in expectation. At
-            least one always does.
         seed: Of everything that is drawn; None: another one for each worker.
     """
 
     def __init__(
         self,
+        options: TournamentOptions | None = None,
         *,
         fitness: Fitness | None = None,
-        population_size: int = 10,
-        entrants: int = 4,
-        survivors: int = 2,
-        elitism: bool = True,
-        remeasure_elite: bool = False,
-        immigrants: int = 1,
-        mutation_prob: float | None = None,
         seed: int | None = None,
     ) -> None:
-        super().__init__(population_size=population_size)
-        if population_size < 2 or entrants < 1 or survivors < 1 or immigrants < 0:
-            raise ValueError(
-                "population_size must be at least 2, entrants and survivors 1, immigrants 0"
-            )
+        self._options = TournamentOptions() if options is None else options
+        super().__init__(population_size=self._options.population_size)
         self._fitness = fitness
-        self._entrants = entrants
-        self._survivors = survivors
-        self._elitism = elitism
-        self._remeasure_elite = elitism and remeasure_elite
-        self._immigrants = immigrants
-        self._mutation_prob = mutation_prob
         self._seed = seed
         self._entropy = np.random.SeedSequence(seed).entropy
         self._space = IntersectionSearchSpace(include_pruned=True)
@@ -84,9 +102,8 @@ class TournamentSampler(Seats):
 
     @property
     def newcomers(self) -> int:
-        """New trials in every generation but the first: a carried elite takes no new one."""
-        assert self.population_size is not None
-        return self.population_size - (self._elitism and not self._remeasure_elite)
+        """New trials in every generation but the first."""
+        return self._options.newcomers
 
     def reseed_rng(self) -> None:
         """Draw from another seed: Optuna calls this in each of several threads."""
@@ -110,9 +127,11 @@ class TournamentSampler(Seats):
         }
         rest = self._ranked(study, list(pool.values()))
         rng = np.random.default_rng([self._stable_seed(study), generation])
-        chosen = [rest.pop(0)] if self._elitism and rest else []
-        while rest and len(chosen) < self._survivors:
-            seats = rng.choice(len(rest), size=min(self._entrants, len(rest)), replace=False)
+        chosen = [rest.pop(0)] if self._options.elitism and rest else []
+        while rest and len(chosen) < self._options.survivors:
+            seats = rng.choice(
+                len(rest), size=min(self._options.entrants, len(rest)), replace=False
+            )
             chosen.append(rest.pop(int(min(seats))))  # `rest` is ranked: the first seat wins
         return chosen
 
@@ -206,7 +225,7 @@ class TournamentSampler(Seats):
         space: Mapping[str, BaseDistribution],
     ) -> dict[str, Any]:
         rng, names = self._rng(trial.number), list(space)
-        probability = self._mutation_prob or 1 / len(names)
+        probability = self._options.mutation_prob or 1 / len(names)
         changed = {name for name in names if rng.random() < probability}
         changed = changed or {names[rng.integers(len(names))]}
         child = {name: parent.params[name] for name in names}
@@ -227,12 +246,13 @@ class TournamentSampler(Seats):
         self, study: Study, trial: FrozenTrial, parents: Sequence[FrozenTrial]
     ) -> FrozenTrial | None:
         """The elite, if this trial is the one in its generation that measures it again."""
-        if not self._remeasure_elite or not parents or self._place(study, trial) != 0:
+        measured = self._options.elitism and self._options.remeasure_elite
+        if not measured or not parents or self._place(study, trial) != 0:
             return None
         return self._ranked(study, list(parents))[0]
 
     def _is_immigrant(self, study: Study, trial: FrozenTrial) -> bool:
-        return self._place(study, trial) >= self.newcomers - self._immigrants
+        return self._place(study, trial) >= self.newcomers - self._options.immigrants
 
     def _place(self, study: Study, trial: FrozenTrial) -> int:
         """Which seat of its generation a trial gets if all that run now keep theirs."""
@@ -252,6 +272,10 @@ class TournamentSampler(Seats):
     def _remember(self, number: int, parent: FrozenTrial | None) -> None:
         self._parents = dict(list(self._parents.items())[-_REMEMBERED:])
         self._parents[number] = parent
+
+
+# Which trial is feasible and which dominates is decided in study.results for the rest of this
+# program; this folder is handed on without it, and keeps what it needs.
 
 
 def _violation(trial: FrozenTrial) -> float:

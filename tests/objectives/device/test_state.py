@@ -1,6 +1,7 @@
 import json
 
 from objectives.device.state import Activity, Device, DeviceState
+from objectives.evidence import TrialEvidence
 
 
 class Plain(Device):
@@ -21,16 +22,23 @@ class Plain(Device):
         return {}
 
 
+def stored(state):
+    """A state as it stands on a trial."""
+    return json.loads(json.dumps(TrialEvidence(device_state=state).to_attrs()))["device_state"]
+
+
 def test_a_state_can_be_stored_and_leaves_out_what_is_not_known():
     state = DeviceState(total_bytes=10, free_bytes=4, used_bytes=6)
-    assert state.to_dict() == {"total_bytes": 10, "free_bytes": 4, "used_bytes": 6}
+    facts = stored(state)
+    assert facts.pop("by_pid", {}) == {}
+    assert facts == {"total_bytes": 10, "free_bytes": 4, "used_bytes": 6}
 
 
 def test_a_state_can_be_stored_with_its_processes():
     state = DeviceState(
         total_bytes=10, free_bytes=4, used_bytes=6, reserved_bytes=1, by_pid={9: None, 7: 3}
     )
-    facts = json.loads(json.dumps(state.to_dict()))
+    facts = stored(state)
     assert facts["by_pid"] == {"7": 3, "9": None}
     assert facts["reserved_bytes"] == 1
 

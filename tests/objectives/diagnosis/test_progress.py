@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from objectives.causes import MEMORY_CAUSES
+from objectives.causes import CAUSES
 from objectives.diagnosis.progress import (
     CUDAGRAPH,
     LOAD,
@@ -293,7 +293,7 @@ class TestThePhase:
 
     def test_of_a_frame_is_a_want_of_memory_or_nothing(self):
         assert set(PHASE_OF_FRAME.values()) == {LOAD, PROFILE, CUDAGRAPH, SERVING}
-        assert set(PHASE_OF_FRAME.values()) <= MEMORY_CAUSES
+        assert all(CAUSES[phase].is_oom for phase in PHASE_OF_FRAME.values())
         assert "_dummy_run" not in PHASE_OF_FRAME  # runs in every phase
 
     @pytest.mark.parametrize(
@@ -332,7 +332,7 @@ class TestThePhase:
         assert phase_of_stage(stage, eager=True) == eager_phase
 
     def test_of_every_stage_is_known(self):
-        assert {phase_of_stage(stage, eager=False) for stage in Stage} <= MEMORY_CAUSES
+        assert all(CAUSES[phase_of_stage(stage, eager=False)].is_oom for stage in Stage)
 
 
 class TestFigures:

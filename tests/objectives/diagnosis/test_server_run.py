@@ -6,10 +6,9 @@ import dataclasses
 
 import pytest
 
-from objectives.causes import CAUSES, MEMORY_CAUSES
 from objectives.diagnosis.progress import Stage
 from objectives.diagnosis.rules import Rank
-from objectives.diagnosis.server_run import KEPT, SURVIVABLE, Finding, Run, Spot
+from objectives.diagnosis.server_run import KEPT, Finding, Run, Spot
 
 
 def spot(line=1):
@@ -46,11 +45,6 @@ def test_the_first_findings_are_kept_and_not_more_than_so_many():
     for line in range(1, 3 * KEPT):
         run.add(finding(line=line))
     assert [one.spot.line for one in run.findings] == list(range(1, KEPT + 1))
-
-
-def test_what_may_be_survived_is_a_cause_and_never_a_want_of_memory():
-    assert set(CAUSES) >= SURVIVABLE
-    assert not SURVIVABLE & MEMORY_CAUSES
 
 
 class TestProgress:

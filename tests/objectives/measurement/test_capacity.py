@@ -6,8 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from objectives.evidence import TrialEvidence
 from objectives.load.profile import LlmLoad
 from objectives.measurement.capacity import capacity, confirm
+from objectives.measurement.quantiles import Summary
+from objectives.measurement.summary import ClientFigures, Measurement
 from objectives.vllm.metrics import compare_pages
 
 
@@ -114,7 +117,12 @@ class TestUnderLoad:
         assert confirm(self.promised, silent).verdict == "not_seen"
 
     def test_it_goes_into_json(self):
-        document = json.loads(json.dumps(confirm(self.promised, pages(running=10)).to_dict()))
+        measurement = Measurement(
+            client=ClientFigures(lag_s=Summary()),
+            capacity=confirm(self.promised, pages(running=10)),
+        )
+        attrs = TrialEvidence(measurement=measurement).to_attrs()
+        document = json.loads(json.dumps(attrs, allow_nan=False))["measurement"]["capacity"]
         assert document["requests"] == 10
         assert document["verdict"] == "confirmed"
         assert "max_num_seqs" not in document

@@ -3,10 +3,12 @@
 import pytest
 
 from objectives.memory.advice import break_even, cheapest_gains, overhead_note
-from objectives.memory.footprint import given
+from objectives.memory.estimate import given
 from objectives.memory.predict import predict_vllm
+from objectives.memory.server_model import DeviceMemory, ServerModel
 from objectives.models.shape import ModelShape
-from objectives.vllm.rules import GIB, VllmRules
+from objectives.units import GIB
+from objectives.vllm.rules import VllmRules
 from objectives.vllm.settings import VllmSettings
 from tests.objectives.models.published_shapes import QWEN2_5_7B_AWQ, QWEN2_5_HALF_B
 
@@ -15,30 +17,21 @@ TOTAL = round(11.63 * GIB)
 
 
 def ask(utilization=0.5, *, version="0.11.0", kind="cuda", shape=AWQ, known=True, **args):
+    rules = VllmRules(version, kind)
     options = {"gpu-memory-utilization": utilization, "max-model-len": 2048, **args}
-    settings = VllmSettings.from_args(
-        options, version=version, device_total_bytes=TOTAL, device_kind=kind
-    )
-    figures = {
-        "weights_bytes": given(round(5.2 * GIB)),
-        "overhead_bytes": round(0.242 * GIB),
-        "free_after_context": True,
-    }
-    prediction = predict_vllm(
-        shape,
-        settings,
-        device_kind=kind,
-        total_bytes=TOTAL,
-        free_bytes=TOTAL,
-        version=version,
+    figures = {"weights_bytes": given(round(5.2 * GIB)), "overhead": given(round(0.242 * GIB))}
+    server = ServerModel(
+        shape=shape,
+        settings=VllmSettings.from_args(options, rules, device_total_bytes=TOTAL),
+        rules=rules,
         **(figures if known else {}),
     )
-    return settings, prediction, VllmRules.of(version, kind)
+    memory = DeviceMemory(total_bytes=TOTAL, free_bytes=TOTAL, free_after_context=known)
+    return predict_vllm(server, memory)
 
 
 def even(**question):
-    settings, prediction, rules = ask(**question)
-    return break_even(prediction, settings, rules=rules, total_bytes=TOTAL)
+    return break_even(ask(**question))
 
 
 def test_the_legacy_questions_break_even():
@@ -56,9 +49,9 @@ def test_the_answer_does_not_depend_on_where_it_was_asked(asked_at):
 def test_what_is_called_enough_is_enough_and_a_step_below_is_not():
     found = even()
     for value, requests in ((found.one_request, 1), (found.requests[4], 4)):
-        _, enough, _ = ask(value)
-        _, less, _ = ask(value - 0.0002)
-        assert enough.footprint.max_concurrency >= requests > less.footprint.max_concurrency
+        enough = ask(value).footprint.capacity.max_concurrency
+        less = ask(value - 0.0002).footprint.capacity.max_concurrency
+        assert enough >= requests > less
 
 
 def test_what_no_utilisation_reaches_is_none():
@@ -71,8 +64,7 @@ def test_a_size_given_outright_has_no_break_even():
 
 
 def gains(**question):
-    settings, prediction, rules = ask(**question)
-    found = cheapest_gains(question.get("shape", AWQ), settings, prediction, rules=rules)
+    found = cheapest_gains(ask(**question))
     return {gain.flag.split()[0]: gain for gain in found}, found
 
 
@@ -86,11 +78,11 @@ def test_fewer_requests_are_the_cheapest_room_on_a_small_card():
 def test_a_gain_is_what_the_same_prediction_gives_with_the_flag_changed():
     by_flag, _ = gains(known=False, utilization=0.6)
     gain = by_flag["--max-num-seqs"]
-    _, before, _ = ask(0.6, known=False)
-    _, after, _ = ask(0.6, known=False, **{"max-num-seqs": int(gain.flag.split()[1])})
+    before = ask(0.6, known=False)
+    after = ask(0.6, known=False, **{"max-num-seqs": int(gain.flag.split()[1])})
     won = after.footprint.available_bytes - before.footprint.available_bytes
     assert won == gain.freed_bytes
-    assert after.footprint.max_concurrency <= int(gain.flag.split()[1])
+    assert after.footprint.capacity.max_concurrency <= int(gain.flag.split()[1])
 
 
 def test_eight_bits_are_offered_once():
@@ -101,8 +93,7 @@ def test_eight_bits_are_offered_once():
 def test_a_shorter_length_is_offered_where_length_is_what_does_not_fit():
     by_flag, _ = gains(utilization=0.5, **{"max-model-len": 16384})
     shorter = int(by_flag["--max-model-len"].flag.split()[1])
-    _, prediction, _ = ask(0.5, **{"max-model-len": shorter})
-    assert prediction.fits
+    assert ask(0.5, **{"max-model-len": shorter}).fits
     assert "--max-model-len" not in gains(utilization=0.5)[0]
 
 
@@ -119,8 +110,5 @@ def test_a_cpu_has_no_sampler_and_no_graphs_to_save():
 
 def test_an_overhead_below_the_samplers_peak_tells_how_the_server_runs():
     """The seeds' does: at most about 43 requests, or FlashInfer's sampler."""
-    settings, prediction, rules = ask()
-    note = overhead_note(AWQ, settings, prediction, rules=rules)
-    assert "--max-num-seqs 44 or less" in note
-    few = ask(**{"max-num-seqs": 16})
-    assert overhead_note(AWQ, few[0], few[1], rules=few[2]) == ""
+    assert "--max-num-seqs 44 or less" in overhead_note(ask())
+    assert overhead_note(ask(**{"max-num-seqs": 16})) == ""

@@ -5,10 +5,12 @@ import json
 import pytest
 
 from objectives.memory.calibration import Calibration
-from objectives.memory.footprint import given
+from objectives.memory.estimate import given
 from objectives.memory.predict import predict_vllm
+from objectives.memory.server_model import DeviceMemory, ServerModel
 from objectives.models.shape import ModelShape
-from objectives.vllm.rules import GIB
+from objectives.units import GIB
+from objectives.vllm.rules import VllmRules
 from objectives.vllm.settings import VllmSettings
 from objectives.vllm.startup_log import StartupFacts
 from tests.objectives.models.published_shapes import QWEN2_5_7B_AWQ, QWEN2_5_HALF_B
@@ -16,38 +18,24 @@ from tests.objectives.models.published_shapes import QWEN2_5_7B_AWQ, QWEN2_5_HAL
 AWQ = ModelShape.from_config(QWEN2_5_7B_AWQ)
 SMALL = ModelShape.from_config(QWEN2_5_HALF_B)
 TOTAL = round(11.63 * GIB)
-PLACE = {"version": "0.11.0", "model": "awq", "device": "GPU-1", "device_kind": "cuda"}
+PLACE = {"name": "awq", "device": "GPU-1", "rules": VllmRules("0.11.0")}
 SEEN = StartupFacts(available_kv_bytes=round(0.37 * GIB), kv_cache_tokens=6_976)
 
 
-def settings(utilization, place=PLACE, **args):
+def server(utilization, place=PLACE, **args):
     options = {"gpu-memory-utilization": utilization, "max-model-len": 2048, **args}
-    return VllmSettings.from_args(
-        options,
-        version=place["version"],
-        device_total_bytes=TOTAL,
-        device_kind=place["device_kind"],
-    )
+    settings = VllmSettings.from_args(options, place["rules"], device_total_bytes=TOTAL)
+    return ServerModel(shape=AWQ, settings=settings, **place)
 
 
 def learned(told=SEEN, *, utilization=0.5, known=None, **args):
     known = known or Calibration()
-    chosen = settings(utilization, **args)
-    return known.learn(chosen, told, AWQ, total_bytes=TOTAL, **PLACE)
+    return known.learn(server(utilization, **args), told, total_bytes=TOTAL)
 
 
-def predict(calibration, utilization, *, free=TOTAL, place=PLACE, shape=AWQ, **args):
-    return predict_vllm(
-        shape,
-        settings(utilization, place, **args),
-        device_kind=place["device_kind"],
-        total_bytes=TOTAL,
-        free_bytes=free,
-        version=place["version"],
-        model=place["model"],
-        device=place["device"],
-        calibration=calibration,
-    )
+def predict(calibration, utilization, *, place=PLACE, **args):
+    memory = DeviceMemory(total_bytes=TOTAL, free_bytes=TOTAL)
+    return predict_vllm(server(utilization, place, **args), memory, calibration)
 
 
 def test_one_start_makes_the_seeds_failures_certain():
@@ -59,28 +47,28 @@ def test_one_start_makes_the_seeds_failures_certain():
 def test_a_prediction_of_the_same_settings_is_what_was_logged():
     prediction = predict(learned(), 0.5)
     assert prediction.fits
-    assert prediction.footprint.kv_cache_tokens == 6_976
-    assert prediction.footprint.activation.source == "calibrated"
+    assert prediction.footprint.capacity.tokens == 6_976
+    assert prediction.footprint.parts.activation.source == "calibrated"
     assert prediction.footprint.margin_bytes < 0.1 * GIB
 
 
 def test_another_utilisation_follows_from_the_same_start():
-    assert predict(learned(), 0.6).footprint.kv_cache_tokens == pytest.approx(28_752, rel=0.001)
+    assert predict(learned(), 0.6).footprint.capacity.tokens == pytest.approx(28_752, rel=0.001)
 
 
 @pytest.mark.parametrize(
     ("key", "other"),
-    [("version", "0.11.1"), ("model", "other"), ("device", "GPU-2")],
+    [("rules", VllmRules("0.11.1")), ("name", "other"), ("device", "GPU-2")],
 )
 def test_nothing_is_carried_to_another_version_model_or_device(key, other):
     elsewhere = {**PLACE, key: other}
     prediction = predict(learned(), 0.5, place=elsewhere)
-    assert prediction.footprint.activation.source == "estimated"
+    assert prediction.footprint.parts.activation.source == "estimated"
 
 
 def test_nothing_is_carried_to_another_number_of_devices():
     prediction = predict(learned(), 0.5, **{"tensor-parallel-size": 2})
-    assert prediction.footprint.activation.source == "estimated"
+    assert prediction.footprint.parts.activation.source == "estimated"
 
 
 def test_a_changed_limit_is_estimated_as_a_difference_with_a_wider_margin():
@@ -93,8 +81,8 @@ def test_a_changed_limit_is_estimated_as_a_difference_with_a_wider_margin():
 def test_another_length_or_cache_type_changes_nothing_that_was_learned():
     one, other = predict(learned(), 0.5), predict(learned(), 0.5, **{"kv-cache-dtype": "fp8"})
     assert other.footprint.available_bytes == one.footprint.available_bytes
-    assert other.footprint.kv_cache_tokens == pytest.approx(
-        2 * one.footprint.kv_cache_tokens, abs=16
+    assert other.footprint.capacity.tokens == pytest.approx(
+        2 * one.footprint.capacity.tokens, abs=16
     )
 
 
@@ -157,7 +145,6 @@ def test_whispers_peak_is_the_highest_of_its_trials_on_that_device():
     assert known.whisper(model="base", device="GPU-1") is None
 
 
-CPU = {"version": "0.32.0", "model": "small", "device": "node0", "device_kind": "cpu"}
 NODE = 15_296_716 * 1024
 STARTS = [  # utilisation, changed options, tokens: a real CPU build's, one architecture
     (0.20, {}, 74_880),
@@ -175,44 +162,24 @@ def on_cpu(utilization, **args):
         "enforce-eager": True,
         **args,
     }
-    return VllmSettings.from_args(
-        options, version="0.32.0", device_total_bytes=NODE, device_kind="cpu"
-    )
+    rules = VllmRules("0.32.0", "cpu")
+    settings = VllmSettings.from_args(options, rules, device_total_bytes=NODE)
+    return ServerModel(shape=SMALL, settings=settings, rules=rules, name="small", device="node0")
 
 
 def test_one_real_start_of_the_cpu_build_predicts_the_others_within_the_heaps_noise():
     told = StartupFacts(kv_cache_tokens=74_752, cpu_consumed_bytes=round(2.06 * GIB))
-    known = Calibration().learn(on_cpu(0.2), told, SMALL, total_bytes=NODE, **CPU)
+    known = Calibration().learn(on_cpu(0.2), told, total_bytes=NODE)
     for utilization, args, tokens in STARTS:
-        prediction = predict_vllm(
-            SMALL,
-            on_cpu(utilization, **args),
-            device_kind="cpu",
-            total_bytes=NODE,
-            free_bytes=NODE,
-            version="0.32.0",
-            model="small",
-            device="node0",
-            calibration=known,
-        )
+        memory = DeviceMemory(total_bytes=NODE, free_bytes=NODE)
+        prediction = predict_vllm(on_cpu(utilization, **args), memory, known)
         per_token = SMALL.kv_bytes_per_token(args.get("kv-cache-dtype", "auto"))
-        off = abs(prediction.footprint.kv_cache_tokens - tokens) * per_token
+        off = abs(prediction.footprint.capacity.tokens - tokens) * per_token
         assert off <= 48 << 20  # what the heap keeps differs by 41 MiB from start to start
         assert off <= prediction.footprint.margin_bytes
 
 
 def test_a_figure_that_somebody_gives_stands_before_what_was_learned():
-    prediction = predict_vllm(
-        AWQ,
-        settings(0.5),
-        device_kind="cuda",
-        total_bytes=TOTAL,
-        free_bytes=TOTAL,
-        version="0.11.0",
-        model="awq",
-        device="GPU-1",
-        calibration=learned(),
-        weights_bytes=given(4 * GIB),
-        overhead_bytes=GIB,
-    )
+    figures = {"weights_bytes": given(4 * GIB), "overhead": given(GIB)}
+    prediction = predict(learned(), 0.5, place={**PLACE, **figures})
     assert prediction.footprint.available_bytes / GIB == pytest.approx(0.815, abs=0.001)

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from objectives.memory.kv_cache import KVCacheShape
 from objectives.models.shape import ModelShape
-from objectives.vllm.rules import GIB, VllmRules
+from objectives.units import GIB
+from objectives.vllm.rules import VllmRules
 from tests.corpus import corpus_folder
 from tests.objectives.models.published_shapes import (
     GEMMA_3_4B,
@@ -22,7 +23,7 @@ STEP = 2048
 
 def layout(config, version="0.11.0", **options):
     shape = ModelShape.from_config(config)
-    return KVCacheShape.of(shape, VllmRules.of(version, options.pop("kind", "cuda")), **options)
+    return KVCacheShape.of(shape, VllmRules(version, options.pop("kind", "cuda")), **options)
 
 
 def test_the_cache_that_production_logged():

@@ -1,9 +1,11 @@
 """What one start's log says of an engine's memory."""
 
 from objectives.memory.kv_cache import KVCacheShape
-from objectives.memory.observed_start import EngineKey, observe_start
+from objectives.memory.observed_start import observe_start
+from objectives.memory.server_model import ServerModel
 from objectives.models.shape import ModelShape
-from objectives.vllm.rules import GIB, VllmRules
+from objectives.units import GIB
+from objectives.vllm.rules import VllmRules
 from objectives.vllm.settings import VllmSettings
 from objectives.vllm.startup_log import StartupFacts
 from tests.objectives.models.published_shapes import QWEN2_5_7B_AWQ
@@ -15,11 +17,10 @@ BLOCK = 917_504
 
 def learn(told, *, version="0.11.0", kind="cuda", charged=0, **args):
     options = {"gpu-memory-utilization": 0.5, "max-model-len": 2048, **args}
-    settings = VllmSettings.from_args(
-        options, version=version, device_total_bytes=TOTAL, device_kind=kind
-    )
-    key = EngineKey.of(settings, version=version, model="awq", device="GPU-1", kind=kind)
-    return observe_start(key, settings, told, AWQ, total_bytes=TOTAL, charged_bytes=charged)
+    rules = VllmRules(version, kind)
+    settings = VllmSettings.from_args(options, rules, device_total_bytes=TOTAL)
+    server = ServerModel(shape=AWQ, settings=settings, rules=rules, name="awq", device="GPU-1")
+    return observe_start(server, told, total_bytes=TOTAL, charged_bytes=charged)
 
 
 def test_the_number_of_blocks_is_finer_than_the_printed_size():
@@ -75,5 +76,5 @@ def test_graphs_are_part_of_the_share_only_where_they_were_budgeted():
 
 
 def test_the_layout_of_the_tests_is_that_of_the_model():
-    kv = KVCacheShape.of(AWQ, VllmRules.of("0.11.0"))
+    kv = KVCacheShape.of(AWQ, VllmRules("0.11.0"))
     assert kv.block_bytes == BLOCK

@@ -8,14 +8,20 @@ from hypothesis import given as each
 from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
 
-from objectives.memory.footprint import Estimate, given
-from objectives.memory.predict import CONSTRAINTS, predict_vllm
-from objectives.memory.whisper import whisper_bytes
+from objectives.causes import CAUSES
+from objectives.constraints import MEMORY_CONSTRAINTS
+from objectives.memory.estimate import NOTHING, Estimate, given
+from objectives.memory.parts import Parts
+from objectives.memory.predict import Footprint, evidence, predict_vllm
+from objectives.memory.server_model import DeviceMemory, ServerModel
+from objectives.memory.whisper import WhisperModel
 from objectives.models.shape import ModelShape
-from objectives.vllm.rules import GIB
+from objectives.units import GIB
+from objectives.vllm.rules import VllmRules
 from objectives.vllm.settings import VllmSettings
 from tests.corpus import corpus_folder
 from tests.objectives.models import published_shapes as published
+from tests.objectives.models.published_shapes import LLAMA_3_1_8B, QWEN2_5_7B_AWQ
 
 AWQ = ModelShape.from_config(published.QWEN2_5_7B_AWQ)
 LLAMA = ModelShape.from_config(published.LLAMA_3_1_8B)
@@ -24,18 +30,12 @@ RTX_3060 = round(11.63 * GIB)
 
 
 def predict(shape, args, *, version="0.11.0", kind="cuda", total=RTX_3060, free=None, **known):
-    settings = VllmSettings.from_args(
-        args, version=version, device_total_bytes=total, device_kind=kind
-    )
-    return predict_vllm(
-        shape,
-        settings,
-        device_kind=kind,
-        total_bytes=total,
-        free_bytes=total if free is None else free,
-        version=version,
-        **known,
-    )
+    rules = VllmRules(version, kind)
+    settings = VllmSettings.from_args(args, rules, device_total_bytes=total)
+    figures = {name: known.pop(name) for name in ("weights_bytes", "overhead") if name in known}
+    memory = DeviceMemory(total_bytes=total, free_bytes=total if free is None else free, **known)
+    server = ServerModel(shape=shape, settings=settings, rules=rules, **figures)
+    return predict_vllm(server, memory)
 
 
 def seeds(utilization, *, whisper=None, free=None):
@@ -45,8 +45,8 @@ def seeds(utilization, *, whisper=None, free=None):
         {"gpu-memory-utilization": utilization, "max-model-len": 2048},
         free=free,
         weights_bytes=given(round(5.2 * GIB)),
-        overhead_bytes=round(0.242 * GIB),
-        whisper=whisper_bytes(whisper, device_kind="cuda") if whisper else None,
+        overhead=given(round(0.242 * GIB)),
+        whisper=WhisperModel(name=whisper).expect("cuda") if whisper else NOTHING,
         free_after_context=True,
     )
 
@@ -54,8 +54,8 @@ def seeds(utilization, *, whisper=None, free=None):
 def test_half_of_the_card_holds_what_production_logged():
     prediction = seeds(0.50)
     assert prediction.fits
-    assert prediction.footprint.kv_cache_tokens == 6_976
-    assert prediction.footprint.max_concurrency == pytest.approx(3.41, abs=0.005)
+    assert prediction.footprint.capacity.tokens == 6_976
+    assert prediction.footprint.capacity.max_concurrency == pytest.approx(3.41, abs=0.005)
 
 
 @pytest.mark.parametrize("utilization", [0.40, 0.45])
@@ -101,7 +101,7 @@ def test_whisper_starts_first_and_its_margin_is_a_doubt():
         {"gpu-memory-utilization": 0.6, "max-model-len": 2048},
         free=free,
         weights_bytes=given(round(5.2 * GIB)),
-        overhead_bytes=round(0.242 * GIB),
+        overhead=given(round(0.242 * GIB)),
         whisper=measured,
         free_after_context=True,
     )
@@ -111,7 +111,7 @@ def test_whisper_starts_first_and_its_margin_is_a_doubt():
 def test_every_candidate_has_every_constraint_and_a_feasible_one_none_above_zero():
     for utilization in (0.40, 0.475, 0.50, 0.60):
         prediction = seeds(utilization)
-        assert tuple(prediction.excess) == CONSTRAINTS
+        assert tuple(prediction.excess) == MEMORY_CONSTRAINTS
         assert prediction.fits == (max(prediction.excess.values()) <= 0)
 
 
@@ -155,7 +155,7 @@ def test_a_length_that_fits_itself_needs_no_more_than_a_block():
     args = {"gpu-memory-utilization": 0.72, "max-model-len": "auto", "max-num-seqs": 8}
     prediction = predict(LLAMA, args, total=24 * GIB, weights_bytes=given(15 * GIB))
     assert prediction.fits
-    assert prediction.footprint.kv_cache_tokens < 131_072
+    assert prediction.footprint.capacity.tokens < 131_072
 
 
 def test_headroom_and_graphs_are_asked_of_the_device_beside_the_share():
@@ -171,7 +171,7 @@ def test_an_option_beyond_the_arithmetic_makes_nothing_certain():
     prediction = predict(AWQ, args)
     assert not prediction.fits
     assert not prediction.certain
-    assert prediction.unmodelled == ("enable-lora",)
+    assert prediction.server.settings.unmodelled == ("enable-lora",)
 
 
 def cpu(utilization, *, total=16 * GIB, free=None, version="0.32.0", **args):
@@ -181,7 +181,7 @@ def cpu(utilization, *, total=16 * GIB, free=None, version="0.32.0", **args):
 
 def test_a_cpu_worker_gets_the_fraction_less_its_own_size():
     prediction = cpu(0.3)
-    share, inside = 0.3 * 16, prediction.footprint.weights.value_bytes / GIB
+    share, inside = 0.3 * 16, prediction.footprint.parts.weights.value_bytes / GIB
     assert prediction.fits
     assert prediction.footprint.available_bytes / GIB < share - inside - 0.5
 
@@ -219,9 +219,9 @@ def test_a_verdict_never_contradicts_its_constraints(
     found = predict(LLAMA, args, version=version, total=total, free=round(total * free_share))
     assert found.fits == (max(found.excess.values()) <= 0)
     assert not (found.fits and found.certain)
-    beyond = any(found.excess[name] > max(0, found.margins[name]) for name in CONSTRAINTS)
+    beyond = any(found.excess[name] > max(0, found.margins[name]) for name in MEMORY_CONSTRAINTS)
     assert found.certain == beyond
-    assert json.dumps(found.to_dict())
+    assert found.fits or found.excess[CAUSES[found.cause].constraint] > 0
 
 
 HIDDEN = {  # hidden and intermediate sizes of the models that the records name
@@ -308,3 +308,107 @@ def test_nine_of_ten_published_caches_lie_within_the_margin():
         if (prediction := from_record(record))
     ]
     assert sum(inside) >= 0.9 * len(inside)
+
+
+def a_footprint(utilization=0.5):
+    """Half of 16 GiB, less 6 GiB, leaves 2 GiB for the cache, at 56 KiB a token."""
+    return Footprint(
+        server=ServerModel(
+            shape=ModelShape.from_config(QWEN2_5_7B_AWQ),
+            settings=VllmSettings(utilization=utilization, max_model_len=2048),
+            rules=VllmRules("0.11.0"),
+        ),
+        memory=DeviceMemory(total_bytes=16 * GIB, free_bytes=5 * GIB, whisper=given(GIB)),
+        parts=Parts(weights=given(5 * GIB), activation=given(GIB), context=given(GIB // 2)),
+    )
+
+
+def test_what_fits_says_how_much():
+    said = evidence(None, a_footprint())
+    assert said == "2.00 GiB of KV cache holds 37,440 tokens: 18.28 requests of 2,048 tokens"
+
+
+@pytest.mark.parametrize(
+    ("cause", "numbers"),
+    [
+        (
+            "gpu_memory_insufficient_at_start",
+            ("8.00 GiB (0.5 of 16.00 GiB)", "4.00 GiB will be free", "2.00 GiB short"),
+        ),
+        ("kv_cache_no_blocks", ("weights 5.00 GiB + activation 1.00 GiB", "not one block")),
+        ("kv_cache_too_small", ("2,048 tokens needs 0.11 GiB", "37,440 tokens")),
+        ("device_memory", ("vLLM's 8.00 GiB", "0.50 GiB", "2.00 GiB more than the 4.00 GiB")),
+    ],
+)
+def test_every_cause_is_told_with_its_numbers(cause, numbers):
+    said = evidence(cause, a_footprint(), 2 * GIB)
+    assert all(number in said for number in numbers), said
+
+
+def test_less_than_nothing_is_said_as_it_is():
+    assert "leave -2.00 GiB" in evidence("kv_cache_no_blocks", a_footprint(0.25))
+
+
+LLAMA = ModelShape.from_config(LLAMA_3_1_8B)
+PARTS = Parts(weights=given(15 * GIB), activation=given(GIB))
+
+
+def footprint(*, version="0.32.0", kind="cuda", held=0, margin=0, whisper=0, **settings):
+    return Footprint(
+        server=ServerModel(
+            shape=LLAMA, settings=VllmSettings(**settings), rules=VllmRules(version, kind)
+        ),
+        memory=DeviceMemory(
+            total_bytes=24 * GIB,
+            free_bytes=24 * GIB - held,
+            whisper=given(whisper),
+            total_margin_bytes=margin,
+        ),
+        parts=PARTS,
+    )
+
+
+def test_the_cache_gets_what_the_share_leaves():
+    found = footprint(utilization=0.75, max_model_len=4096)
+    assert found.share_bytes == found.requested_bytes == found.own_bytes == 18 * GIB
+    assert found.available_bytes == found.kv_cache_bytes == 2 * GIB
+
+
+@pytest.mark.parametrize(("version", "charged"), [("0.9.0", 3 * GIB), ("0.9.1", 0)])
+def test_what_is_charged_for_others_comes_off_the_cache(version, charged):
+    found = footprint(version=version, utilization=0.8, held=2 * GIB, whisper=GIB)
+    assert found.charged_bytes == charged
+    assert found.available_bytes == found.share_bytes - 16 * GIB - charged
+
+
+def test_a_number_of_blocks_stands_before_everything():
+    found = footprint(utilization=0.1, max_model_len=64, blocks_override=10)
+    assert found.capacity.blocks == 10
+    assert found.requested_bytes == found.own_bytes == 16 * GIB + found.kv_cache_bytes
+
+
+def test_parts_that_exceed_the_share_leave_less_than_nothing():
+    found = footprint(utilization=0.5, max_model_len=64)
+    assert found.available_bytes == -4 * GIB
+    assert found.kv_cache_bytes == 0
+    assert found.own_bytes == 16 * GIB
+
+
+def test_an_older_cpu_build_is_sized_by_its_default():
+    found = footprint(version="0.11.0", kind="cpu", utilization=0.5)
+    assert found.available_bytes == 4 * GIB
+
+
+def test_the_margin_grows_with_the_devices_and_vanishes_with_a_size_that_is_given():
+    plain, vague = footprint(utilization=0.5), footprint(utilization=0.5, margin=GIB)
+    assert vague.margin_bytes - plain.margin_bytes == GIB // 2
+    assert footprint(utilization=0.5, margin=GIB, kv_cache_memory_bytes=GIB).margin_bytes == 0
+
+
+def test_every_part_is_stored_in_bytes_with_its_source():
+    known = footprint(utilization=0.75, whisper=GIB)
+    stored = known.bytes_by_part
+    assert stored["weights_bytes"] == 15 * GIB
+    assert stored["whisper_bytes"] == GIB
+    assert stored["graph_bytes"] == stored["outside_bytes"] == 0
+    assert {figure.source for figure in known.figures.values()} == {"given"}

@@ -67,8 +67,3 @@ def test_every_official_name_has_dimensions_and_no_other_has():
     assert all(whisper_dims(name).parameters > 0 for name in WHISPER_NAMES)
     with pytest.raises(UnsupportedShapeError, match=r"'turbo\.en' is none of tiny"):
         whisper_dims("turbo.en")
-
-
-def test_dimensions_that_a_checkpoint_states_are_taken_as_they_are():
-    stated = WHISPER_DIMS["base"].to_dict() | {"n_audio_layer": 2}
-    assert whisper_dims(stated).n_audio_layer == 2

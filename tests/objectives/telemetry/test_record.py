@@ -3,7 +3,14 @@ import json
 import pytest
 
 from objectives.device.state import Activity
-from objectives.telemetry.record import CpuReading, DeviceSample, TelemetryRecord, thinned
+from objectives.evidence import TrialEvidence
+from objectives.telemetry.record import (
+    SAMPLES_KEPT,
+    CpuReading,
+    DeviceSample,
+    TelemetryRecord,
+    thinned,
+)
 
 GIB = 1 << 30
 
@@ -51,9 +58,8 @@ def test_what_a_tenant_holds_is_unknown_if_the_driver_never_told():
 def test_utilisation_of_a_gpu_is_its_own_word():
     seen = record(sample(0, utilisation=0.2), sample(1), sample(2, utilisation=0.6))
     assert seen.utilisation == [(0, 0.2), (2, 0.6)]
-    facts = seen.to_dict()
-    assert facts["utilisation_mean"] == pytest.approx(0.4)
-    assert facts["utilisation_peak"] == pytest.approx(0.6)
+    assert seen.summary().utilisation_mean == pytest.approx(0.4)
+    assert seen.summary().utilisation_peak == pytest.approx(0.6)
 
 
 def test_utilisation_of_a_cpu_is_what_all_its_cores_did():
@@ -118,14 +124,31 @@ def test_kills_a_changed_size_and_stolen_time_are_doubts():
     ]
 
 
-def test_the_document_is_json_and_says_none_for_what_was_not_told():
-    facts = json.loads(json.dumps(record(sample(0, 4, tenants={"vllm": GIB})).to_dict()))
+def test_what_is_kept_is_json_and_what_was_not_told_is_absent():
+    summary = record(sample(0, 4, tenants={"vllm": GIB})).summary()
+    attrs = TrialEvidence(telemetry=summary).to_attrs()
+    facts = json.loads(json.dumps(attrs, allow_nan=False))["telemetry"]
     assert facts["peak_used_bytes"] == 4 * GIB
     assert facts["tenants_bytes"] == {"vllm": GIB, "other": 3 * GIB}
-    assert facts["power_mean_w"] is None
-    assert facts["foreign_busy_share"] is None
-    assert facts["oom_kills"] is None
+    assert not {"power_mean_w", "foreign_busy_share", "oom_kills"} & set(facts)
     assert facts["samples"] == [{"time_s": 0, "used_bytes": 4 * GIB, "tenants": {"vllm": GIB}}]
+
+
+def test_a_tenant_of_whom_nobody_tells_is_kept_as_unknown():
+    summary = record(sample(0, 4, tenants={"vllm": None})).summary()
+    attrs = TrialEvidence(telemetry=summary, tenants_bytes=summary.tenants_bytes).to_attrs()
+    assert attrs["tenants_bytes"] == attrs["telemetry"]["tenants_bytes"]
+    assert attrs["tenants_bytes"] == {"vllm": None, "other": None}
+    assert attrs["telemetry"]["samples"][0]["tenants"] == {"vllm": None}
+
+
+def test_of_a_long_trial_enough_is_kept_for_a_picture():
+    long = record(*(sample(i, 9 if i == 777 else 1 + (i % 2)) for i in range(5000)))
+    kept = long.summary().samples
+    assert len(kept) <= SAMPLES_KEPT
+    assert max(point.used_bytes for point in kept) == 9 * GIB
+    assert len(long.summary(points=20).samples) <= 20
+    assert long.summary().looks == 5000
 
 
 def test_thinning_keeps_both_ends_and_every_peak():

@@ -3,12 +3,12 @@
 import pynvml
 import pytest
 
-from objectives.causes import CONSTRAINT_OF
-from objectives.constraints import GIB
+from objectives.causes import CAUSES, remedy_of
 from objectives.device.cgroup import oom_kills
 from objectives.device.cuda import all_devices
 from objectives.device.xid import XidWatch
 from objectives.diagnosis.decision import DeviceEvidence
+from objectives.diagnosis.diagnosis import Diagnosis
 from objectives.errors import (
     BenchError,
     EngineError,
@@ -20,9 +20,11 @@ from objectives.errors import (
     ServerDiedError,
 )
 from objectives.trial import attribution
-from objectives.trial.attribution import MachineWatch, cause_of_end
+from objectives.trial.attribution import MachineWatch
+from objectives.units import GIB
 from tests.fakes.fake_machine import FakeMachine
 from tests.fakes.fake_nvml import FakeGpu, FakeNvml
+from tests.kinds import VLLM, WHISPER
 from tests.objectives.diagnosis.failing_logs import (
     OOM,
     RACE,
@@ -80,6 +82,11 @@ def died(log, *, server="vllm", returncode=1):
 
 def not_ready(log, *, server="vllm"):
     return NotReadyError(server, log=log, waited_s=600)
+
+
+def cause_of_end(error, machine, *, serving, diagnose=VLLM.why_it_ended):
+    """What an end means, where the log is read as that of vLLM."""
+    return attribution.cause_of_end(error, machine, diagnose, serving=serving)
 
 
 class TestWhatTheMachineSaw:
@@ -171,7 +178,20 @@ def test_a_refusal_without_figures_is_not_graded(machine, log):
     text = engine_died(error="ValueError: No available memory for the cache blocks. Try x.")
     reason = cause_of_end(died(log(text)), machine, serving=False)
     assert (reason.cause, reason.excess) == ("kv_cache_no_blocks", {})
-    assert CONSTRAINT_OF[reason.cause] == "kv_cache_gib"
+    assert CAUSES[reason.cause].constraint == "kv_cache_gib"
+
+
+def test_whisper_is_not_told_of_vllms_options(machine, log):
+    text = engine_died("load_model", error=OOM)
+    reasons = {
+        kind.name: cause_of_end(
+            died(log(text), server=kind.name), machine, serving=False, diagnose=kind.why_it_ended
+        )
+        for kind in (VLLM, WHISPER)
+    }
+    assert "--tensor-parallel-size" in reasons["vllm"].remedy
+    assert reasons["whisper"].remedy == remedy_of("cuda_oom_load", {}, "whisper")
+    assert "--" not in reasons["whisper"].remedy
 
 
 @pytest.mark.parametrize(
@@ -297,3 +317,28 @@ def test_a_log_that_is_not_all_text_is_read_all_the_same(machine, tmp_path):
     path.write_bytes(b"\xc3\x28 \x80 half a sign\r\n" + START.encode())
     reason = cause_of_end(died(path), machine, serving=False)
     assert reason.cause == "gpu_memory_insufficient_at_start"
+
+
+def test_a_log_is_read_as_its_server_means_it(machine, log):
+    def diagnose(text, ended, evidence):
+        read.append((list(text), ended.returncode, evidence.free_bytes))
+        return Diagnosis(cause="cuda_oom_load", evidence="no room", remedy="take less")
+
+    read = []
+    error = died(log("one\ntwo\n"), server="embedder", returncode=3)
+    reason = cause_of_end(error, machine, serving=False, diagnose=diagnose)
+    assert read == [(["one\n", "two\n"], 3, 10 * GIB)]
+    assert type(reason) is RefusedToStartError
+    assert (reason.cause, reason.evidence) == ("cuda_oom_load", "no room")
+    assert reason.remedy == "take less"
+
+
+def test_a_server_that_is_not_ready_did_not_end(machine, log):
+    def diagnose(text, ended, evidence):
+        read.append(ended)
+        return Diagnosis(cause="unknown", evidence="")
+
+    read = []
+    reason = cause_of_end(not_ready(log("")), machine, serving=False, diagnose=diagnose)
+    assert read == [None]
+    assert reason.cause == "timeout_hang"

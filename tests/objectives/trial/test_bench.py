@@ -1,17 +1,15 @@
 """What stays the same from trial to trial, and what follows from it."""
 
 from dataclasses import FrozenInstanceError
-from pathlib import Path
 
 import pytest
 
-from objectives.candidate import ServerSettings
 from objectives.constraints import CONSTRAINTS, Limit
 from objectives.device.cpu import CpuNode
 from objectives.load.profile import LlmLoad, LoadProfile, plan
-from objectives.servers.engine import Engine
 from objectives.space import Binding, Parameter, SearchSpace
 from objectives.trial.bench import Bench, Objective
+from tests.kinds import with_servers
 
 PROFILE = LoadProfile(
     seed=1,
@@ -31,35 +29,16 @@ SPACE = SearchSpace(
 )
 
 
-def engine(name):
-    return Engine(
-        name=name,
-        interpreter=Path(f"/engines/{name}/bin/python"),
-        cache=Path(f"/caches/{name}"),
-        python_version="3.12.1",
-    )
-
-
 def bench_with(**changes):
     """A bench on which nothing can be launched."""
     usual = {
         "space": SPACE,
         "device": CpuNode(),
-        "vllm_engine": engine("big"),
-        "whisper_engine": engine("small"),
-        "vllm": ServerSettings(model="qwen", device="cpu", args={"max-num-seqs": 64}),
-        "whisper": ServerSettings(model="tiny", device="cpu", args={"dtype": "float32"}),
-        "llm_path": "/models/qwen",
-        "llm_is_dummy": False,
-        "llm_is_local": True,
-        "shape": None,
-        "whisper_paths": {},
-        "whisper_is_dummy": False,
         "profile": PROFILE,
         "trace": plan(PROFILE),
         "objectives": (Objective(name="llm_latency_ms"),),
     }
-    return Bench(**{**usual, **changes})
+    return Bench(**with_servers({**usual, **changes}))
 
 
 def test_without_hard_objectives_a_trial_carries_the_constraints_of_every_study():

@@ -5,6 +5,7 @@ be made to go wrong alone; the last test runs all of them on servers that are pr
 """
 
 import os
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ import psutil
 import pynvml
 import pytest
 
-from objectives.constraints import GIB
+from objectives.candidate import ServerSettings
 from objectives.device.cuda import all_devices
 from objectives.device.state import Device
 from objectives.errors import (
@@ -27,19 +28,24 @@ from objectives.errors import (
     ProfilingRaceError,
     ServerDiedError,
 )
+from objectives.kinds.vllm_kind import VllmKind
 from objectives.load.exchange import Target
 from objectives.load.profile import LlmLoad, LoadProfile, SttLoad, plan
 from objectives.memory.calibration import Calibration
 from objectives.space import Binding, Parameter, SearchSpace
 from objectives.trial import stages as module
+from objectives.trial.evidence import Conclusion, Started
 from objectives.trial.stages import MEMORY_SLACK_BYTES, TrialStages
 from objectives.trial.stopwatch import Stopwatch
+from objectives.trial.tenants import Tenants
+from objectives.units import GIB
 from objectives.vllm.startup_log import StartupFacts
 from tests.fakes.fake_nvml import FakeGpu, FakeNvml
+from tests.kinds import WHISPER
 from tests.objectives.diagnosis.failing_logs import OOM, READY, engine_died, lines
 from tests.objectives.load.test_client import Servers
-from tests.objectives.trial.test_bench import bench_with, engine
-from tests.objectives.trial.test_prediction import CARD, QWEN, candidate
+from tests.objectives.trial.test_bench import bench_with
+from tests.objectives.trial.test_prediction import CARD, QWEN
 from tests.serving_bench import FakeBench
 
 PHASES = ("warmup", "measure")
@@ -124,6 +130,7 @@ class Standing:
     Attributes:
         answers: What its servers answer under load; without it a trial ends before the load.
         facts: What vLLM's log says, start by start.
+        restarts: Who may be started again.
         on_start: Called when all would be up.
         on_end: Called when all are gone.
         still_there: Raises for who is not.
@@ -134,18 +141,21 @@ class Standing:
 
     answers: Servers | None = None
     facts: list[StartupFacts] = field(default_factory=list)
-    may_restart: bool = True
+    restarts: tuple[str, ...] = ("vllm",)
     on_start: Callable[[], None] = nothing
     on_end: Callable[[], None] = nothing
     still_there: Callable[[], None] = nothing
     pids: dict = field(default_factory=lambda: {"vllm": [], "whisper": []})
     done: list[str] = field(default_factory=list)
     given: dict = field(default_factory=dict)
-    started: StartupFacts | None = None
+    seen: Started = field(default_factory=Started)
 
     def __call__(self, **given):
         self.given = given
         return self
+
+    def started(self):
+        return self.seen
 
     def groups(self):
         return {name: pids.copy for name, pids in self.pids.items()}
@@ -156,32 +166,39 @@ class Standing:
         self._up("up")
         self.on_start()
 
-    def restart_vllm(self, stack):
-        self._up("up again")
+    def may_restart(self, name):
+        return name in self.restarts
+
+    def restart(self, stack, name):
+        self._up(f"{name} up again")
+        return self.seen.facts.get(name)
 
     def _up(self, what):
         self.done.append(what)
-        self.started = self.facts.pop(0) if self.facts else None
+        self.seen = Started(facts={"vllm": self.facts.pop(0)} if self.facts else {})
 
     def check(self):
         self.still_there()
 
-    def target(self, name):
-        self.done.append(f"load {name}")
+    def cause_of_end(self, error, *, serving):
+        return Tenants(**self.given).cause_of_end(error, serving=serving)
+
+    def target(self, role):
+        self.done.append(f"load {role}")
         if self.answers is None:
             enough()
-        return Target(url=self.answers.url, model=name)
+        return Target(url=self.answers.url, model=role)
 
 
 def card_bench(card=None, *, load=LOAD, **changes):
     """A bench of `QWEN` on a card, on which vLLM's memory is not predicted unless it is asked."""
-    model = candidate(0.5)
+    args = {"max-model-len": 2048, "max-num-seqs": 16}
     usual = {
         "space": SPACE,
         "device": card or Card(),
-        "vllm_engine": replace(engine("big"), vllm_version="0.11.0"),
-        "vllm": replace(model.vllm, args={"max-model-len": 2048, "max-num-seqs": 16}),
-        "whisper": model.whisper,
+        "vllm_version": "0.11.0",
+        "vllm": ServerSettings(model="qwen", device="cuda", args=args),
+        "whisper": ServerSettings(model="small", device="cuda", args={"dtype": "float16"}),
         "llm_weights_bytes": int(5.2 * GIB),
         "headroom_bytes": 0,
         "profile": load,
@@ -243,8 +260,14 @@ def look_again(stages):
         time.sleep(0.005)
 
 
+def until_held(stages, *names):
+    """Wait until the telemetry saw what these tenants hold; who is up is asked once a second."""
+    while not set(names) <= set(stages.holding()["by_tenant"]):
+        time.sleep(0.005)
+
+
 def phases_of(stages):
-    return [span["phase"] for span in stages.watch.timeline()]
+    return [span.phase for span in stages.watch.timeline()]
 
 
 class TestPredict:
@@ -270,16 +293,18 @@ class TestPredict:
         stages = trial(card_bench(shape=QWEN), standing, params={"utilisation": 0.40})
         with pytest.raises(DoesNotFitError) as caught:
             stages.run()
-        error, seen = caught.value, stages.evidence
+        error, seen = caught.value, stages.seen
+        refusal = seen.prediction.refusal
         assert error.predicted
         assert error.cause == "kv_cache_no_blocks"
-        assert (error.evidence, error.remedy) == (seen.prediction.evidence, seen.prediction.remedy)
+        assert (error.evidence, error.remedy) == (refusal.evidence, refusal.remedy)
         assert error.evidence and error.remedy
         assert set(error.excess) == {"kv_cache_gib"}
-        assert set(seen.excess) == {"bounds", *seen.prediction.excess}
-        assert seen.excess["kv_cache_gib"] == error.excess["kv_cache_gib"] > 0
-        assert seen.excess["bounds"] == pytest.approx(-0.10)
-        assert seen.excess["start_memory_gib"] < 0
+        excess = seen.all_excess
+        assert set(excess) == {"bounds", *seen.prediction.excess}
+        assert excess["kv_cache_gib"] == error.excess["kv_cache_gib"] > 0
+        assert excess["bounds"] == pytest.approx(-0.10)
+        assert excess["start_memory_gib"] < 0
         assert seen.before == CARD
         assert phases_of(stages) == ["predict"]
         assert standing.done == []
@@ -289,8 +314,8 @@ class TestPredict:
         stages = trial(card_bench(shape=QWEN), standing, params={"utilisation": 0.48})
         with pytest.raises(Enough):
             stages.run()
-        assert not stages.evidence.prediction.fits
-        assert stages.evidence.excess["kv_cache_gib"] > 0
+        assert not stages.seen.prediction.fits
+        assert stages.seen.all_excess["kv_cache_gib"] > 0
         assert standing.done[0] == "up"
 
     def test_what_was_learned_decides_whether_it_is_launched(self, trial):
@@ -301,15 +326,13 @@ class TestPredict:
         with pytest.raises(Enough):
             trial(card_bench(shape=QWEN), params=low).run()
         with pytest.raises(DoesNotFitError):
-            trial(card_bench(shape=QWEN), params=low, known=first.evidence.calibration).run()
+            trial(card_bench(shape=QWEN), params=low, known=first.seen.calibration).run()
 
     def test_what_could_not_be_predicted_is_launched_and_said(self, trial):
         stages = trial(card_bench(shape_missing="no config.json here"))
         with pytest.raises(Enough):
             stages.run()
-        assert stages.evidence.doubts == [
-            "vLLM's memory was not predicted: no config.json here",
-        ]
+        assert stages.seen.all_doubts == ("vLLM's memory was not predicted: no config.json here",)
 
     def test_who_is_started_gets_the_candidate_of_the_point(self, trial):
         standing = Standing()
@@ -317,10 +340,10 @@ class TestPredict:
         with pytest.raises(Enough):
             stages.run()
         given = standing.given
-        assert given["candidate"].vllm.args["gpu-memory-utilization"] == 0.50
-        assert given["candidate"] is stages.evidence.candidate
+        assert given["candidate"]["vllm"].args["gpu-memory-utilization"] == 0.50
+        assert given["candidate"]["whisper"].model == "small"
+        assert given["bench"] is stages.bench
         assert given["folder"] == stages.folder
-        assert given["doubts"] is stages.evidence.doubts
 
 
 class TestTheTimeBudget:
@@ -338,19 +361,19 @@ class TestTheTimeBudget:
             stages = trial(card_bench(trial_timeout_s=limit_s), standing, clock=clock)
             with pytest.raises(Enough):
                 stages.run()
-            return granted[0], standing.given["allowed_s"], stages.evidence
+            return granted[0], standing.given["allowed_s"], stages
 
         return allowed
 
     def test_without_one_a_start_may_take_its_own_limit(self, allowed):
-        granted, _, evidence = allowed(None)
+        granted, _, stages = allowed(None)
         assert granted == 600
-        assert "time_budget_s" not in evidence.excess
+        assert "time_budget_s" not in stages.seen.all_excess
 
     def test_a_start_that_ends_within_it_may_take_its_own_limit(self, allowed):
-        granted, _, evidence = allowed(1000)
+        granted, _, stages = allowed(1000)
         assert granted == 600
-        assert evidence.excess["time_budget_s"] == -970
+        assert stages.seen.all_excess["time_budget_s"] == -970
 
     def test_a_longer_start_may_take_what_is_left_and_then_the_time_is_up(self, allowed, clock):
         granted, ask, _ = allowed(100)
@@ -360,14 +383,14 @@ class TestTheTimeBudget:
             ask(600.0)
 
     def test_it_is_graded_by_the_seconds_over_it(self, allowed, clock):
-        _, ask, evidence = allowed(100)
+        _, ask, stages = allowed(100)
         clock.goes_on(95)
         with pytest.raises(OverBudgetError) as caught:
             ask(600.0)
         assert caught.value.cause == "over_time_budget"
         assert caught.value.evidence == "125 s of 100 s were used"
         assert caught.value.excess == {"time_budget_s": 25}
-        assert evidence.excess["time_budget_s"] == 25
+        assert stages.seen.all_excess["time_budget_s"] == 25
         assert not caught.value.predicted
         assert caught.value.remedy
 
@@ -383,9 +406,9 @@ class TestTheTimeBudget:
         with pytest.raises(OverBudgetError) as caught:
             stages.run()
         assert caught.value.excess == {"time_budget_s": 1}
-        assert stages.evidence.driven is None
+        assert stages.seen.driven is None
 
-    def test_a_trial_that_is_over_it_in_the_end_has_figures_and_no_values(
+    def test_a_trial_that_is_over_it_in_the_end_has_figures_and_ends_all_the_same(
         self, trial, clock, answers
     ):
         stages = trial(
@@ -397,8 +420,8 @@ class TestTheTimeBudget:
         with pytest.raises(OverBudgetError) as caught:
             stages.run()
         assert caught.value.excess == {"time_budget_s": 3}
-        assert stages.evidence.figures["llm_latency_ms"] > 0
-        assert stages.evidence.values == {}
+        assert stages.seen.conclusion.figures["llm_latency_ms"] > 0
+        assert stages.seen.all_excess["time_budget_s"] == 3
 
 
 class TestLoad:
@@ -421,8 +444,8 @@ class TestLoad:
         assert caught.value.evidence == f"{server}: HTTP 507: no room"
         assert not caught.value.predicted
         assert caught.value.remedy
-        assert stages.evidence.driven is not None
-        assert stages.evidence.figures == {}
+        assert stages.seen.driven is not None
+        assert stages.seen.conclusion is None
 
     def test_other_refusals_are_no_lack_of_memory(self, trial, answers):
         answers.status = 500
@@ -443,7 +466,19 @@ class TestLoad:
         assert caught.value.cause == "cuda_oom_serving"
         assert set(caught.value.excess) == {"device_memory_gib"}
         assert isinstance(caught.value.__cause__, ServerDiedError)
-        assert stages.evidence.driven is None
+        assert stages.seen.driven is None
+
+    def test_what_the_device_did_under_a_load_without_memory_is_told_of_its_window(
+        self, trial, answers
+    ):
+        answers.status = 507
+        at = dict.fromkeys((*PHASES, "drain"), lambda: look_again(stages))
+        stages = trial(card_bench(), Standing(answers=answers), at=at)
+        with pytest.raises(OutOfMemoryError):
+            stages.run()
+        watched = stages.seen.watched
+        assert watched.window.samples[0].time_s > watched.whole.samples[0].time_s
+        assert watched.window.samples[-1].time_s < watched.whole.samples[-1].time_s
 
     def test_a_server_that_dies_with_its_last_answer_is_missed(self, trial, answers):
         trace = plan(LOAD)
@@ -468,7 +503,7 @@ class TestLoad:
         )
         with pytest.raises(BenchError, match="the card is lost"):
             stages.run()
-        assert stages.evidence.driven is None
+        assert stages.seen.driven is None
 
     def test_the_driver_is_listened_to_from_before_the_first_server(self, trial, answers):
         with FakeNvml(FakeGpu()).installed() as driver:
@@ -493,8 +528,9 @@ class Calm:
     """A trial without a fault, and what could be seen from outside meanwhile."""
 
     stages: TrialStages
-    figures: dict
+    conclusion: Conclusion
     began_s: float
+    done: list[str]
 
 
 @pytest.fixture(scope="module")
@@ -512,18 +548,19 @@ def calm(tmp_path_factory):
         folder = tmp_path_factory.mktemp("trial")
         bench = card_bench(trial_timeout_s=1000)
         stages = staged(folder, patch, bench, standing, at=at)
-        figures = stages.run()
-    return Calm(stages=stages, figures=figures, began_s=began[0])
+        conclusion = stages.run()
+    return Calm(stages=stages, conclusion=conclusion, began_s=began[0], done=standing.done)
 
 
 class TestACalmTrial:
     def test_it_ends_in_every_figure_and_in_the_objectives_values(self, calm):
-        evidence = calm.stages.evidence
-        assert {"llm_latency_ms", "stt_latency_ms", "gpu_utilization"} <= set(calm.figures)
-        assert calm.figures == evidence.figures
-        assert evidence.values == {"llm_latency_ms": calm.figures["llm_latency_ms"]}
-        assert max(evidence.excess.values()) <= 0
-        assert set(evidence.excess) == {"bounds", "time_budget_s", "failed_share"}
+        figures, excess = calm.conclusion.figures, calm.stages.seen.all_excess
+        assert {"llm_latency_ms", "stt_latency_ms", "gpu_utilization"} <= set(figures)
+        assert calm.conclusion is calm.stages.seen.conclusion
+        assert calm.conclusion.failure is None
+        assert calm.conclusion.values == {"llm_latency_ms": figures["llm_latency_ms"]}
+        assert max(excess.values()) <= 0
+        assert set(excess) == {"bounds", "time_budget_s", "failed_share"}
 
     def test_its_stages_follow_each_other(self, calm):
         assert phases_of(calm.stages) == [
@@ -534,32 +571,32 @@ class TestACalmTrial:
             "drain",
             "stop",
         ]
-        assert calm.stages.evidence.tenants.done == ["up", "load vllm", "load whisper", "gone"]
+        assert calm.done == ["up", "load llm", "load stt", "gone"]
 
     def test_draining_counts_as_measuring(self, calm):
-        spans = {span.name: span.end_s - span.start_s for span in calm.stages.evidence.driven.spans}
+        spans = {span.name: span.end_s - span.start_s for span in calm.stages.seen.driven.spans}
         seconds = calm.stages.watch.seconds()
         assert seconds["measure"] == pytest.approx(spans["measure"] + spans["drain"], abs=0.001)
         assert seconds["warmup"] == pytest.approx(spans["warmup"], abs=0.001)
 
     def test_the_loads_phases_stand_on_the_trials_own_clock(self, calm):
-        line = {span["phase"]: span for span in calm.stages.watch.timeline()}
-        assert line["start"]["end_s"] <= line["warmup"]["start_s"]
-        assert line["drain"]["end_s"] <= line["stop"]["start_s"]
+        line = {span.phase: span for span in calm.stages.watch.timeline()}
+        assert line["start"].end_s <= line["warmup"].start_s
+        assert line["drain"].end_s <= line["stop"].start_s
 
     def test_the_telemetry_is_that_of_the_window(self, calm):
-        evidence = calm.stages.evidence
-        window = next(span for span in evidence.driven.spans if span.name == "measure")
-        inside = [calm.began_s + sample.time_s for sample in evidence.telemetry.samples]
-        whole = [calm.began_s + sample.time_s for sample in evidence.whole_telemetry.samples]
+        seen = calm.stages.seen
+        window = next(span for span in seen.driven.spans if span.name == "measure")
+        inside = [calm.began_s + sample.time_s for sample in seen.watched.window.samples]
+        whole = [calm.began_s + sample.time_s for sample in seen.watched.whole.samples]
         assert inside == [at for at in whole if window.start_s <= at <= window.end_s]
         assert whole[0] < inside[0]
         assert inside[-1] < whole[-1]
 
     def test_the_telemetrys_begin_is_on_the_trials_own_clock(self, calm):
-        line = {span["phase"]: span for span in calm.stages.watch.timeline()}
-        began_s = calm.stages.evidence.telemetry_began_s
-        assert line["predict"]["end_s"] - 1e-4 <= began_s <= line["start"]["start_s"] + 1e-4
+        line = {span.phase: span for span in calm.stages.watch.timeline()}
+        began_s = calm.stages.seen.watched.began_s
+        assert line["predict"].end_s - 1e-4 <= began_s <= line["start"].start_s + 1e-4
         assert began_s == calm.began_s - calm.stages.watch.began_s
 
 
@@ -567,9 +604,9 @@ def test_without_a_load_the_telemetry_is_all_there_was(trial):
     stages = trial(card_bench(), Standing(on_start=enough))
     with pytest.raises(Enough):
         stages.run()
-    evidence = stages.evidence
-    assert evidence.telemetry.samples[0] == evidence.whole_telemetry.samples[0]
-    assert evidence.driven is None
+    watched = stages.seen.watched
+    assert watched.window.samples == watched.whole.samples
+    assert stages.seen.driven is None
 
 
 class TestHolding:
@@ -621,53 +658,55 @@ class TestLearning:
             stages = trial(card_bench(shape=QWEN), stand, known=known or Calibration())
             with pytest.raises(ends) as caught:
                 stages.run()
-            return stages.evidence, stand.done, caught.value
+            return stages.seen, stand.done, caught.value
 
         return judge
 
     @pytest.fixture
     def known(self, judge):
-        evidence, done, _ = judge(STARTED)
-        assert done == ["up", "load vllm", "gone"]
-        return evidence.calibration
+        seen, done, _ = judge(STARTED)
+        assert done == ["up", "load llm", "gone"]
+        return seen.calibration
 
     def test_a_first_start_teaches_and_is_no_surprise(self, judge):
-        evidence, done, _ = judge(DISTURBED)
-        assert len(evidence.calibration.starts) == 1
-        assert "up again" not in done
-        assert evidence.doubts == []
+        seen, done, _ = judge(DISTURBED)
+        assert len(seen.calibration.starts) == 1
+        assert "vllm up again" not in done
+        assert seen.all_doubts == ()
 
     def test_a_start_as_expected_teaches_again(self, judge, known):
-        evidence, done, _ = judge(STARTED, known=known)
-        assert len(evidence.calibration.starts) == 2
-        assert "up again" not in done
-        assert evidence.doubts == []
+        seen, done, _ = judge(STARTED, known=known)
+        assert len(seen.calibration.starts) == 2
+        assert "vllm up again" not in done
+        assert seen.all_doubts == ()
 
     def test_a_start_while_memory_moved_is_measured_again(self, judge, known):
-        evidence, done, _ = judge(DISTURBED, STARTED, known=known)
-        assert done[:2] == ["up", "up again"]
-        (doubt,) = evidence.doubts
+        seen, done, _ = judge(DISTURBED, STARTED, known=known)
+        assert done[:2] == ["up", "vllm up again"]
+        (doubt,) = seen.all_doubts
         assert doubt.startswith("the KV cache is 0.10 GiB, expected were ")
-        assert doubt.endswith("; vLLM was started again")
+        assert doubt.endswith("; vllm was started again")
         again, _, _ = judge(STARTED, known=known)
-        assert evidence.calibration == again.calibration
+        assert seen.calibration == again.calibration
+        assert len(seen.calibration.starts) == len(known.starts) + 1, "it teaches once"
+        assert seen.started.facts == {"vllm": STARTED}, "what is kept is the second start's"
 
     def test_memory_that_moves_twice_is_the_benchs_fault_and_teaches_nothing(self, judge, known):
-        evidence, done, error = judge(DISTURBED, DISTURBED, known=known, ends=ProfilingRaceError)
-        assert done == ["up", "up again", "gone"]
+        seen, done, error = judge(DISTURBED, DISTURBED, known=known, ends=ProfilingRaceError)
+        assert done == ["up", "vllm up again", "gone"]
         assert error.cause == "memory_profiling_race"
         assert str(error).endswith(", twice")
-        assert evidence.calibration is None
+        assert seen.calibration is None
 
     def test_a_vllm_beside_which_others_started_is_not_started_again(self, judge, known):
-        _, done, _ = judge(DISTURBED, known=known, may_restart=False)
-        assert "up again" not in done
+        _, done, _ = judge(DISTURBED, known=known, restarts=())
+        assert "vllm up again" not in done
 
     def test_a_device_whose_size_moved_is_a_doubt_and_no_reason_to_start_again(self, judge, known):
         moved = replace(DISTURBED, requested_bytes=int(0.5 * 12.5 * GIB))
-        evidence, done, _ = judge(moved, known=known)
-        assert "up again" not in done
-        (doubt,) = evidence.doubts
+        seen, done, _ = judge(moved, known=known)
+        assert "vllm up again" not in done
+        (doubt,) = seen.all_doubts
         assert "moved from 11.63 to 12.50 GiB" in doubt
 
     def test_the_most_that_whisper_ever_held_is_kept_beside_what_the_start_taught(
@@ -687,14 +726,37 @@ class TestLearning:
         )
         stages = trial(card_bench(card, shape=QWEN), standing)
         stages.run()
-        learned = stages.evidence.calibration
+        learned = stages.seen.calibration
         assert len(learned.starts) == 1
         assert [(peak.device, peak.peak_bytes) for peak in learned.whispers] == [("GPU-1", 3 * GIB)]
+
+    def test_each_servers_peak_teaches_its_own_forecast(self, trial, answers):
+        card = Card()
+        card.list_processes({MINE: 3 * GIB, ANOTHER: GIB})
+        bench = card_bench(card, shape=QWEN)
+        settings = replace(bench.servers["whisper"].settings, model="tiny")
+        scribe = replace(WHISPER, name="scribe", settings=settings)
+        bench = replace(
+            bench,
+            servers={**bench.servers, "scribe": scribe},
+            start_order=("whisper", "scribe", "vllm"),
+        )
+        pids = {"vllm": [], "whisper": [MINE], "scribe": [ANOTHER]}
+        first = trial(bench, Standing(answers=answers, facts=[STARTED], pids=pids))
+        first.run()
+        assert len(first.seen.calibration.starts) == 1
+        assert len(first.seen.calibration.whispers) == 2
+        again = trial(bench, known=first.seen.calibration)
+        with pytest.raises(Enough):
+            again.run()
+        held = {name: each.held for name, each in again.seen.prediction.forecasts.items()}
+        for name, peak_bytes in (("whisper", 3 * GIB), ("scribe", GIB)):
+            assert (held[name].value_bytes, held[name].source) == (peak_bytes, "calibrated")
 
     def test_a_whisper_whose_memory_nobody_tells_teaches_nothing(self, trial, answers):
         stages = trial(card_bench(shape=QWEN), Standing(answers=answers))
         stages.run()
-        assert stages.evidence.calibration is None or not stages.evidence.calibration.whispers
+        assert stages.seen.calibration is None or not stages.seen.calibration.whispers
 
 
 class TestStop:
@@ -716,9 +778,11 @@ class TestStop:
                 if back:
                     card.state = CARD
 
-            stages = trial(card_bench(card), Standing(on_start=take, on_end=give_back))
+            standing = Standing(on_start=take, on_end=give_back)
+            stages = trial(card_bench(card), standing)
             with pytest.raises(BenchError) as caught:
                 stages.run()
+            assert standing.done == ["up", "gone"]
             return caught.value, stages
 
         return leave
@@ -732,7 +796,7 @@ class TestStop:
     def test_memory_that_is_not_back_on_a_cpu_is_a_doubt(self, leave):
         error, stages = leave("cpu", 2 * GIB, listed=())
         assert type(error) is Enough
-        assert stages.evidence.doubts[-1] == (
+        assert stages.seen.all_doubts[-1] == (
             "other programs took memory meanwhile: card: 2.00 GiB are not back after 0 s"
         )
 
@@ -740,8 +804,7 @@ class TestStop:
     def test_it_is_looked_for_once_the_servers_are_gone(self, leave, kind):
         error, stages = leave(kind, 2 * GIB, back=True)
         assert type(error) is Enough
-        assert not any("meanwhile" in doubt for doubt in stages.evidence.doubts)
-        assert stages.evidence.tenants.done == ["up", "gone"]
+        assert not any("meanwhile" in doubt for doubt in stages.seen.all_doubts)
 
     @pytest.mark.parametrize(
         ("over_bytes", "ends"), [(0, Enough), (1, OrphanError)], ids=["slack", "more"]
@@ -755,21 +818,95 @@ class TestStop:
         assert set(stages.watch.seconds()) == {"predict", "start", "stop", "other"}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Interrupted(VllmKind):
+    """A vLLM whose user presses Ctrl-C as it is asked for the first time."""
+
+    def ready(self, url, key):
+        return lambda: signal.raise_signal(signal.SIGINT)
+
+
+class TestAnInterrupt:
+    def test_in_a_start_leaves_who_was_started_and_how(self, tmp_path):
+        bench = FakeBench(tmp_path).bench
+        vllm = Interrupted(**vars(bench.servers["vllm"]))
+        stages = TrialStages(
+            bench=replace(bench, servers={**bench.servers, "vllm": vllm}),
+            params={"vllm_memory_util": 0.15, "whisper_model_size": "tiny"},
+            folder=tmp_path,
+            watch=Stopwatch(),
+            calibration=Calibration(),
+        )
+        with pytest.raises(KeyboardInterrupt):
+            stages.run()
+        seen = stages.seen
+        assert seen.before is not None
+        assert seen.prediction.fits
+        assert list(seen.started.launches) == ["whisper", "vllm"]
+        assert [log.name for log in seen.started.logs] == ["whisper.log", "vllm.log"]
+        assert all(log.exists() for log in seen.started.logs)
+        assert seen.started.health["whisper"]["model"] == "tiny"
+        assert seen.started.facts == {}
+        assert seen.watched.window.samples == seen.watched.whole.samples != ()
+        assert (seen.driven, seen.conclusion, seen.calibration) == (None, None, None)
+        kept = seen.to_evidence(quantile="p50", inherited={})
+        assert set(kept.settings) == set(kept.footprint) == {"whisper", "vllm"}
+        assert kept.footprint["vllm"].predicted.fits
+        assert phases_of(stages)[-1] == "stop"
+        assert children() == []
+
+    def test_under_load_leaves_what_the_start_taught(self, trial, answers):
+        standing = Standing(answers=answers, facts=[STARTED])
+        at = {"measure": lambda: signal.raise_signal(signal.SIGINT)}
+        stages = trial(card_bench(shape=QWEN), standing, at=at)
+        with pytest.raises(KeyboardInterrupt):
+            stages.run()
+        seen = stages.seen
+        assert seen.started.facts == {"vllm": STARTED}
+        assert len(seen.calibration.starts) == 1
+        assert seen.watched.window.samples == seen.watched.whole.samples != ()
+        assert (seen.driven, seen.conclusion) == (None, None)
+        assert standing.done[-1] == "gone"
+
+    def test_after_the_load_leaves_every_request(self, trial, answers):
+        standing = Standing(answers=answers)
+        at = {"stop": lambda: signal.raise_signal(signal.SIGINT)}
+        stages = trial(card_bench(), standing, at=at)
+        with pytest.raises(KeyboardInterrupt):
+            stages.run()
+        assert len(stages.seen.driven.samples) == len(plan(LOAD).measure)
+        assert stages.seen.watched is not None
+        assert stages.seen.conclusion is None
+        assert standing.done[-1] == "gone"
+
+
+def children():
+    """Command lines of this process's children, Python's own left out."""
+    commands = [" ".join(child.cmdline()) for child in psutil.Process().children(recursive=True)]
+    return [line for line in commands if "resource_tracker" not in line]
+
+
 def test_all_stages_on_servers_that_are_processes(tmp_path):
     bench = FakeBench(tmp_path).bench
     folder = tmp_path / "trial"
     folder.mkdir()
     told = []
+
+    def tell(name):
+        told.append(name)
+        if name == "warmup":
+            until_held(stages, "vllm", "whisper")
+
     stages = TrialStages(
         bench=bench,
         params={"vllm_memory_util": 0.15, "whisper_model_size": "tiny"},
         folder=folder,
-        watch=Stopwatch(on_phase=told.append),
+        watch=Stopwatch(on_phase=tell),
         calibration=Calibration(),
     )
-    figures = stages.run()
-    evidence = stages.evidence
-    assert {"stt_latency_ms", "llm_latency_ms", "concurrent_capacity"} <= set(figures)
+    conclusion = stages.run()
+    seen = stages.seen
+    assert {"stt_latency_ms", "llm_latency_ms", "concurrent_capacity"} <= set(conclusion.figures)
     assert told == [
         "predict",
         "start",
@@ -778,7 +915,8 @@ def test_all_stages_on_servers_that_are_processes(tmp_path):
         "stop",
     ]
     assert {log.name for log in folder.iterdir()} == {"vllm.log", "whisper.log"}
-    assert evidence.whole_telemetry.tenants_bytes["vllm"] > 0
-    assert len(evidence.calibration.starts) == len(evidence.calibration.whispers) == 1
-    commands = [" ".join(child.cmdline()) for child in psutil.Process().children(recursive=True)]
-    assert [line for line in commands if "resource_tracker" not in line] == []
+    assert seen.watched.whole.tenants_bytes["vllm"] > 0
+    assert len(seen.calibration.starts) == len(seen.calibration.whispers) == 1
+    assert set(seen.started.launches) == {"vllm", "whisper"}
+    assert set(seen.started.facts) == {"vllm"}
+    assert children() == []

@@ -2,6 +2,7 @@
 
 import pytest
 
+from objectives.evidence import Span
 from objectives.trial.stopwatch import Stopwatch
 
 
@@ -52,10 +53,15 @@ def test_a_phase_entered_twice_adds_up(watch, clock):
 
 
 def test_steps_show_on_the_timeline_and_count_nowhere(watch, clock):
-    with watch.phase("start"), watch.step("start whisper"):
-        clock.now += 3
-    assert watch.seconds() == {"start": 3.0, "other": 0.0}
-    assert [span["phase"] for span in watch.timeline()] == ["start whisper", "start"]
+    with watch.phase("start"):
+        clock.now += 1
+        with watch.step("start whisper"):
+            clock.now += 3
+    assert watch.seconds() == {"start": 4.0, "other": 0.0}
+    assert watch.timeline() == (
+        Span(phase="start", start_s=0.0, end_s=4.0),
+        Span(phase="start whisper", start_s=1.0, end_s=4.0),
+    )
 
 
 def test_a_stretch_timed_by_somebody_else_counts(watch, clock):
@@ -63,6 +69,23 @@ def test_a_stretch_timed_by_somebody_else_counts(watch, clock):
     watch.note("warmup", 2.0, 10.0)
     watch.note("measure", 10.0, 50.0)
     assert watch.seconds() == {"warmup": 8.0, "measure": 40.0, "other": 2.0}
+    assert [span.phase for span in watch.timeline()] == ["warmup", "measure"]
+
+
+def test_a_stretch_may_count_as_one_phase_and_be_shown_as_another(watch, clock):
+    clock.now += 5
+    watch.note("measure", 2.0, 5.0, shown="drain")
+    assert watch.seconds() == {"measure": 3.0, "other": 2.0}
+    assert watch.timeline() == (Span(phase="drain", start_s=2.0, end_s=5.0),)
+
+
+def test_of_two_that_begin_together_the_longer_one_stands_first(watch, clock):
+    with watch.phase("start"), watch.step("start vllm"):
+        clock.now += 0.1234567
+    assert [(span.phase, span.end_s) for span in watch.timeline()] == [
+        ("start vllm", 0.12346),
+        ("start", 0.12346),
+    ]
 
 
 def test_whoever_watches_is_told_in_order(clock):

@@ -17,10 +17,10 @@ import psutil
 import pytest
 
 from objectives.candidate import Candidate, ServerSettings
-from objectives.constraints import GIB
 from objectives.device.xid import XidWatch
 from objectives.errors import (
     BenchError,
+    InfeasibleError,
     NeighbourError,
     OutOfMemoryError,
     OverBudgetError,
@@ -30,11 +30,14 @@ from objectives.errors import (
     ServerDiedError,
     WrongDeviceError,
 )
+from objectives.kinds.vllm_kind import PAGES_EVERY_S
 from objectives.servers.engine import Engine
 from objectives.servers.http_get import http_json
 from objectives.servers.neighbours import Hold, Running
+from objectives.space import SearchSpace
 from objectives.trial.attribution import MachineWatch
-from objectives.trial.tenants import PAGES_EVERY_S, Tenants
+from objectives.trial.tenants import Tenants
+from objectives.units import GIB
 from tests.objectives.diagnosis.failing_logs import OOM, RACE, READY, START, engine_died, lines
 from tests.objectives.servers.test_neighbours import somebody
 from tests.objectives.trial.test_bench import bench_with
@@ -117,7 +120,7 @@ def tenants_of(bench, folder, *, allowed_s=lambda most_s: most_s, after=None, st
     point = {"vllm_memory_util": 0.15, "whisper_model_size": "tiny"}
     return Tenants(
         bench=bench,
-        candidate=Candidate.lay(bench.space, point, vllm=bench.vllm, whisper=bench.whisper),
+        candidate=Candidate.lay(bench.space, point, bench.settings),
         folder=folder,
         allowed_s=allowed_s,
         step=step,
@@ -134,8 +137,8 @@ def stack():
     assert [line for line in lines if "resource_tracker" not in line] == []
 
 
-def names(logs):
-    return [log.name for log in logs]
+def logs(tenants):
+    return [log.name for log in tenants.started().logs]
 
 
 def end(pids):
@@ -184,8 +187,8 @@ def up(tmp_path_factory):
 class TestEverybodyUp:
     def test_they_start_in_the_declared_order(self, up):
         assert up.steps == ["start vllm", "start neighbours", "start whisper"]
-        assert names(up.tenants.logs) == ["vllm.log", "whisper.log"]
-        assert list(up.tenants.launches) == ["vllm", "whisper"]
+        assert logs(up.tenants) == ["vllm.log", "whisper.log"]
+        assert list(up.tenants.started().launches) == ["vllm", "whisper"]
 
     def test_each_server_may_take_its_own_time_to_start(self, up):
         assert up.asked == [31.0, 32.0]
@@ -206,40 +209,51 @@ class TestEverybodyUp:
 
     def test_all_of_them_are_there(self, up):
         up.tenants.check()
-        assert up.tenants.doubts == []
+        assert up.tenants.started().doubts == ()
 
-    @pytest.mark.parametrize("name", ["vllm", "whisper"])
-    def test_requests_go_to_who_was_started_and_carry_its_key(self, up, name):
-        target, launch = up.tenants.target(name), up.tenants.launches[name]
+    @pytest.mark.parametrize(("role", "name"), [("llm", "vllm"), ("stt", "whisper")])
+    def test_requests_go_to_who_was_started_and_carry_its_key(self, up, role, name):
+        target, launch = up.tenants.target(role), up.tenants.started().launches[name]
         assert target.url.endswith(":" + launch.argv[launch.argv.index("--port") + 1])
         assert target.api_key == launch.env[f"{name.upper()}_API_KEY"]
         served = http_json(f"{target.url}/v1/models", api_key=target.api_key)
         assert [model["id"] for model in served["data"]] == [target.model]
 
     def test_only_vllm_has_a_metrics_page(self, up):
-        assert up.tenants.target("vllm").pages_every_s == PAGES_EVERY_S
-        assert up.tenants.target("whisper").pages_every_s is None
+        assert up.tenants.target("llm").pages_every_s == PAGES_EVERY_S
+        assert up.tenants.target("stt").pages_every_s is None
 
     def test_the_keys_are_not_the_same(self, up):
-        assert up.tenants.target("vllm").api_key != up.tenants.target("whisper").api_key
+        assert up.tenants.target("llm").api_key != up.tenants.target("stt").api_key
 
     def test_both_servers_words_about_themselves_are_kept(self, up):
-        assert up.tenants.started.kv_cache_tokens > 0
-        assert up.tenants.started.device_kind == "cpu"
-        assert up.tenants.health["compute_device"] == "cpu"
-        assert up.tenants.health["model"] == "tiny"
+        started = up.tenants.started()
+        assert started.facts["vllm"].kv_cache_tokens > 0
+        assert started.facts["vllm"].device_kind == "cpu"
+        assert started.health["whisper"]["compute_device"] == "cpu"
+        assert started.health["whisper"]["model"] == "tiny"
+        assert (list(started.facts), list(started.health)) == (["vllm"], ["whisper"])
 
 
 @pytest.mark.parametrize(
     ("order", "may"),
     [
-        (("neighbours", "whisper", "vllm"), True),
-        (("vllm", "neighbours", "whisper"), False),
-        (("whisper", "vllm", "neighbours"), False),
+        (("neighbours", "whisper", "vllm"), ["vllm"]),
+        (("vllm", "neighbours", "whisper"), ["whisper"]),
+        (("whisper", "vllm", "neighbours"), []),
     ],
 )
-def test_vllm_may_start_again_only_where_nobody_started_after_it(tmp_path, order, may):
-    assert tenants_of(bench_with(start_order=order), tmp_path).may_restart is may
+def test_a_server_may_start_again_only_where_nobody_started_after_it(tmp_path, order, may):
+    tenants = tenants_of(bench_with(start_order=order), tmp_path)
+    assert [name for name in ("vllm", "whisper") if tenants.may_restart(name)] == may
+
+
+def test_where_nobody_answers_no_request_goes(tmp_path):
+    bench = bench_with()
+    only = replace(bench, servers={"vllm": bench.servers["vllm"]}, start_order=("vllm",))
+    tenants = tenants_of(replace(only, space=SearchSpace(only.space.parameters[:1])), tmp_path)
+    assert tenants.target("stt") is None
+    assert set(tenants.groups()) == {"vllm"}
 
 
 class TestWhoLeft:
@@ -295,29 +309,50 @@ class TestWhoLeft:
             tenants.start(stack)
         assert caught.value.cause == cause
         assert caught.value.__cause__.server == "whisper"
-        assert names(tenants.logs) == ["whisper.log", "vllm.log"]
+        assert logs(tenants) == ["whisper.log", "vllm.log"]
 
-    def test_who_leaves_as_the_last_one_is_up_is_missed(self, tmp_path, stack):
+    @pytest.mark.parametrize(
+        ("said", "kind", "cause"),
+        [
+            ("", BenchError, "engine_dead_other"),
+            (
+                lines(READY, engine_died("execute_model", error=OOM, serving=True)),
+                OutOfMemoryError,
+                "cuda_oom_serving",
+            ),
+        ],
+        ids=["without a word", "out of memory"],
+    )
+    def test_who_leaves_as_the_last_one_is_up_is_missed_and_the_cause_is_told(
+        self, tmp_path, stack, said, kind, cause
+    ):
         def leave():
+            with (tmp_path / "vllm.log").open("a") as log:
+                log.write(said)
             end(tenants.groups()["vllm"]())
             until_noticed(tenants)
 
         tenants = tenants_of(vllm_bench(tmp_path, a_start()), tmp_path, after={"start vllm": leave})
-        with pytest.raises(ServerDiedError, match="vllm was ended by signal 9"):
+        with pytest.raises((BenchError, InfeasibleError)) as caught:
             tenants.start(stack)
+        assert type(caught.value) is kind
+        assert caught.value.cause == cause
+        assert isinstance(caught.value.__cause__, ServerDiedError)
+        assert str(caught.value.__cause__) == "vllm was ended by signal 9"
 
 
 class TestATakenPort:
     def test_it_is_tried_again_with_a_log_of_its_own(self, tmp_path, stack):
         tenants = tenants_of(vllm_bench(tmp_path, refusal(TAKEN), a_start(ON_CPU)), tmp_path)
         tenants.start(stack)
-        assert {log.name: log.read_text() for log in tenants.logs} == {
+        started = tenants.started()
+        assert {log.name: log.read_text() for log in started.logs} == {
             "vllm.log": f"{TAKEN}\n",
             "vllm.2.log": f"{ON_CPU}\n",
         }
-        assert tenants.launches["vllm"].log == tenants.logs[1]
-        assert tenants.started.kv_cache_tokens == 6976
-        assert tenants.doubts == []
+        assert started.launches["vllm"].log == started.logs[1]
+        assert started.facts["vllm"].kv_cache_tokens == 6976
+        assert started.doubts == ()
 
     def test_it_is_tried_three_times_at_most(self, tmp_path, stack):
         bench = bench_with(
@@ -326,8 +361,8 @@ class TestATakenPort:
         tenants = tenants_of(bench, tmp_path)
         with pytest.raises(PortInUseError):
             tenants.start(stack)
-        assert names(tenants.logs) == ["whisper.log", "whisper.2.log", "whisper.3.log"]
-        assert [log.read_text() for log in tenants.logs] == [f"{TAKEN}\n"] * 3
+        assert logs(tenants) == ["whisper.log", "whisper.2.log", "whisper.3.log"]
+        assert [log.read_text() for log in tenants.started().logs] == [f"{TAKEN}\n"] * 3
         assert list(tenants.groups()["whisper"]()) == []
 
 
@@ -338,17 +373,28 @@ class TestAProfilingRace:
         bench = vllm_bench(tmp_path, refusal(TAKEN), refusal(RACE), a_start(ON_CPU))
         tenants = tenants_of(bench, tmp_path)
         tenants.start(stack)
-        assert tenants.doubts == [self.DOUBT]
-        assert names(tenants.logs) == ["vllm.log", "vllm.2.log", "vllm.3.log"]
-        assert tenants.started.kv_cache_tokens == 6976
+        assert tenants.started().doubts == (self.DOUBT,)
+        assert logs(tenants) == ["vllm.log", "vllm.2.log", "vllm.3.log"]
+        assert tenants.started().facts["vllm"].kv_cache_tokens == 6976
 
     def test_a_second_one_is_the_benchs_fault(self, tmp_path, stack):
         tenants = tenants_of(vllm_bench(tmp_path, refusal(RACE)), tmp_path)
         with pytest.raises(ProfilingRaceError) as caught:
             tenants.start(stack)
         assert caught.value.cause == "memory_profiling_race"
-        assert tenants.doubts == [self.DOUBT]
-        assert names(tenants.logs) == ["vllm.log", "vllm.2.log"]
+        assert tenants.started().doubts == (self.DOUBT,)
+        assert logs(tenants) == ["vllm.log", "vllm.2.log"]
+
+    def test_a_first_one_on_the_last_try_is_the_benchs_fault_too(self, tmp_path, stack):
+        bench = vllm_bench(tmp_path, refusal(TAKEN), refusal(TAKEN), refusal(RACE), a_start(ON_CPU))
+        tenants = tenants_of(bench, tmp_path)
+        with pytest.raises(ProfilingRaceError) as caught:
+            tenants.start(stack)
+        assert caught.value.cause == "memory_profiling_race"
+        assert tenants.started().doubts == (), "it was not started again"
+        assert tenants.started().facts == {}
+        assert logs(tenants) == ["vllm.log", "vllm.2.log", "vllm.3.log"]
+        assert list(tenants.groups()["vllm"]()) == []
 
 
 class TestWhispersOwnWord:
@@ -378,7 +424,7 @@ class TestWhispersOwnWord:
         health = {"compute_device": device, "parameters_bytes": 7}
         error, tenants = prove(health, device.partition(":")[0])
         assert error is None
-        assert tenants.health == health
+        assert tenants.started().health == {"whisper": health}
 
     @pytest.mark.parametrize(
         ("held", "excess"),
@@ -391,14 +437,18 @@ class TestWhispersOwnWord:
         ],
     )
     def test_a_fallback_is_graded_by_what_is_not_where_it_belongs(self, prove, held, excess):
-        error, tenants = prove({"compute_device": "cpu", "compute_dtype": "float32", **held})
+        error, _ = prove({"compute_device": "cpu", "compute_dtype": "float32", **held})
         assert type(error) is WrongDeviceError
         assert error.cause == "cpu_fallback"
         assert error.evidence == "whisper computes on cpu (float32), not on cuda"
         assert error.excess == excess
         assert error.remedy
         assert not error.predicted
-        assert tenants.health is not None
+
+    def test_what_it_said_is_kept_although_it_computes_elsewhere(self, prove):
+        health = {"compute_device": "cpu", "compute_dtype": "float32"}
+        _, tenants = prove(health)
+        assert tenants.started().health == {"whisper": health}
 
     @pytest.mark.parametrize(
         ("health", "device", "said"),
@@ -425,12 +475,17 @@ class TestVllmsOwnWord:
         assert caught.value.cause == "cpu_fallback"
         assert caught.value.evidence == "vllm keeps its KV cache on cuda, not on cpu"
         assert caught.value.remedy
-        assert tenants.started.kv_cache_tokens == 6976
+
+    def test_what_its_log_said_is_kept_although_its_cache_is_elsewhere(self, tmp_path, stack):
+        tenants = tenants_of(vllm_bench(tmp_path, a_start(ON_GPU)), tmp_path)
+        with pytest.raises(WrongDeviceError):
+            tenants.start(stack)
+        assert tenants.started().facts["vllm"].kv_cache_tokens == 6976
 
     def test_a_log_that_names_no_device_is_believed(self, tmp_path, stack):
         tenants = tenants_of(vllm_bench(tmp_path, a_start()), tmp_path)
         tenants.start(stack)
-        assert tenants.started.device_kind is None
+        assert tenants.started().facts["vllm"].device_kind is None
 
     def test_a_vllm_that_starts_again_is_another_one_and_is_proven_again(self, tmp_path, stack):
         card, steps, asked = Listing(), [], []
@@ -447,23 +502,26 @@ class TestVllmsOwnWord:
         group = tenants.groups()["vllm"]
         card.listed = lambda: dict.fromkeys([os.getpid(), *group()], GIB)
         tenants.start(stack)
-        assert tenants.doubts == [], "the driver lists it among others"
-        first, key = list(group()), tenants.target("vllm").api_key
+        assert tenants.started().doubts == (), "the driver lists it among others"
+        before, first, key = tenants.started(), list(group()), tenants.target("llm").api_key
 
         card.listed = dict
-        tenants.restart_vllm(stack)
-        assert tenants.doubts == [], "a driver that lists nobody says nothing"
+        facts = tenants.restart(stack, "vllm")
+        assert tenants.started().doubts == (), "a driver that lists nobody says nothing"
         assert not any(map(psutil.pid_exists, first))
-        assert tenants.target("vllm").api_key != key
-        assert tenants.started.kv_cache_tokens == 6976
+        assert tenants.target("llm").api_key != key
+        assert facts == tenants.started().facts["vllm"]
+        assert facts.kv_cache_tokens == 6976
 
         card.listed = lambda: {os.getpid(): GIB}
-        tenants.restart_vllm(stack)
-        (doubt,) = tenants.doubts
+        facts = tenants.restart(stack, "vllm")
+        (doubt,) = tenants.started().doubts
         assert "does not list vllm" in doubt
-        assert tenants.started.kv_cache_tokens == 6000
+        assert facts == tenants.started().facts["vllm"]
+        assert facts.kv_cache_tokens == 6000
+        assert before.facts["vllm"].kv_cache_tokens == 6976, "what was seen then does not change"
         assert steps == ["start vllm", "start vllm again", "start vllm again"]
-        assert names(tenants.logs) == ["vllm.log", "vllm.2.log", "vllm.3.log"]
+        assert logs(tenants) == ["vllm.log", "vllm.2.log", "vllm.3.log"]
         assert asked == [31.0] * 3
         tenants.check()
 
@@ -474,8 +532,8 @@ class TestAStartThatFails:
         with pytest.raises(RefusedToStartError) as caught:
             tenants.start(stack)
         assert caught.value.cause == "gpu_memory_insufficient_at_start"
-        assert names(tenants.logs) == ["vllm.log"]
-        assert tenants.doubts == []
+        assert logs(tenants) == ["vllm.log"]
+        assert tenants.started().doubts == ()
 
     def test_after_the_time_that_it_is_allowed_it_is_given_up(self, tmp_path, stack):
         bench = vllm_bench(tmp_path, refusal("", after_s=HANGS_S))
@@ -496,7 +554,7 @@ class TestAStartThatFails:
         tenants = tenants_of(bench, tmp_path, allowed_s=allowed_s)
         with pytest.raises(OverBudgetError):
             tenants.start(stack)
-        assert names(tenants.logs) == ["vllm.log"]
+        assert logs(tenants) == ["vllm.log"]
 
 
 class TestNeighbours:
@@ -518,12 +576,12 @@ class TestNeighbours:
     def test_what_the_driver_tells_of_them_is_held_against_what_they_must_hold(self, start):
         with somebody() as (word, pid):
             tenants = start(pid, word, GIB)
-            assert tenants.doubts == []
+            assert tenants.started().doubts == ()
             assert list(tenants.groups()["ollama"]()) == [pid]
             with pytest.raises(NeighbourError, match="ollama holds"):
                 start(pid, word, GIB // 2)
 
     def test_what_could_not_be_established_about_them_is_a_doubt(self, start):
         with somebody() as (word, pid):
-            (doubt,) = start(pid, word, None).doubts
+            (doubt,) = start(pid, word, None).started().doubts
         assert "what neighbour ollama holds is not known" in doubt

@@ -2,7 +2,8 @@
 
 import pytest
 
-from objectives.vllm.rules import GIB, NEWEST, VllmRules, parse_version
+from objectives.units import GIB
+from objectives.vllm.rules import NEWEST, VllmRules, parse_version
 
 SMALL, H100, B200 = 24 * GIB, 80 * GIB, 180 * GIB
 
@@ -24,7 +25,7 @@ def test_a_version_is_read_as_its_release(text, release):
 
 
 def rules(version, kind="cuda"):
-    return VllmRules.of(version, kind)
+    return VllmRules(version, kind)
 
 
 @pytest.mark.parametrize(

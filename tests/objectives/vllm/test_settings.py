@@ -3,19 +3,15 @@
 import pytest
 
 from objectives.models.config import UnsupportedShapeError
-from objectives.models.shape import ModelShape
-from objectives.vllm.rules import GIB, VllmRules
+from objectives.units import GIB
+from objectives.vllm.rules import VllmRules
 from objectives.vllm.settings import VllmSettings
-from tests.objectives.models.published_shapes import LLAMA_3_1_8B, QWEN2_5_HALF_B
-
-LLAMA = ModelShape.from_config(LLAMA_3_1_8B)
 
 
 def settings(version="0.32.0", kind="cuda", env=None, **args):
     options = {name.replace("_", "-"): value for name, value in args.items()}
-    return VllmSettings.from_args(
-        options, version=version, device_total_bytes=24 * GIB, device_kind=kind, env=env
-    )
+    rules = VllmRules(version, kind)
+    return VllmSettings.from_args(options, rules, device_total_bytes=24 * GIB, env=env)
 
 
 def test_what_is_not_given_is_the_versions_default():
@@ -26,7 +22,6 @@ def test_what_is_not_given_is_the_versions_default():
         2048,
     )
     assert found.max_model_len is None
-    assert found.length(LLAMA) == 131072
 
 
 def test_what_is_given_stands_before_the_default():
@@ -34,7 +29,7 @@ def test_what_is_given_stands_before_the_default():
         gpu_memory_utilization="0.5", max_num_seqs=16, max_model_len=4096, enforce_eager=True
     )
     assert (found.utilization, found.max_num_seqs) == (0.5, 16)
-    assert found.length(LLAMA) == 4096
+    assert found.max_model_len == 4096
     assert found.enforce_eager
 
 
@@ -80,24 +75,11 @@ def test_options_that_change_memory_beyond_the_arithmetic_are_named():
     assert found.unmodelled == ("enable-lora", "pipeline-parallel-size")
 
 
-def test_a_short_model_shortens_the_default_step_and_not_a_given_one():
-    rules = VllmRules.of("0.32.0")
-    short = settings(max_model_len=64, max_num_seqs=4)
-    assert short.step_tokens(LLAMA, rules) == 256
-    given = settings(max_model_len=64, max_num_seqs=4, max_num_batched_tokens=2048)
-    assert given.step_tokens(LLAMA, rules) == 2048
-
-
-def test_v0_profiles_a_whole_prompt_until_it_is_cut_in_chunks():
-    rules = VllmRules.of("0.6.3")
-    assert settings(version="0.6.3", max_model_len=20000).step_tokens(LLAMA, rules) == 20000
-    assert settings(version="0.6.3").step_tokens(LLAMA, rules) == 2048
+def test_a_number_of_tokens_that_was_asked_for_is_told_from_the_default():
+    assert settings(max_num_batched_tokens=2048).batched_tokens_given
+    assert not settings().batched_tokens_given
 
 
 def test_a_pooling_server_samples_nothing():
     assert settings(runner="pooling").pooling
     assert not settings().pooling
-
-
-def test_the_models_own_limit_is_the_default_length():
-    assert settings().length(ModelShape.from_config(QWEN2_5_HALF_B)) == 32768

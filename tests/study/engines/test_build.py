@@ -2,10 +2,9 @@
 
 import json
 import os
-import shlex
+import shutil
 import sys
 import zipfile
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import pytest
@@ -53,42 +52,21 @@ class TestReadingRequirements:
 
 @pytest.fixture
 def shelf(tmp_path, monkeypatch):
-    """A folder of tiny wheels that is all that pip can see."""
+    """A folder of tiny wheels that is all that a build can see, as pip is told."""
     folder = tmp_path / "shelf"
     folder.mkdir()
     for name in ("setuptools", "wheel", "regex"):
         write_wheel(folder, name, "70.0")
     write_wheel(folder, "openai-whisper", "20250625", requires=("regex", "torch"))
+    for name in [name for name in os.environ if name.startswith(("PIP_", "UV_"))]:
+        monkeypatch.delenv(name)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
-    monkeypatch.setenv("PIP_COMPILE", "0")  # pip leaves it to the build
-    monkeypatch.setenv("PIP_TARGET", str(tmp_path / "astray"))  # must not lead the build astray
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("UV_PYTHON", "3.0")  # must not lead the build astray
+    monkeypatch.setenv("UV_LINK_MODE", "symlink")  # nor this
     return folder
-
-
-@pytest.fixture
-def python(tmp_path, monkeypatch):
-    """The interpreter that builds: `-m venv FOLDER` gives a copy of this environment's own pip.
-
-    To unpack and compile a new one would take most of the time; any other command is refused.
-    """
-    try:
-        pip = distribution("pip")
-    except PackageNotFoundError:  # then the slow way
-        return sys.executable
-    packages = Path(str(pip.locate_file("")))
-    parts = [str(packages / "pip"), *map(str, packages.glob(f"pip-{pip.version}.dist-info"))]
-    program = tmp_path / "python"
-    program.write_text(
-        "#!/bin/sh\nset -e\n"
-        'test "$# $1 $2" = "3 -m venv" || { echo "asked for: $*" >&2; exit 2; }\n'
-        f'{shlex.quote(os.path.abspath(sys.executable))} -m venv --without-pip "$3"\n'  # noqa: PTH100
-        f'cp -a {shlex.join(parts)} "$3"/lib/python3*/site-packages\n'
-    )
-    program.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(program))
-    return program
 
 
 @pytest.fixture
@@ -119,7 +97,7 @@ def write_wheel(folder: Path, name: str, version: str, requires: tuple[str, ...]
         wheel.writestr(f"{info}/RECORD", "")
 
 
-def test_a_half_built_folder_is_built_anew_and_then_it_is_there(shelf, python, recipe, tmp_path):
+def test_a_half_built_folder_is_built_anew_and_then_it_is_there(shelf, recipe, tmp_path):
     home, said = tmp_path / "home", []
     left_behind = home / "engines" / "small" / "lib" / "half.py"
     left_behind.parent.mkdir(parents=True)
@@ -135,15 +113,18 @@ def test_a_half_built_folder_is_built_anew_and_then_it_is_there(shelf, python, r
     assert (engine.name, engine.whisper_version) == ("small", "20250625")
     assert state_of("small", home=home) == "ready"
     steps = (home / "engines" / "small.log").read_text().splitlines()
-    assert steps[0] == f"$ {python} -m venv {home}/engines/small"
+    assert steps[0].endswith(f"uv venv --python {sys.executable} {home}/engines/small")
+    assert [line.partition(":")[0] for line in said] == ["engine small"] * len(said)
+    assert [line.split()[2] for line in said[2:-1]] == ["1/4", "2/4", "3/4", "4/4"]
     marker = json.loads((home / "engines" / "small" / "engine.json").read_text())
     assert marker["packages"]["regex"] == "70.0"
     assert marker["packages"]["setuptools"] == "70.0"
     assert "torch" not in marker["packages"]
     assert marker["size_bytes"] > 0
-    packages = engine.interpreter.parent.parent.glob("lib/*/site-packages/__pycache__/regex_made*")
-    assert list(packages), "everything is compiled before the first start"
-    assert not (tmp_path / "astray").exists()
+    (packages,) = engine.interpreter.parent.parent.glob("lib/*/site-packages")
+    assert list(packages.glob("__pycache__/regex_made*")), "all is compiled before the first start"
+    shutil.rmtree(tmp_path / "cache")
+    assert (packages / "regex_made_up.py").read_text(), "an engine outlives uv's cache"
 
     said.clear()
     assert build_engine("cpu", log=said.append, recipe="small", home=home) == engine
@@ -151,14 +132,14 @@ def test_a_half_built_folder_is_built_anew_and_then_it_is_there(shelf, python, r
 
 
 def test_a_failed_step_shows_its_last_lines_and_the_log_and_leaves_no_engine(
-    shelf, python, recipe, tmp_path
+    shelf, recipe, tmp_path
 ):
     (shelf / "regex-70.0-py3-none-any.whl").unlink()
     with pytest.raises(EngineError) as failed:
         build_engine("cpu", log=lambda _: None, recipe="small", home=tmp_path)
     said = str(failed.value)
-    assert "step 4/5" in said
-    assert "No matching distribution found for regex" in said
+    assert "step 4/4" in said
+    assert "regex was not found" in said
     assert f"the whole log: {tmp_path}/engines/small.log" in said
     assert state_of("small", home=tmp_path) == "unfinished"
 

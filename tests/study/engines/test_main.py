@@ -259,12 +259,12 @@ class TestBuild:
 
     def test_a_build_that_failed_exits_with_1(self, monkeypatch, capsys):
         def build_engine(device_kind, **_):
-            raise EngineError("engine cpu: step 4/5 ended with exit code 1")
+            raise EngineError("engine cpu: step 4/4 ended with exit code 1")
 
         monkeypatch.setattr(command, "build_engine", build_engine)
         assert main(["build", "--device", "cpu"]) == 1
         assert capsys.readouterr().err == (
-            "python -m study.engines: engine cpu: step 4/5 ended with exit code 1\n"
+            "python -m study.engines: engine cpu: step 4/4 ended with exit code 1\n"
         )
 
     def test_an_interrupted_build_exits_with_130_and_shows_no_traceback(self, monkeypatch, capsys):

@@ -2,14 +2,14 @@
 
 import json
 
-from objectives.memory.advice import break_even, cheapest_gains
-from objectives.memory.footprint import given
+from objectives.memory.estimate import given
 from objectives.memory.predict import predict_vllm
+from objectives.memory.server_model import DeviceMemory, ServerModel
 from objectives.models.shape import ModelShape
-from objectives.vllm.rules import GIB, VllmRules
+from objectives.units import GIB
+from objectives.vllm.rules import VllmRules
 from objectives.vllm.settings import VllmSettings
 from study.fit.document import (
-    Answer,
     Scene,
     answers_to_json,
     candidates_to_list,
@@ -19,45 +19,24 @@ from tests.objectives.models.published_shapes import QWEN2_5_7B_AWQ
 
 AWQ = ModelShape.from_config(QWEN2_5_7B_AWQ)
 TOTAL = round(11.63 * GIB)
-RULES = VllmRules.of("0.11.0")
+RULES = VllmRules("0.11.0")
 
 
-def answer(utilization, **args):
+def answer(utilization, *, shape=AWQ, free=TOTAL, **args):
     options = {"gpu-memory-utilization": utilization, "max-model-len": 2048, **args}
-    settings = VllmSettings.from_args(options, version="0.11.0", device_total_bytes=TOTAL)
-    prediction = predict_vllm(
-        AWQ,
-        settings,
-        device_kind="cuda",
-        total_bytes=TOTAL,
-        free_bytes=TOTAL,
-        version="0.11.0",
+    server = ServerModel(
+        shape=shape,
+        settings=VllmSettings.from_args(options, RULES, device_total_bytes=TOTAL),
+        rules=RULES,
         weights_bytes=given(round(5.2 * GIB)),
-        overhead_bytes=round(0.242 * GIB),
-        free_after_context=True,
+        overhead=given(round(0.242 * GIB)),
     )
-    return Answer(
-        utilization=utilization,
-        settings=settings,
-        prediction=prediction,
-        break_even=break_even(prediction, settings, rules=RULES, total_bytes=TOTAL),
-        gains=cheapest_gains(AWQ, settings, prediction, rules=RULES),
-    )
+    memory = DeviceMemory(total_bytes=TOTAL, free_bytes=free, free_after_context=True)
+    return predict_vllm(server, memory)
 
 
 def scene(**changed):
-    facts = {
-        "model": "Qwen2.5-7B-Instruct-AWQ",
-        "shape": AWQ,
-        "device_name": "",
-        "device_kind": "cuda",
-        "total_bytes": TOTAL,
-        "free_bytes": TOTAL,
-        "free_known": False,
-        "version": "0.11.0",
-        "whisper": None,
-    }
-    return Scene(**(facts | changed))
+    return Scene(model="Qwen2.5-7B-Instruct-AWQ", **changed)
 
 
 class Row:
@@ -66,14 +45,14 @@ class Row:
     def __init__(self, params, prediction, doubts=()):
         self.params = params
         self.prediction = type("CandidatePrediction", (), {})()
-        self.prediction.vllm = prediction
+        self.prediction.starts = {} if prediction is None else {"vllm": prediction}
         self.prediction.doubts = doubts
-        self.prediction.is_refused = prediction is not None and prediction.certain
+        self.prediction.refusal = prediction if prediction and prediction.certain else None
         self.fits = prediction is None or prediction.fits
 
 
 def test_every_figure_says_where_it_came_from():
-    document = prediction_to_dict(answer(0.5).prediction)
+    document = prediction_to_dict(answer(0.5))
     assert document["figures"]["weights"]["source"] == "given"
     assert set(document["margin_gib"]) == set(document["excess_gib"])
 
@@ -96,7 +75,7 @@ def test_a_size_given_outright_has_no_break_even():
 
 
 def test_a_candidate_of_which_nothing_is_known_says_why():
-    rows = [Row({"u": 0.5}, answer(0.5).prediction), Row({"u": 1}, None, ("no shape",))]
+    rows = [Row({"u": 0.5}, answer(0.5)), Row({"u": 1}, None, ("no shape",))]
     document = candidates_to_list(rows)
     assert document["fits"] is True
     assert document["candidates"][0]["kv_cache_tokens"] == 6976

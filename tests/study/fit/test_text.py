@@ -3,7 +3,7 @@
 import pytest
 
 from objectives.models.shape import ModelShape
-from objectives.vllm.rules import GIB
+from objectives.units import GIB
 from study.fit.text import WIDTH, candidates_table, columns, outcome_line, render, word
 from tests.objectives.models.published_shapes import DEEPSEEK_V2_LITE, GPT_OSS_20B
 from tests.study.fit.test_document import Row, answer, scene
@@ -21,7 +21,7 @@ def test_the_bar_is_the_device_to_scale():
 
 
 def test_every_part_of_the_bar_has_its_line_with_a_source():
-    text = render(scene(free_bytes=9 * GIB, free_known=True), [answer(0.5)])
+    text = render(scene(free_known=True), [answer(0.5, free=9 * GIB)])
     for letter in set(bar_of(text)) - set("[]."):
         assert any(line.startswith(f"{letter}  ") for line in text.splitlines()), letter
     assert "others, in use now  2.63 GiB  given" in text
@@ -41,11 +41,11 @@ def test_nothing_is_wider_than_a_terminal():
 
 
 def test_a_refusal_is_told_from_a_doubt_and_both_from_a_fit():
-    assert outcome_line(answer(0.5).prediction).startswith("It fits: 0.37 GiB")
-    refused = outcome_line(answer(0.4).prediction)
+    assert outcome_line(answer(0.5)).startswith("It fits: 0.37 GiB")
+    refused = outcome_line(answer(0.4))
     assert refused.startswith("It does not fit (kv_cache_no_blocks): of 4.65 GiB")
-    assert "Raise --gpu-memory-utilization" in refused
-    assert word(answer(0.4).prediction) == "refused: kv_cache_no_blocks"
+    assert "raise --gpu-memory-utilization" in refused
+    assert word(answer(0.4)) == "refused: kv_cache_no_blocks"
     assert word(None) == "unknown"
 
 
@@ -56,19 +56,19 @@ def test_several_utilisations_are_a_table_and_the_first_that_fits_is_drawn():
 
 
 def test_a_model_is_introduced_by_what_its_cache_depends_on():
-    windowed = scene(shape=ModelShape.from_config(GPT_OSS_20B))
-    latent = scene(shape=ModelShape.from_config(DEEPSEEK_V2_LITE))
-    assert "12 keep a window of 128 tokens" in render(windowed, [answer(0.5)])
-    assert "latent 512 + 64" in render(latent, [answer(0.5)])
+    windowed = answer(0.5, shape=ModelShape.from_config(GPT_OSS_20B))
+    latent = answer(0.5, shape=ModelShape.from_config(DEEPSEEK_V2_LITE))
+    assert "12 keep a window of 128 tokens" in render(scene(), [windowed])
+    assert "latent 512 + 64" in render(scene(), [latent])
 
 
 def test_an_empty_device_is_said_to_be_assumed():
     assert "taken as empty" in render(scene(), [answer(0.5)])
-    assert "9.00 GiB free" in render(scene(free_bytes=9 * GIB, free_known=True), [answer(0.5)])
+    assert "9.00 GiB free" in render(scene(free_known=True), [answer(0.5, free=9 * GIB)])
 
 
 def test_candidates_are_counted_and_listed():
-    rows = [Row({"u": value}, answer(value).prediction) for value in (0.4, 0.5)]
+    rows = [Row({"u": value}, answer(value)) for value in (0.4, 0.5)]
     text = candidates_table([*rows, Row({"u": 0.7}, None, ("the shape is not known",))])
     assert text.startswith("2 of 3 candidates fit; 1 would not be launched.")
     assert "refused: kv_cache_no_blocks" in text

@@ -43,6 +43,14 @@ def test_the_infeasible_are_grouped_by_cause_with_a_telling_line(whole):
     assert "> trial 14: ValueError: No available memory for the cache blocks." in whole
 
 
+def test_a_cause_that_only_an_older_study_knows_is_shown_as_it_stands():
+    study = studies.empty_study()
+    studies.refused(study, 0.40, "small", cause="gone", evidence="it went")
+    text = text_report(read_study(study, ""))
+    assert "gone: 1 trials" in text
+    assert "it went" in text
+
+
 def test_a_broken_bench_does_not_speak_against_the_setting(whole):
     assert "15: bench: ollama left during the trial" in whole
 

@@ -2,6 +2,9 @@
 
 import pytest
 
+from objectives.evidence import TrialEvidence
+from objectives.telemetry import TelemetrySummary
+from objectives.telemetry.record import MemoryPoint
 from study.reports.plots import save
 from study.reports.timeline import caption, memory_series, pictures, trial_timeline
 from study.results.findings import read_study
@@ -35,14 +38,13 @@ def test_a_trial_that_never_served_has_phases_only(findings):
 
 
 def test_memory_is_counted_from_the_trials_begin_and_the_rest_is_nobodys():
-    telemetry = {
-        "samples": [{"time_s": 1.0, "used_bytes": 10, "tenants": {"vllm": 6, "ollama": None}}]
-    }
-    assert memory_series(telemetry, began_s=20.0) == {"vllm": [(21.0, 6)], "other": [(21.0, 4)]}
+    look = MemoryPoint(time_s=1.0, used_bytes=10, tenants={"vllm": 6, "ollama": None})
+    telemetry = TelemetrySummary(total_bytes=12, samples=(look,), began_s=20.0)
+    assert memory_series(telemetry) == {"vllm": [(21.0, 6)], "other": [(21.0, 4)]}
 
 
 def test_without_samples_there_is_no_memory():
-    assert memory_series({}, began_s=0.0) is None
+    assert memory_series(TelemetrySummary(total_bytes=12)) is None
 
 
 def test_the_caption_says_setting_outcome_and_weights(findings):
@@ -53,12 +55,12 @@ def test_the_caption_says_setting_outcome_and_weights(findings):
 
 
 def test_a_picture_is_drawn_for_a_trial_that_is_about_to_end(findings, tmp_path):
-    assert pictures(tmp_path, findings[4].attrs) == [tmp_path / "timeline.png"]
+    assert pictures(tmp_path, findings[4].evidence) == [tmp_path / "timeline.png"]
     assert (tmp_path / "timeline.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_trial_that_launched_nothing_has_no_picture(tmp_path):
-    assert pictures(tmp_path, {"timeline": []}) == []
+    assert pictures(tmp_path, TrialEvidence()) == []
 
 
 def test_a_stored_trial_can_be_drawn_later(findings, tmp_path):

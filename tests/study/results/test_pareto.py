@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from study.results.pareto import dominated_boxes, hypervolume, nondominated, open_boxes
+from study.results.pareto import (
+    dominated_boxes,
+    far_corner,
+    hypervolume,
+    hypervolume_share,
+    may_dominate,
+    nondominated,
+    open_boxes,
+)
 
 
 @st.composite
@@ -89,3 +97,32 @@ class TestNondominated:
             any(np.all(other <= row) and np.any(other < row) for other in rows) for row in rows
         ]
         assert nondominated(rows).tolist() == [not each for each in beaten]
+
+
+class TestTheFarCorner:
+    def test_lies_a_tenth_of_the_range_beyond_the_worst(self):
+        assert far_corner(np.array([[0.0, 10.0], [10.0, 30.0]])).tolist() == [11.0, 32.0]
+
+    def test_leaves_room_where_all_are_equal(self):
+        assert (far_corner(np.array([[5.0, -5.0], [5.0, -5.0]])) > [5.0, -5.0]).all()
+
+    def test_a_share_does_not_depend_on_units(self):
+        rows = np.array([[1.0, 5.0], [2.0, 2.0], [6.0, 1.0]])
+        share = hypervolume_share(rows[:2], rows)
+        assert 0 < share < 1
+        assert hypervolume_share(rows[:2] * [1000, 0.1] + 7, rows * [1000, 0.1] + 7) == (
+            pytest.approx(share)
+        )
+
+    def test_the_best_of_everything_has_all_of_it_and_nothing_has_none(self):
+        rows = np.array([[1.0, 1.0], [2.0, 2.0]])
+        assert hypervolume_share(rows, rows) == pytest.approx(1.0)
+        assert hypervolume_share(np.zeros((0, 2)), rows) == 0.0
+
+
+def test_who_may_dominate_is_told_by_the_intervals():
+    ways = {"ms": "minimize", "rps": "maximize"}
+    left = {"ms": (10.0, 20.0), "rps": (4.0, 6.0)}
+    assert may_dominate(left, {"ms": (5.0, 12.0), "rps": (5.0, 9.0)}, ways)
+    assert not may_dominate(left, {"ms": (5.0, 9.0), "rps": (5.0, 9.0)}, ways)
+    assert not may_dominate(left, {"ms": (5.0, 12.0), "rps": (7.0, 9.0)}, ways)

@@ -2,9 +2,11 @@
 
 import pytest
 
+from objectives.evidence import TrialEvidence
 from study.results.pareto import balanced, undominated
 from study.results.picks import choose, whisper_size
-from study.results.records import MeasuredPoint, TrialRecord
+from study.results.points import MeasuredPoint
+from study.results.records import TrialRecord
 
 WAYS = {
     "stt_latency_ms": "minimize",
@@ -13,14 +15,14 @@ WAYS = {
 }
 
 
-def setting(number, stt_ms, llm_ms, capacity, *, size="tiny", doubts=(), **attrs):
+def setting(number, stt_ms, llm_ms, capacity, *, size="tiny", doubts=(), fitness=None, **figures):
     trial = TrialRecord(
         number=number,
         state="COMPLETE",
         params={"n": number, "whisper_model_size": size},
         values=dict(zip(WAYS, (stt_ms, llm_ms, capacity), strict=True)),
         constraints={},
-        attrs=attrs,
+        attrs=TrialEvidence(fitness=fitness, figures=figures).to_attrs(),
         doubts=doubts,
     )
     return MeasuredPoint(point=str(number), trials=(trial,))

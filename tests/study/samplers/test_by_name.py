@@ -9,11 +9,11 @@ import pytest
 from optuna.trial import TrialState
 
 from objectives.errors import UsageError
-from objectives.space import SearchSpace
+from objectives.space import SearchSpace, point_key
 from storage.trials import open_study
+from study.results.records import trial_record
 from study.samplers.by_name import NAMES, make_sampler
 from study.samplers.predictions import PointPrediction
-from study.samplers.tried_points import is_feasible
 from tests.paths import ROOT
 from tests.study.fifteen import (
     CONDITIONAL,
@@ -34,13 +34,11 @@ class TestEverySampler:
     def test_measures_every_feasible_point_once_and_launches_no_doomed_one(self, name):
         study = make_study(name, predict=predict)
         points = measure(study, 20)
-        assert Counter(map(SPACE.canonical, points)) == Counter(
-            map(SPACE.canonical, feasible_points())
-        )
+        assert Counter(map(point_key, points)) == Counter(map(point_key, feasible_points()))
 
     def test_without_a_prediction_tries_all_fifteen_points_once(self, name):
         points = measure(make_study(name), 20)
-        assert len(points) == len({SPACE.canonical(point) for point in points}) == 15
+        assert len(points) == len({point_key(point) for point in points}) == 15
 
     def test_has_the_whole_front_when_the_space_is_exhausted(self, name):
         study = make_study(name, predict=predict)
@@ -62,7 +60,7 @@ class TestEverySampler:
             return
         study = make_study(name, space=ENDLESS)
         points = measure(study, 14, space=ENDLESS, figures=_endless_figures, excess=_endless_excess)
-        assert len({ENDLESS.canonical(point) for point in points}) == 14
+        assert len({point_key(point) for point in points}) == 14
         assert all(
             0.3 <= p["vllm_memory_util"] <= 0.7 and 1 <= p["beam_size"] <= 16 for p in points
         )
@@ -72,7 +70,7 @@ class TestEverySampler:
         points = measure(
             study, 25, space=CONDITIONAL, figures=_conditional_figures, excess=lambda _: {}
         )
-        assert len(points) == len({CONDITIONAL.canonical(point) for point in points}) == 20
+        assert len(points) == len({point_key(point) for point in points}) == 20
         assert all(("threads" in point) == (point["device"] == "cpu") for point in points)
 
     def test_a_point_at_which_the_bench_broke_comes_again_and_then_is_left_alone(self, name):
@@ -86,12 +84,12 @@ class TestEverySampler:
             except Exception as error:
                 assert "every point" in str(error)
                 break
-            seen[SPACE.canonical(params)] += 1
+            seen[point_key(params)] += 1
             if params == broken:
                 study.tell(trial, state=TrialState.FAIL)
             else:
                 study.tell(trial, [1.0, 2.0, 3.0])
-        assert seen.pop(SPACE.canonical(broken)) == 3
+        assert seen.pop(point_key(broken)) == 3
         assert set(seen.values()) == {1}
         assert len(seen) == 14
 
@@ -101,7 +99,7 @@ class TestEverySampler:
         done = measure(first, 6)
         second = open_study(url, "s", directions=DIRECTIONS, sampler=_sampler(name))
         rest = measure(second, 20)
-        keys = [SPACE.canonical(point) for point in [*done, *rest]]
+        keys = [point_key(point) for point in [*done, *rest]]
         assert len(keys) == len(set(keys)) == len(feasible_points())
 
 
@@ -114,7 +112,7 @@ def _true_front_size() -> int:
     for point in feasible_points():
         study.enqueue_trial(point)
     measure(study, len(feasible_points()))
-    assert all(is_feasible(trial) for trial in study.trials)
+    assert all(trial_record(trial, ()).feasible for trial in study.trials)
     return len(study.best_trials)
 
 
@@ -174,7 +172,7 @@ def test_a_wide_space_is_searched_too():
         figures=lambda p: (10.0 * p["beam"], 500 + 9 * p["seqs"], min(p["seqs"], 60 * p["util"])),
         excess=lambda p: {"start_memory_gib": p["util"] - 0.65},
     )
-    assert len({wide.canonical(point) for point in points}) == 8
+    assert len({point_key(point) for point in points}) == 8
 
 
 WORKER = """
@@ -195,7 +193,5 @@ def test_four_processes_on_one_storage_measure_every_point_once(tmp_path):
     ]
     assert [worker.wait(timeout=60) for worker in workers] == [0, 0, 0, 0]
     measured = [t.params for t in study.trials if t.state == TrialState.COMPLETE]
-    assert Counter(map(SPACE.canonical, measured)) == Counter(
-        map(SPACE.canonical, feasible_points())
-    )
+    assert Counter(map(point_key, measured)) == Counter(map(point_key, feasible_points()))
     assert all(not t.params for t in study.trials if t.state == TrialState.FAIL)

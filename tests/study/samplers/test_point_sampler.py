@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import optuna
 import pytest
 from optuna.testing.pytest_samplers import BasicSamplerTestCase, MultiObjectiveSamplerTestCase
 from optuna.trial import TrialState
 
+from objectives.space import point_key
 from study.samplers.by_name import make_sampler
 from study.samplers.predictions import PointPrediction, SpaceExhaustedError
+from tests.paths import ROOT
 from tests.study.fifteen import (
     ENDLESS,
     SPACE,
@@ -55,7 +60,7 @@ class TestAnExhaustedSpace:
     def test_repeats_the_least_measured_point_if_that_is_wanted(self):
         study = make_study(predict=predict, exhausted="repeat")
         points = measure(study, 2 * len(feasible_points()))
-        keys = [SPACE.canonical(point) for point in points]
+        keys = [point_key(point) for point in points]
         assert {keys.count(key) for key in keys} == {2}
 
     def test_knows_that_nothing_is_left(self):
@@ -77,7 +82,7 @@ class TestRepeats:
         rng = np.random.default_rng(0)
         study = make_study(predict=predict, repeats=4)
         points = measure(study, 99, figures=lambda _: rng.normal(100.0, 10.0, size=3))
-        keys = [SPACE.canonical(point) for point in points]
+        keys = [point_key(point) for point in points]
         first = len(feasible_points())
         assert len(set(keys[:first])) == first
         assert len(keys) == first + 4
@@ -86,7 +91,7 @@ class TestRepeats:
         rng = np.random.default_rng(0)
         study = make_study(repeats=2, budget=7)
         points = measure(study, 7, figures=lambda _: rng.normal(100.0, 10.0, size=3), excess=_none)
-        keys = [SPACE.canonical(point) for point in points]
+        keys = [point_key(point) for point in points]
         assert len(set(keys[:5])) == 5
         assert set(keys[5:]) <= set(keys[:5])
 
@@ -112,7 +117,7 @@ class TestOtherWorkers:
     def test_their_running_points_are_not_proposed(self):
         study = make_study(predict=predict)
         running = [SPACE.suggest(study.ask()) for _ in feasible_points()]
-        assert len({SPACE.canonical(point) for point in running}) == len(feasible_points())
+        assert len({point_key(point) for point in running}) == len(feasible_points())
         with pytest.raises(SpaceExhaustedError):
             SPACE.suggest(study.ask())
 
@@ -128,12 +133,12 @@ def test_what_was_learned_since_the_last_look_counts():
     infeasible = set()
 
     def learned(params):
-        return PointPrediction(feasible=SPACE.canonical(params) not in infeasible, certain=True)
+        return PointPrediction(feasible=point_key(params) not in infeasible, certain=True)
 
     study = make_study("grid", predict=learned)
     measure(study, 1, excess=_none)
     second = SPACE.points()[1]
-    infeasible.add(SPACE.canonical(second))
+    infeasible.add(point_key(second))
     assert measure(study, 1, excess=_none) == [SPACE.points()[2]]
 
 
@@ -158,3 +163,12 @@ def test_optimize_runs_on_it_as_on_any_sampler():
 
 def _none(params):
     return {}
+
+
+def test_samplers_bring_nothing_that_draws_or_tabulates():
+    code = (
+        "import sys, study.samplers\n"
+        "found = {'pandas', 'plotly', 'matplotlib', 'optuna_dashboard'} & set(sys.modules)\n"
+        "assert not found, found\n"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, cwd=ROOT)

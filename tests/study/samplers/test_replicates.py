@@ -6,9 +6,7 @@ from optuna.trial import TrialState, create_trial
 
 from study.samplers.tried_points import (
     ENOUGH,
-    EVERYTHING,
     History,
-    median_values,
     points_to_repeat,
     repeats_used,
 )
@@ -49,57 +47,6 @@ def refuse(study, params):
     )
 
 
-def of(study, params):
-    return next(r for r in median_values(study).values() if r.params == params)
-
-
-class TestMedians:
-    def test_of_three_measurements_the_middle_one_counts(self, study):
-        for stt_ms in (44.0, 900.0, 50.0):
-            add(study, A, stt_ms, 8.0)
-        assert of(study, A).medians == {"stt_latency_ms": 50.0, "concurrent_capacity": 8.0}
-        assert of(study, A).numbers == (0, 1, 2)
-
-    def test_the_noise_of_one_point_makes_the_interval_of_another(self, study):
-        for stt_ms in (100.0, 110.0, 90.0, 105.0, 95.0):
-            add(study, A, stt_ms, 8.0)
-        add(study, B, 200.0, 8.0)
-        low, high = of(study, B).intervals["stt_latency_ms"]
-        assert 140 < low < 180
-        assert 220 < high < 280
-        assert high / 200 == pytest.approx(200 / low), "noise is relative"
-
-    def test_more_measurements_make_it_narrower(self, study):
-        for stt_ms in (100.0, 110.0, 90.0, 105.0, 95.0):
-            add(study, A, stt_ms, 8.0)
-        add(study, B, 100.0, 8.0)
-        single, several = of(study, B).intervals, of(study, A).intervals
-        assert several["stt_latency_ms"][1] < single["stt_latency_ms"][1]
-
-    def test_values_without_noise_are_sure(self, study):
-        add(study, A, 100.0, 8.0)
-        add(study, A, 110.0, 8.0)
-        assert of(study, A).intervals["concurrent_capacity"] == (8.0, 8.0)
-
-    def test_before_anything_is_repeated_the_trials_own_interval_counts(self, study):
-        add(study, A, 100.0, 8.0, intervals={"stt_latency_ms": [95.0, 106.0]})
-        intervals = of(study, A).intervals
-        assert intervals["stt_latency_ms"] == (95.0, 106.0)
-        assert intervals["concurrent_capacity"] == EVERYTHING
-
-    def test_a_point_that_was_refused_once_is_not_steady(self, study):
-        add(study, A, 100.0, 8.0)
-        refuse(study, A)
-        assert not of(study, A).steady
-
-    def test_zero_and_negative_values_have_an_interval_too(self, study):
-        for capacity in (0.0, 1.0, 2.0):
-            add(study, A, 100.0, capacity)
-        low, high = of(study, A).intervals["concurrent_capacity"]
-        assert low < 0
-        assert high > 1
-
-
 class TestWhatToRepeat:
     def test_nothing_in_an_empty_study(self, study):
         assert points_to_repeat(study, SPACE) == []
@@ -132,7 +79,6 @@ class TestWhatToRepeat:
             add(study, A, stt_ms, 8.0)
         for stt_ms in (60.0, 150.0, 152.0):
             add(study, B, stt_ms, 8.0)
-        assert of(study, B).medians["stt_latency_ms"] == 150.0
         assert B not in points_to_repeat(study, SPACE)
 
     def test_the_least_often_measured_comes_first(self, study):
@@ -148,7 +94,7 @@ class TestWhatToRepeat:
             add(study, B, 101.0 + 10 * repeat, 8.0)
         assert points_to_repeat(study, SPACE) == []
 
-    def test_a_point_that_was_refused_is_not_on_the_front(self, study):
+    def test_a_point_that_was_refused_is_not_repeated(self, study):
         add(study, A, 100.0, 8.0)
         refuse(study, A)
         add(study, B, 300.0, 4.0)

@@ -8,14 +8,12 @@ import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 
+from objectives.space import point_key
 from study.samplers import tried_points
 from study.samplers.tried_points import (
     ATTEMPTS,
     History,
-    Remaining,
     fixed_params,
-    is_feasible,
-    is_launched,
     is_whole,
     wait_for_turn,
 )
@@ -35,10 +33,6 @@ def history():
     return History(SPACE)
 
 
-def key(params):
-    return SPACE.canonical(params)
-
-
 def end(study, params, state=TrialState.COMPLETE):
     study.enqueue_trial(params)
     trial = study.ask(SPACE.distributions())
@@ -51,34 +45,34 @@ class TestAHistory:
         end(study, B, TrialState.PRUNED)
         history.update(study)
         assert [trial.params for trial in history.finished] == [A, B]
-        assert history.is_taken(key(A), set())
-        assert history.is_taken(key(B), set())
+        assert history.is_taken(point_key(A), ())
+        assert history.is_taken(point_key(B), ())
 
     def test_a_point_is_given_up_after_so_many_failures(self, study, history):
         for attempt in range(ATTEMPTS):
             history.update(study)
-            assert not history.is_taken(key(A), history.claimed), attempt
+            assert not history.is_taken(point_key(A), history.claimed), attempt
             end(study, A, TrialState.FAIL)
         history.update(study)
-        assert history.is_taken(key(A), history.claimed)
+        assert history.is_taken(point_key(A), history.claimed)
 
     def test_what_runs_elsewhere_is_claimed(self, study, history):
         study.enqueue_trial(A)
         study.ask(SPACE.distributions())
         history.update(study)
-        assert history.claimed == {key(A)}
-        assert history.is_taken(key(A), history.claimed)
+        assert history.claimed == {point_key(A): A}
+        assert history.is_taken(point_key(A), history.claimed)
 
     def test_what_waits_in_the_queue_is_claimed(self, study, history):
         study.enqueue_trial(A)
         history.update(study)
-        assert history.claimed == {key(A)}
+        assert history.claimed == {point_key(A): A}
 
     def test_who_asks_claims_nothing(self, study, history):
         study.enqueue_trial(A)
         trial = study.ask(SPACE.distributions())
         history.update(study, but=trial.number)
-        assert history.claimed == set()
+        assert history.claimed == {}
 
     def test_a_trial_that_ended_since_is_read_once(self, study, history):
         study.enqueue_trial(A)
@@ -87,8 +81,8 @@ class TestAHistory:
         study.tell(trial, [1.0, 2.0, 3.0])
         history.update(study)
         history.update(study)
-        assert history.counts == {key(A): 1}
-        assert history.claimed == set()
+        assert history.counts == {point_key(A): 1}
+        assert history.claimed == {}
 
     def test_a_trial_without_a_whole_point_says_nothing(self, study, history):
         study.tell(study.ask(), state=TrialState.PRUNED)
@@ -105,12 +99,10 @@ class TestAHistory:
         assert len(history.claimed) == 1
 
     def test_what_remains_shrinks_as_it_grows(self, study, history):
-        points = SPACE.points() or []
-        remaining = Remaining(SPACE, points)
+        points = {point_key(each): each for each in SPACE.points() or []}
         end(study, A)
         history.update(study)
-        assert len(remaining.after(history)) == len(points) - 1
-        assert key(A) not in remaining.after(history)
+        assert history.left_of(points).keys() == points.keys() - {point_key(A)}
 
 
 class TestTakingTurns:
@@ -127,7 +119,7 @@ class TestTakingTurns:
         end(study, A)
         study.ask()
         wait_for_turn(study, history, number=1)
-        assert history.counts == {key(A): 1}
+        assert history.counts == {point_key(A): 1}
 
     def test_a_smaller_number_chooses_first(self, study, history):
         first, second = study.ask(), study.ask()
@@ -159,24 +151,6 @@ class TestTakingTurns:
 
 
 class TestATrial:
-    @pytest.mark.parametrize(
-        ("state", "attrs", "launched"),
-        [
-            (TrialState.PRUNED, {"infeasible": {"predicted": True}}, False),
-            (TrialState.PRUNED, {"infeasible": {"predicted": False}}, True),
-            (TrialState.PRUNED, {}, True),
-            (TrialState.FAIL, {}, False),
-            (TrialState.RUNNING, {}, False),
-        ],
-    )
-    def test_is_launched_unless_arithmetic_refused_it(self, state, attrs, launched):
-        assert is_launched(create_trial(state=state, user_attrs=attrs)) is launched
-
-    def test_is_feasible_if_measured_within_all_constraints(self):
-        assert is_feasible(create_trial(value=1.0, constraints={"kv": 0.0}))
-        assert not is_feasible(create_trial(value=1.0, constraints={"kv": 0.1}))
-        assert not is_feasible(create_trial(state=TrialState.PRUNED))
-
     def test_of_the_queue_knows_what_it_has_to_use(self):
         study = optuna.create_study()
         study.enqueue_trial({"x": 1})

@@ -8,9 +8,10 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 from rich.console import Console
 
+from objectives.units import GIB
 from study.search import live as module
 from study.search.live import Live, memory_bar
-from study.search.progress import GIB, Holding
+from study.search.progress import Holding
 
 NAMES = ["stt_latency_ms", "concurrent_capacity"]
 HOLDING = Holding(total_bytes=12 * GIB, by_tenant={"vllm": 6 * GIB})

@@ -13,11 +13,13 @@ import pytest
 from optuna.trial import TrialState
 
 from objectives.errors import BenchError, OrphanError, UsageError
-from objectives.space import Scalar, SearchSpace
-from storage.trials import RETRIES, this_worker
+from objectives.space import SearchSpace, point_key
+from objectives.units import Scalar
+from storage.trials import this_worker
 from study.config.study_config import StudyConfig, checked
+from study.results.records import is_launched
+from study.samplers import ATTEMPTS
 from study.samplers.predictions import PointPrediction, Predict
-from study.samplers.tried_points import is_launched
 from study.search.loop import SMALL_SPACE, Limits, Search, run_search
 from study.search.progress import Lines
 from tests.study.fifteen import (
@@ -71,8 +73,8 @@ class Judge:
 
     def __call__(self, trial: optuna.Trial) -> tuple[float, ...]:
         params = self.space.suggest(trial)
-        tries = self.tries[self.space.canonical(params)]
-        self.tries[self.space.canonical(params)] += 1
+        tries = self.tries[point_key(params)]
+        self.tries[point_key(params)] += 1
         if self.breaks(params, tries):
             told = {"type": type(self.error).__name__, "cause": self.error.cause}
             trial.set_user_attr("error", {**told, "message": str(self.error)})
@@ -244,7 +246,7 @@ class TestABrokenBench:
         ended = run(study, Judge(lambda params, tries: params == broken))
         assert ended.healthy
         failed = [trial for trial in study.trials if trial.state == TrialState.FAIL]
-        assert [SPACE.spelt(trial.params) for trial in failed] == [broken] * (1 + RETRIES)
+        assert [SPACE.spelt(trial.params) for trial in failed] == [broken] * ATTEMPTS
         assert f"trial {failed[-1].number} failed too often and is left alone" in ended.said
         assert launched(study) == len(feasible_points()) - 1
 
@@ -253,8 +255,8 @@ class TestABrokenBench:
         ended = run(study, Judge(always))
         assert not ended.healthy
         assert "nothing works on this bench; see the last trial's log" in ended.said
-        assert states(study) == ["FAIL"] * (1 + RETRIES)
-        assert points(study) == [BASELINE] * (1 + RETRIES)
+        assert states(study) == ["FAIL"] * ATTEMPTS
+        assert points(study) == [BASELINE] * ATTEMPTS
 
     @pytest.mark.parametrize(("by_launch", "goes_on"), [(True, True), (False, False)])
     def test_a_server_that_refused_a_candidate_shows_that_the_bench_works(self, by_launch, goes_on):
@@ -262,7 +264,7 @@ class TestABrokenBench:
         study, refused = make_study(), {"vllm_memory_util": 0.40, "whisper_model_size": "tiny"}
         broken = Judge(lambda params, tries: params != refused, launched=by_launch)
         ended = run(study, broken, conf=config(baseline=refused), predict=None)
-        assert (len(study.trials) > 1 + 1 + RETRIES) is goes_on
+        assert (len(study.trials) > 1 + ATTEMPTS) is goes_on
         assert ended.healthy is goes_on
         assert ("nothing works" in ended.said) is not goes_on
 
@@ -311,7 +313,7 @@ class TestPointsThatCannotWork:
         run(study)
         measured = len(feasible_points())
         assert states(study) == ["COMPLETE"] * measured + ["PRUNED"] * CANNOT_WORK
-        assert len(set(map(SPACE.canonical, points(study)))) == 15
+        assert len(set(map(point_key, points(study)))) == 15
         reasons = [trial.user_attrs["infeasible"] for trial in study.trials[measured:]]
         assert {reason["cause"] for reason in reasons} == {"kv_cache_no_blocks"}
         assert all(max(excess(point).values()) > 0 for point in points(study)[measured:])

@@ -24,18 +24,18 @@ def test_every_line_is_of_the_text_format(text):
 
 
 def test_trials_are_counted_by_state(text):
-    assert 'trials{study="shared-gpu",weights="real",state="COMPLETE"} 11' in text
-    assert 'trials{study="shared-gpu",weights="real",state="WAITING"} 0' in text
+    assert 'trials{state="COMPLETE",study="shared-gpu",weights="real"} 11.0' in text
+    assert 'trials{state="WAITING",study="shared-gpu",weights="real"} 0.0' in text
 
 
 def test_the_front_and_its_volume_are_told(text):
-    assert 'front_size{study="shared-gpu",weights="real"} 4' in text
+    assert 'front_size{study="shared-gpu",weights="real"} 4.0' in text
     volume = re.search(r"front_hypervolume\{[^}]*\} (\S+)", text)
     assert volume and 0 < float(volume[1]) < 1
 
 
 def test_the_last_cause_is_told_with_its_trial(text):
-    assert 'last_cause{study="shared-gpu",weights="real",cause="bench"} 15' in text
+    assert 'last_cause{cause="bench",study="shared-gpu",weights="real"} 15.0' in text
 
 
 def test_what_is_not_known_is_not_exposed():

@@ -6,7 +6,7 @@ import pytest
 from optuna.samplers import RandomSampler
 from optuna.trial import TrialState, create_trial
 
-from study.samplers.tournament.tournament import TournamentSampler
+from study.samplers.tournament.tournament import TournamentOptions, TournamentSampler
 from study.search.stopping import Stopping, is_settled
 from tests.study.fifteen import (
     DIRECTIONS,
@@ -92,7 +92,7 @@ class TestGenerations:
     def test_a_tournament_ends_after_them(self, wrapped):
         study = make_study("tournament", population_size=4)
         if not wrapped:
-            study.sampler = TournamentSampler(population_size=4, seed=0)
+            study.sampler = TournamentSampler(TournamentOptions(population_size=4), seed=0)
         stopping = Stopping(generations=2)
         measure(study, 6)
         assert stopping.reason(study) is None

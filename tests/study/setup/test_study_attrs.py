@@ -99,10 +99,15 @@ class TestAStudyOnServers:
         assert bench.device.name in told["device"]
 
     def test_names_the_engine_of_either_server(self, bench):
-        own = replace(bench, whisper_engine=replace(bench.whisper_engine, name="its own"))
+        whisper = bench.servers["whisper"]
+        named = replace(whisper, engine=replace(whisper.engine, name="its own"))
+        own = replace(bench, servers={**bench.servers, "whisper": named})
         engines = study_attrs(config(), own)["engines"]
-        assert engines["vllm"] == bench.vllm_engine.to_dict()
-        assert engines["whisper"] == {**bench.whisper_engine.to_dict(), "name": "its own"}
+        assert engines["vllm"] == bench.servers["vllm"].engine.to_dict()
+        assert engines["whisper"] == {
+            **whisper.engine.to_dict(),
+            "name": "its own",
+        }
 
     def test_has_the_loads_numbers_and_the_digest_of_all_its_requests(self, bench):
         load = study_attrs(config(), bench)["load"]

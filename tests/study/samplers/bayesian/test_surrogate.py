@@ -5,7 +5,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from objectives.space import SearchSpace
+from objectives.space import SearchSpace, point_key
 from study.samplers.bayesian.surrogate import DOUBTFUL, MODEL_LIMIT, Surrogate, spread
 from study.samplers.encoding import Encoding
 from study.samplers.predictions import PointPrediction
@@ -75,10 +75,10 @@ class TestBeliefs:
 
     def test_do_not_follow_arithmetic_that_is_wrong(self, study):
         rng = np.random.default_rng(0)
-        nonsense = {SPACE.canonical(point): float(rng.random()) * 1000 + 1 for point in POINTS}
+        nonsense = {point_key(point): float(rng.random()) * 1000 + 1 for point in POINTS}
 
         def predict(point):
-            return PointPrediction(figures={"stt_latency_ms": nonsense[SPACE.canonical(point)]})
+            return PointPrediction(figures={"stt_latency_ms": nonsense[point_key(point)]})
 
         for point in POINTS[::2]:
             add(study, point, true_values(point))

@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 from study.samplers.by_name import make_sampler
 from study.samplers.legacy_fitness import fitness_of, legacy_fitness
-from study.samplers.tournament.tournament import TournamentSampler
+from study.samplers.tournament.tournament import TournamentOptions, TournamentSampler
 from tests.corpus import seeds_folder
 from tests.stores import opened
 from tests.study.fifteen import SPACE
@@ -120,7 +120,7 @@ class TestGenerations:
         assert generations == {0: 10, 1: 9, 2: 9, 3: 2}
 
     def test_an_elite_that_is_measured_again_takes_a_seat_of_its_own(self):
-        sampler = TournamentSampler(remeasure_elite=True, seed=0)
+        sampler = TournamentSampler(TournamentOptions(remeasure_elite=True), seed=0)
         study = study_of(sampler)
         points = run(study, 21, fitness_by_size)
         best = max(points[:10], key=fitness_by_size)
@@ -174,7 +174,9 @@ class TestSelection:
             assert len(parents) == 2
 
     def test_an_infeasible_trial_never_wins_against_a_measured_one(self):
-        sampler = TournamentSampler(fitness=lambda trial: 0.0, survivors=3, seed=0)
+        sampler = TournamentSampler(
+            TournamentOptions(survivors=3), fitness=lambda trial: 0.0, seed=0
+        )
         study = study_of(sampler)
         run(study, 10, lambda p: 0.0, infeasible=lambda p: p["whisper_model_size"] != "tiny")
         feasible = sum(t.state == TrialState.COMPLETE for t in study.trials)
@@ -184,7 +186,7 @@ class TestSelection:
         assert states.count(TrialState.COMPLETE) >= min(feasible, 2)
 
     def test_of_infeasible_ones_the_least_violated_is_the_elite(self):
-        sampler = TournamentSampler(population_size=3, survivors=1, seed=0)
+        sampler = TournamentSampler(TournamentOptions(population_size=3, survivors=1), seed=0)
         study = study_of(sampler)
         for excess in (3.0, 1.0, 2.0):
             trial = study.ask()
@@ -194,7 +196,9 @@ class TestSelection:
         assert [t.number for t in sampler.select_parent(study, 1)] == [1]
 
     def test_without_a_fitness_the_first_front_wins(self):
-        sampler = TournamentSampler(population_size=4, survivors=1, entrants=4, seed=0)
+        sampler = TournamentSampler(
+            TournamentOptions(population_size=4, survivors=1, entrants=4), seed=0
+        )
         study = optuna.create_study(directions=["minimize", "maximize"], sampler=sampler)
         for values in ((2.0, 2.0), (3.0, 1.0), (1.0, 3.0), (4.0, 0.0)):
             study.tell(study.ask(SPACE.distributions()), values)
@@ -209,7 +213,9 @@ class TestSelection:
 
 class TestChildren:
     def test_differ_from_their_parent_and_from_everything_tried(self):
-        sampler = TournamentSampler(fitness=fitness_of, seed=0, population_size=5)
+        sampler = TournamentSampler(
+            TournamentOptions(population_size=5), fitness=fitness_of, seed=0
+        )
         study = study_of(sampler)
         run(study, 9, fitness_by_size)
         first = study.trials[5]
@@ -244,7 +250,9 @@ class TestChildren:
         assert again.sampler.ancestry(again, 16)["generation"] == 1
 
     def test_a_conditional_parameter_is_inherited(self):
-        sampler = TournamentSampler(fitness=fitness_of, population_size=4, immigrants=0, seed=2)
+        sampler = TournamentSampler(
+            TournamentOptions(population_size=4, immigrants=0), fitness=fitness_of, seed=2
+        )
         study = study_of(sampler)
         for number in range(12):
             trial = study.ask()
@@ -262,4 +270,4 @@ class TestChildren:
 )
 def test_a_tournament_that_cannot_be_held_is_refused(wrong):
     with pytest.raises(ValueError, match="at least"):
-        TournamentSampler(**wrong)
+        TournamentOptions(**wrong)

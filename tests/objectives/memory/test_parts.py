@@ -2,17 +2,20 @@
 
 import pytest
 
-from objectives.memory.estimates import (
+from objectives.memory.estimate import Estimate, given
+from objectives.memory.parts import (
+    Parts,
     estimate_activation,
     estimate_graphs,
     estimate_non_torch,
     estimate_parts,
-    weights_on_device,
+    estimate_weights,
 )
-from objectives.memory.footprint import given
+from objectives.memory.server_model import DeviceMemory, ServerModel
 from objectives.models.config import UnsupportedShapeError
 from objectives.models.shape import ModelShape
-from objectives.vllm.rules import GIB, VllmRules
+from objectives.units import GIB
+from objectives.vllm.rules import VllmRules
 from objectives.vllm.settings import VllmSettings
 from tests.objectives.models import published_shapes as published
 
@@ -20,16 +23,32 @@ LLAMA = ModelShape.from_config(published.LLAMA_3_1_8B)
 QWEN = ModelShape.from_config(published.QWEN2_5_7B)
 
 
-def settings(version="0.11.0", total_gib=24, kind="cuda", **args):
+def server(shape=LLAMA, version="0.11.0", total_gib=24, *, kind="cuda", weights=None, **args):
     options = {name.replace("_", "-"): value for name, value in args.items()}
-    return VllmSettings.from_args(
-        options, version=version, device_total_bytes=int(total_gib * GIB), device_kind=kind
+    rules, total = VllmRules(version, kind), int(total_gib * GIB)
+    settings = VllmSettings.from_args(options, rules, device_total_bytes=total)
+    return ServerModel(shape=shape, settings=settings, rules=rules, weights_bytes=weights)
+
+
+def activation(*args, **options):
+    return estimate_activation(server(*args, **options))
+
+
+def figure(value, source="estimated", margin=0):
+    return Estimate(value_bytes=value, source=source, margin_bytes=margin)
+
+
+def test_the_share_is_charged_with_what_is_inside_it_only():
+    parts = Parts(
+        weights=figure(100, "read", 2),
+        activation=figure(30, margin=10),
+        non_torch=figure(5, margin=1),
+        graphs=figure(7, margin=3),
+        context=figure(50, margin=20),
+        late=figure(9, margin=9),
     )
-
-
-def activation(shape, version, total_gib=24, **args):
-    chosen = settings(version, total_gib, **args)
-    return estimate_activation(shape, chosen, VllmRules.of(version))
+    assert (parts.inside_bytes, parts.margin_bytes) == (142, 16)
+    assert parts.outside.value_bytes == 59
 
 
 @pytest.mark.parametrize(
@@ -67,20 +86,20 @@ def test_a_pooling_server_has_no_sampler():
 
 
 def test_files_are_divided_among_devices_and_offloading_is_subtracted():
-    two = settings(tensor_parallel_size=2, cpu_offload_gb=1)
-    found = weights_on_device(LLAMA, two, 16 * GIB)
+    two = server(tensor_parallel_size=2, cpu_offload_gb=1, weights=16 * GIB)
+    found = estimate_weights(two)
     assert (found.value_bytes, found.source) == (7 * GIB, "read")
 
 
 def test_a_figure_of_one_device_is_taken_as_it_is():
     stated = given(5 * GIB)
-    assert weights_on_device(LLAMA, settings(tensor_parallel_size=4), stated) is stated
+    assert estimate_weights(server(tensor_parallel_size=4, weights=stated)) is stated
 
 
 def test_weights_without_files_are_estimated_and_unknown_quantisation_widens_the_margin():
-    plain = weights_on_device(LLAMA, settings(), None)
+    plain = estimate_weights(server())
     config = {**published.LLAMA_3_1_8B, "quantization_config": {"quant_method": "new"}}
-    odd = weights_on_device(ModelShape.from_config(config), settings(), None)
+    odd = estimate_weights(server(ModelShape.from_config(config)))
     assert plain.source == "estimated"
     assert plain.value_bytes / GIB == pytest.approx(14.99, rel=0.01)  # as logged
     assert odd.margin_bytes > 5 * plain.margin_bytes
@@ -91,7 +110,7 @@ def test_weights_that_nothing_tells_are_refused():
         {"num_hidden_layers": 1, "num_key_value_heads": 1, "head_dim": 64}
     )
     with pytest.raises(UnsupportedShapeError, match="weights"):
-        weights_on_device(bare, settings(), None)
+        estimate_weights(server(bare))
 
 
 def test_more_devices_need_more_beside_torch():
@@ -100,16 +119,15 @@ def test_more_devices_need_more_beside_torch():
 
 
 def test_graphs_vanish_with_eager_execution_and_on_a_cpu():
-    eager = settings(enforce_eager=True)
-    assert estimate_graphs(eager, VllmRules.of("0.32.0")).value_bytes == 0
-    assert estimate_graphs(settings(), VllmRules.of("0.32.0", "cpu")).value_bytes == 0
-    assert estimate_graphs(settings(), VllmRules.of("0.32.0")).value_bytes > 0
+    eager = server(version="0.32.0", enforce_eager=True)
+    assert estimate_graphs(eager).value_bytes == 0
+    assert estimate_graphs(server(version="0.32.0", kind="cpu")).value_bytes == 0
+    assert estimate_graphs(server(version="0.32.0")).value_bytes > 0
 
 
-def parts(version, kind="cuda", **options):
-    rules = VllmRules.of(version, kind)
-    chosen = settings(version, kind=kind)
-    return estimate_parts(LLAMA, chosen, rules, given(15 * GIB), total_bytes=24 * GIB, **options)
+def parts(version, **options):
+    memory = DeviceMemory(total_bytes=24 * GIB, free_bytes=24 * GIB, **options)
+    return estimate_parts(server(version=version, weights=given(15 * GIB)), memory)
 
 
 def test_graphs_move_into_the_share_with_the_version_that_estimates_them():
@@ -126,7 +144,7 @@ def test_the_context_is_outside_the_share_unless_the_version_caps_the_whole_devi
 
 
 def test_free_memory_known_after_the_context_counts_it_once():
-    assert parts("0.32.0", context_known=True).context.value_bytes == 0
+    assert parts("0.32.0", free_after_context=True).context.value_bytes == 0
 
 
 @pytest.mark.parametrize(
@@ -135,10 +153,7 @@ def test_free_memory_known_after_the_context_counts_it_once():
 )
 def test_a_cpu_worker_is_as_large_as_one_was_seen(config, consumed_gib):
     shape = ModelShape.from_config(config)
-    chosen = settings("0.32.0", kind="cpu", enforce_eager=True)
-    rules = VllmRules.of("0.32.0", "cpu")
-    found = estimate_parts(
-        shape, chosen, rules, weights_on_device(shape, chosen, None), total_bytes=16 * GIB
-    )
+    chosen = server(shape, "0.32.0", kind="cpu", enforce_eager=True)
+    found = estimate_parts(chosen, DeviceMemory(total_bytes=16 * GIB, free_bytes=16 * GIB))
     assert abs(found.inside_bytes / GIB - consumed_gib) < found.margin_bytes / GIB
     assert found.inside_bytes / GIB == pytest.approx(consumed_gib, abs=0.25)
