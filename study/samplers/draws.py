@@ -64,35 +64,18 @@ def nearby(distribution: BaseDistribution, value: Scalar, rng: np.random.Generat
     if distribution.single():
         return value
     length = math.exp(rng.uniform(math.log(NEAR[0]), math.log(NEAR[1])))
-    if distribution.step is not None and not distribution.log:
-        return _stepped(distribution, float(value), length * rng.normal())
     here = position_of(distribution, float(value))
     for _ in range(8):
         there = min(max(here + length * rng.normal(), 0.0), 1.0 - 1e-12)
         moved = value_at(distribution, there)
         if moved != value:
             return moved
-    up = float(value) < distribution.high
-    return _inside(distribution, float(value) + (1 if up else -1))
-
-
-def _stepped(
-    distribution: IntDistribution | FloatDistribution, value: float, share: float
-) -> Scalar:
-    """The value at least one step away, about `share` of the range, inside of it."""
-    assert distribution.step is not None
-    last = round((distribution.high - distribution.low) / distribution.step)
-    index = round((value - distribution.low) / distribution.step)
-    jump = max(1, round(abs(share) * last))
-    up, down = min(index + jump, last), max(index - jump, 0)
-    there = up if (share > 0 and up != index) or down == index else down
-    return _inside(distribution, distribution.low + there * distribution.step)
+    step = distribution.step or 1
+    up = value == distribution.low or (value != distribution.high and rng.random() < 0.5)
+    return _inside(distribution, float(value) + (step if up else -step))
 
 
 def _spelt(parameter: Parameter, position: float) -> Scalar:
-    if parameter.choices:
-        choices = parameter.choices
-        return choices[min(int(position * len(choices)), len(choices) - 1)]
     return parameter.nearest(value_at(parameter.distribution, position))
 
 

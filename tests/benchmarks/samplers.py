@@ -195,6 +195,8 @@ def tell(study: optuna.Study, trial: optuna.Trial, row, objectives: Sequence[str
     if row.values is None:
         study.tell(trial, state=TrialState.PRUNED)
     else:
+        for name, value in row.values.items():
+            trial.set_user_attr(name, value)  # what a tournament's fitness rests on
         study.tell(trial, [row.values[name] for name in objectives])
 
 

@@ -16,6 +16,7 @@ from objectives.space import SearchSpace, point_key
 from objectives.units import Scalar
 from study.results import Floats, far_corner
 from study.samplers.bayesian.acquisition import expected_gain
+from study.samplers.bayesian.gaussian_process import Prior
 from study.samplers.bayesian.surrogate import Surrogate
 from study.samplers.choosers import NoAncestry
 from study.samplers.draws import neighbour
@@ -25,6 +26,9 @@ from study.samplers.sampling_context import Point, SamplingContext
 DRAWN = 200
 """Of a space that is too large to look at every point, so many around the front; of an infinite
 one, as many at random."""
+
+SMOOTH = Prior(length=3.0, length_spread=0.7)
+"""Most settings do little to most objectives."""
 
 
 class ModelChooser(NoAncestry):
@@ -69,7 +73,10 @@ class ModelChooser(NoAncestry):
     def _surrogate(self, context: SamplingContext) -> Surrogate:
         study = context.study
         if study not in self._surrogates:
-            self._surrogates[study] = Surrogate(self._encoding, study, informed=self._informed)
+            prior = SMOOTH if self._informed else Prior()
+            self._surrogates[study] = Surrogate(
+                self._encoding, study, prior, informed=self._informed
+            )
         self._surrogates[study].seen.update(context.history)
         return self._surrogates[study]
 

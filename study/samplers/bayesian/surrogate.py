@@ -113,9 +113,6 @@ MODEL_LIMIT = 128
 DOUBTFUL = 0.2
 """Probability that a candidate works of which arithmetic, unsure, says that it does not."""
 
-INFORMED = Prior(length=3.0, length_spread=0.7)
-"""Most parameters do little to most objectives."""
-
 AT_CEILING = 0.98
 """From this share of its ceiling on, a value is taken to be held down by it."""
 
@@ -149,6 +146,7 @@ class Surrogate:
     Args:
         encoding: Of points.
         study: Which one.
+        prior: Of the models.
         informed: Whether the models start from what is known without measuring: that
             figures that are never negative differ by factors, what arithmetic expects, and what
             no value can exceed.
@@ -157,9 +155,12 @@ class Surrogate:
         seen: What was measured.
     """
 
-    def __init__(self, encoding: Encoding, study: optuna.Study, *, informed: bool = True) -> None:
+    def __init__(
+        self, encoding: Encoding, study: optuna.Study, prior: Prior, *, informed: bool = True
+    ) -> None:
         self.seen = Observations(encoding, study)
         self._encoding = encoding
+        self._prior = prior
         self._informed = informed
         self._models: dict[str, _Fitted] = {}
 
@@ -272,9 +273,8 @@ class Surrogate:
 
     def _fitted(self, name: str, asked: _Asked, values: Floats) -> Gaussian:
         if name not in self._models:
-            prior = INFORMED if self._informed else Prior()
             least = UNSEEN if name.startswith("held") else 0.0
-            self._models[name] = _Fitted(model=Gaussian(prior, least=least))
+            self._models[name] = _Fitted(model=Gaussian(self._prior, least=least))
         fitted, total = self._models[name], len(self.seen.points)
         steps = 0
         if total >= fitted.points * 1.1:  # hyperparameters change slowly

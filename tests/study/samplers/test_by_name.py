@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -195,3 +196,26 @@ def test_four_processes_on_one_storage_measure_every_point_once(tmp_path):
     measured = [t.params for t in study.trials if t.state == TrialState.COMPLETE]
     assert Counter(map(point_key, measured)) == Counter(map(point_key, feasible_points()))
     assert all(not t.params for t in study.trials if t.state == TrialState.FAIL)
+
+
+ALL_NAMES = """
+from study.samplers.by_name import NAMES
+from tests.study.fifteen import SPACE, make_study, measure
+options = {"tournament": {"population_size": 4}}
+print([measure(make_study(name, **options.get(name, {})), 12) for name in NAMES])
+"""
+
+
+def test_the_same_seed_goes_the_same_way_in_every_process():
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", ALL_NAMES],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONHASHSEED": order},  # of sets of names
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for order in ("1", "2")
+    ]
+    assert said[0] == said[1] != ""

@@ -6,6 +6,7 @@ import pytest
 from optuna.trial import TrialState, create_trial
 
 from objectives.space import SearchSpace, point_key
+from study.samplers.bayesian.gaussian_process import Prior
 from study.samplers.bayesian.surrogate import DOUBTFUL, MODEL_LIMIT, Surrogate, spread
 from study.samplers.encoding import Encoding
 from study.samplers.predictions import PointPrediction
@@ -35,7 +36,7 @@ def add(study, params, values=None, *, space=SPACE, constraints=None):
 
 
 def learned(study, context, *, space=SPACE, **options):
-    surrogate = Surrogate(Encoding(space), study, **options)
+    surrogate = Surrogate(Encoding(space), study, Prior(), **options)
     surrogate.seen.update(context.history)
     return surrogate
 
