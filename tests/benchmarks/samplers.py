@@ -10,8 +10,9 @@ difference   of the share from the first sampler's with the same seed: mean, 95 
 to 95 %      launches until the share is 95 %: median and quartiles, `>` where the cap ended it
 ms an ask    CPU time, mean
 
-`optuna-gp` is Optuna's GPSampler (it needs PyTorch and SciPy), shown every ordered parameter as a
-whole number, its rank. Tables of other structure: `python -m tests.benchmarks.synthetic_tables`.
+`optuna-gp` is Optuna's GPSampler (it needs PyTorch), shown every ordered parameter as a whole
+number, its rank; its acquisition is looked up at the points that are left. Tables of other
+structure: `python -m tests.benchmarks.synthetic_tables`.
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
 from optuna.distributions import CategoricalDistribution, IntDistribution
-from optuna.samplers import BaseSampler
+from optuna.samplers import BaseSampler, GPSampler
 from optuna.trial import TrialState, create_trial
 
 from objectives.space import SearchSpace, point_key
@@ -107,47 +109,59 @@ def truth_of(path: Path, objectives: tuple[str, ...]) -> tuple[Table, SearchSpac
     return table, space, Truth(values, reference, hypervolume(rows, reference))
 
 
+class GPAmongPoints(GPSampler):
+    """Optuna's, which takes the best of given points instead of searching a whole box."""
+
+    points: Sequence[Mapping[str, int]] = ()
+
+    def _optimize_acqf(self, acqf: Any, best_params: object) -> np.ndarray:
+        # "Advanced users can override this method", says Optuna 5.
+        rows = acqf.search_space.get_normalized_params(self.points, self.points)
+        best: np.ndarray = rows[int(acqf.eval_acqf_no_grad(rows).argmax())]
+        return best
+
+
 class OptunaGP(NoAncestry):
-    """Asks Optuna's GPSampler in a copy of the study; takes the nearest point that is left."""
+    """Asks Optuna's GPSampler in a copy of the study that knows ranks."""
 
     def __init__(self, space: SearchSpace, seed: int) -> None:
-        self._encoding, self._seed = Encoding(space), seed
+        encoding = Encoding(space)
+        self._sampler = GPAmongPoints(seed=seed)
         self._levels: dict[str, list[Scalar]] = {}
         self._distributions: dict[str, IntDistribution | CategoricalDistribution] = {}
-        for parameter, columns in zip(space, self._encoding.columns, strict=True):
-            at = columns.start
-            values = list(parameter.choices)
-            ordered = columns.stop - at == 1
-            if ordered:
-                values.sort(key=lambda v: self._encoding.row({parameter.name: v})[at])
-            self._levels[parameter.name] = values
-            self._distributions[parameter.name] = (
-                IntDistribution(0, len(values) - 1)
-                if ordered
-                else CategoricalDistribution(range(len(values)))
-            )
+        for parameter, columns in zip(space, encoding.columns, strict=True):
+            name, values, at = parameter.name, list(parameter.choices), columns.start
+            if columns.stop - at == 1:
+                values = sorted(values, key=lambda value: encoding.row({name: value})[at])
+                self._distributions[name] = IntDistribution(0, len(values) - 1)
+            else:
+                self._distributions[name] = CategoricalDistribution(range(len(values)))
+            self._levels[name] = values
         self._copy: optuna.Study | None = None
         self._read = 0
 
     def choose(self, context: SamplingContext) -> Mapping[str, Scalar]:
-        if self._copy is None:
-            self._copy = optuna.create_study(
-                directions=context.study.directions,
-                sampler=optuna.samplers.GPSampler(seed=self._seed),
-            )
+        directions = context.study.directions
+        copy = self._copy or optuna.create_study(directions=directions, sampler=self._sampler)
+        self._copy = copy
         for trial in context.history.finished[self._read :]:
-            ranks = {n: levels.index(trial.params[n]) for n, levels in self._levels.items()}
             if trial.state == TrialState.COMPLETE:
-                self._copy.add_trial(
+                copy.add_trial(
                     create_trial(
-                        params=ranks, distributions=self._distributions, values=trial.values
+                        params=self._ranks(trial.params),
+                        distributions=self._distributions,
+                        values=trial.values,
                     )
                 )
         self._read = len(context.history.finished)
-        asked = self._copy.ask(self._distributions)
-        self._copy.tell(asked, state=TrialState.FAIL)
-        wanted = {n: levels[asked.params[n]] for n, levels in self._levels.items()}
+        self._sampler.points = [self._ranks(point) for point in context.candidates()]
+        asked = copy.ask(self._distributions)
+        copy.tell(asked, state=TrialState.FAIL)
+        wanted = {name: levels[asked.params[name]] for name, levels in self._levels.items()}
         return nearest_allowed(context, wanted)
+
+    def _ranks(self, point: Mapping[str, Scalar]) -> dict[str, int]:
+        return {name: levels.index(point[name]) for name, levels in self._levels.items()}
 
 
 def sampler_of(name: str, space: SearchSpace, table: Table, seed: int) -> BaseSampler:
