@@ -34,12 +34,9 @@ SAMPLERS = (
     "auto",
     "tournament",
     "tpe",
-    "nsgaii",
-    "nsgaiii",
     "gp",
     "grid",
     "random",
-    "qmc",
 )
 """The samplers that can be asked for by name; `study.samplers.by_name` makes them."""
 

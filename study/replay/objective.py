@@ -63,7 +63,9 @@ class Replay:
             cause=row.cause or "unknown", evidence=f"recorded in {self.table.source.name}"
         )
         evidence = TrialEvidence(
-            recorded_duration_s=row.duration_s, infeasible=said if row.values is None else None
+            figures=row.values or {},  # what a tournament's fitness rests on
+            recorded_duration_s=row.duration_s,
+            infeasible=said if row.values is None else None,
         )
         for name, value in evidence.to_attrs().items():
             trial.set_user_attr(name, value)

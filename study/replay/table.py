@@ -125,13 +125,11 @@ class Table:
             if rows is None:
                 return UNKNOWN
             excess = {n: median(row.constraints[n] for row in rows) for n in rows[0].constraints}
-            durations = [row.duration_s for row in rows if row.duration_s is not None]
             over = [value for value in excess.values() if value > 0]
             return PointPrediction(
                 feasible=not over,
                 certain=all(abs(value) >= spans[name] for name, value in excess.items()),
                 excess=excess,
-                cost_s=median(durations) if durations else None,
             )
 
         return predict
@@ -143,7 +141,7 @@ class Table:
         """
         parameters = []
         for name in self.parameters:
-            choices = {row.params[name] for row in self.rows if name in row.params}
+            choices = dict.fromkeys(row.params[name] for row in self.rows if name in row.params)
             binding = BINDINGS.get(name, f"vllm.args.{name}")
             parameters.append(
                 Parameter(name=name, binding=Binding.parse(binding), choices=_sorted(list(choices)))
@@ -183,5 +181,5 @@ def _span(rows: Sequence[Row], name: str) -> float:
 
 def _sorted(values: list[Scalar]) -> tuple[Scalar, ...]:
     if any(isinstance(value, str) for value in values):
-        return tuple(dict.fromkeys(values))
+        return tuple(values)
     return tuple(sorted(values, key=float))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from study.samplers.by_name import NAMES, make_sampler
-from study.samplers.draws import random_point
 from study.samplers.legacy_fitness import legacy_fitness
 from study.samplers.point_sampler import PointSampler
 from study.samplers.predictions import (
@@ -30,5 +29,4 @@ __all__ = [
     "infeasible_points",
     "legacy_fitness",
     "make_sampler",
-    "random_point",
 ]

@@ -15,36 +15,17 @@ from optuna.samplers import BaseSampler, TPESampler
 
 from objectives.errors import UsageError
 from objectives.space import SearchSpace
-from study.samplers.bayesian import ChooserOptions, ModelChooser, Prior
+from study.samplers.bayesian import ModelChooser
 from study.samplers.choosers import (
-    POPULATION,
     GridChooser,
-    HaltonChooser,
-    Mirror,
     RandomChooser,
     SamplerChooser,
-    make_nsga,
 )
 from study.samplers.legacy_fitness import fitness_of
 from study.samplers.point_sampler import PointSampler
-from study.samplers.predictions import (
-    PointPrediction,
-    Predict,
-    SpaceExhaustedError,
-    infeasible_points,
-)
+from study.samplers.predictions import Predict
 from study.samplers.sampling_context import Chooser
 from study.samplers.tournament import TournamentOptions, TournamentSampler
-
-__all__ = [
-    "NAMES",
-    "PointPrediction",
-    "PointSampler",
-    "Predict",
-    "SpaceExhaustedError",
-    "infeasible_points",
-    "make_sampler",
-]
 
 
 class TournamentChooser(SamplerChooser):
@@ -66,22 +47,13 @@ class TournamentChooser(SamplerChooser):
 Make = Callable[..., Chooser]
 
 
-def _auto(
-    space: SearchSpace, seed: int | None, *, exploration_weight: float = 1.0, design: int = 3
-) -> Chooser:
-    return ModelChooser(space, ChooserOptions(exploration_weight=exploration_weight, design=design))
+def _auto(space: SearchSpace, seed: int | None, *, design: int = 3) -> Chooser:
+    return ModelChooser(space, design=design)
 
 
 def _gp(space: SearchSpace, seed: int | None, *, n_startup_trials: int = 10) -> Chooser:
     """The same model as a textbook has it: a random start, and nothing known beforehand."""
-    settings = ChooserOptions(
-        design=n_startup_trials,
-        random_design=True,
-        near_enough=1.0,
-        informed=False,
-        prior=Prior(),
-    )
-    return ModelChooser(space, settings)
+    return ModelChooser(space, design=n_startup_trials, informed=False)
 
 
 def _tournament(space: SearchSpace, seed: int | None, **options: Any) -> Chooser:  # noqa: ANN401
@@ -104,20 +76,6 @@ def _tpe(space: SearchSpace, seed: int | None, *, n_startup_trials: int = 10) ->
     return SamplerChooser(make)
 
 
-def _nsgaii(space: SearchSpace, seed: int | None, *, population_size: int = POPULATION) -> Chooser:
-    return SamplerChooser(
-        lambda own: make_nsga(False, seed=own, population_size=population_size),
-        known_as=Mirror(space),
-    )
-
-
-def _nsgaiii(space: SearchSpace, seed: int | None, *, population_size: int = POPULATION) -> Chooser:
-    return SamplerChooser(
-        lambda own: make_nsga(True, seed=own, population_size=population_size),
-        known_as=Mirror(space),
-    )
-
-
 def _grid(space: SearchSpace, seed: int | None) -> Chooser:
     return GridChooser(space)
 
@@ -126,20 +84,13 @@ def _random(space: SearchSpace, seed: int | None) -> Chooser:
     return RandomChooser()
 
 
-def _qmc(space: SearchSpace, seed: int | None) -> Chooser:
-    return HaltonChooser(space, seed)
-
-
 NAMES: Mapping[str, Make] = {
     "auto": _auto,
     "tournament": _tournament,
     "tpe": _tpe,
-    "nsgaii": _nsgaii,
-    "nsgaiii": _nsgaiii,
     "gp": _gp,
     "grid": _grid,
     "random": _random,
-    "qmc": _qmc,
 }
 """What a study may ask for, and who makes it."""
 

@@ -1,7 +1,6 @@
-"""Drawing values and points: at random, evenly, or near others.
+"""Drawing values and points: at random, or near others.
 
-A position between 0 and 1 stands for a value of a distribution: random positions draw at random,
-a low-discrepancy sequence draws evenly.
+A position between 0 and 1 stands for a value of a distribution.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import cast
 
 import numpy as np
-from numpy.typing import NDArray
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -66,57 +64,28 @@ def nearby(distribution: BaseDistribution, value: Scalar, rng: np.random.Generat
     if distribution.single():
         return value
     length = math.exp(rng.uniform(math.log(NEAR[0]), math.log(NEAR[1])))
-    if distribution.step is not None and not distribution.log:
-        return _stepped(distribution, float(value), length * rng.normal())
     here = position_of(distribution, float(value))
     for _ in range(8):
         there = min(max(here + length * rng.normal(), 0.0), 1.0 - 1e-12)
         moved = value_at(distribution, there)
         if moved != value:
             return moved
-    up = float(value) < distribution.high
-    return _inside(distribution, float(value) + (1 if up else -1))
-
-
-def _stepped(
-    distribution: IntDistribution | FloatDistribution, value: float, share: float
-) -> Scalar:
-    """The value at least one step away, about `share` of the range, inside of it."""
-    assert distribution.step is not None
-    last = round((distribution.high - distribution.low) / distribution.step)
-    index = round((value - distribution.low) / distribution.step)
-    jump = max(1, round(abs(share) * last))
-    up, down = min(index + jump, last), max(index - jump, 0)
-    there = up if (share > 0 and up != index) or down == index else down
-    return _inside(distribution, distribution.low + there * distribution.step)
-
-
-def point_at(
-    space: SearchSpace, positions: Sequence[float] | NDArray[np.float64]
-) -> dict[str, Scalar]:
-    """The point at a position of the unit cube; parameters that do not exist there are left out.
-
-    Args:
-        space: What may vary.
-        positions: One number in [0, 1) a parameter, in the space's order.
-    """
-    params: dict[str, Scalar] = {}
-    for parameter, position in zip(space, positions, strict=True):
-        if space.is_active(parameter.name, params):
-            params[parameter.name] = _spelt(parameter, float(position))
-    return params
+    step = distribution.step or 1
+    up = value == distribution.low or (value != distribution.high and rng.random() < 0.5)
+    return _inside(distribution, float(value) + (step if up else -step))
 
 
 def _spelt(parameter: Parameter, position: float) -> Scalar:
-    if parameter.choices:
-        choices = parameter.choices
-        return choices[min(int(position * len(choices)), len(choices) - 1)]
     return parameter.nearest(value_at(parameter.distribution, position))
 
 
 def random_point(space: SearchSpace, rng: np.random.Generator) -> dict[str, Scalar]:
     """A point, each parameter drawn uniformly (a logarithmic one on its scale)."""
-    return point_at(space, rng.random(len(space.parameters)))
+    params: dict[str, Scalar] = {}
+    for parameter, position in zip(space, rng.random(len(space.parameters)), strict=True):
+        if space.is_active(parameter.name, params):
+            params[parameter.name] = _spelt(parameter, float(position))
+    return params
 
 
 def neighbour(
@@ -151,37 +120,3 @@ def _moved(parameter: Parameter, value: Scalar, rng: np.random.Generator) -> Sca
 def is_ordered(parameter: Parameter) -> bool:
     """Whether the choices are numbers, so that their order means something."""
     return all(isinstance(c, int | float) and not isinstance(c, bool) for c in parameter.choices)
-
-
-def halton(index: int, dimensions: int, shift: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A point of the Halton sequence, shifted around the unit cube.
-
-    Args:
-        index: Which, from 0.
-        dimensions: How many numbers.
-        shift: (dimensions,) what to add, modulo 1.
-
-    Source: J. H. Halton (1960); the random shift is Cranley and Patterson's (1976).
-    """
-    point = [_radical_inverse(index + 1, base) for base in _primes(dimensions)]
-    shifted: NDArray[np.float64] = (np.array(point) + shift) % 1.0
-    return shifted
-
-
-def _radical_inverse(index: int, base: int) -> float:
-    result, share = 0.0, 1.0 / base
-    while index:
-        index, digit = divmod(index, base)
-        result += digit * share
-        share /= base
-    return result
-
-
-def _primes(count: int) -> list[int]:
-    found: list[int] = []
-    candidate = 2
-    while len(found) < count:
-        if all(candidate % prime for prime in found):
-            found.append(candidate)
-        candidate += 1
-    return found

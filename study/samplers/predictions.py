@@ -26,7 +26,6 @@ class PointPrediction:
         certain: Whether `feasible` is beyond the prediction's margin. A candidate that is
             certainly infeasible is never launched; an uncertain one is launched late.
         excess: Constraint name to predicted excess, > 0 violated.
-        cost_s: Seconds that its trial is expected to take; None if nobody knows.
         figures: Objective name to the value that arithmetic expects, in the objective's unit;
             a model then only has to learn how far reality is off.
     """
@@ -34,7 +33,6 @@ class PointPrediction:
     feasible: bool | None = None
     certain: bool = False
     excess: Mapping[str, float] = field(default_factory=dict)
-    cost_s: float | None = None
     figures: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -54,7 +52,6 @@ class PointPredictions:
     """PointPredictions, remembered for a while."""
 
     def __init__(self, space: SearchSpace, predict: Predict | None) -> None:
-        self._space = space
         self._predict = predict
         self._known: dict[object, PointPrediction] = {}
         self._era = 0
@@ -73,16 +70,14 @@ class PointPredictions:
             self._known.clear()
             self._era = era
 
-    def figure(self, objective: str, params: Mapping[str, Scalar]) -> float | None:
-        """The value that is expected of an objective; None where nobody expects one.
+    def ceiling(self, objective: str, params: Mapping[str, Scalar]) -> float | None:
+        """What an objective cannot exceed; None where nobody knows, or arithmetic knows better.
 
-        Without arithmetic, one thing is known all the same: vLLM runs as many requests at once
-        as its limit allows, unless its cache is too small for them.
+        vLLM runs as many requests at once as its limit allows, unless its cache is too small.
         """
-        figure = self.of(params).figures.get(objective)
-        if figure is None and objective == "concurrent_capacity" and self._most in params:
-            return float(params[self._most])
-        return figure
+        if objective != "concurrent_capacity" or objective in self.of(params).figures:
+            return None
+        return float(params[self._most]) if self._most in params else None
 
     def of(self, params: Mapping[str, Scalar], *, fresh: bool = False) -> PointPrediction:
         """The prediction for a point; `fresh` asks again."""

@@ -1,71 +1,80 @@
-"""Compare all samplers on recorded tables: `python -m tests.benchmarks.samplers TABLE...`.
+"""Compare samplers on recorded tables: `python -m tests.benchmarks.samplers TABLE...`.
 
 Every run asks, draws a row of the point at random, and tells. A front is judged by the medians of
-its points' rows, the truth that no sampler sees. The reference point lies at 1.1 of the feasible
-range of each objective. Columns, as median and quartiles over the seeds:
+its points' rows, the truth that no sampler sees: its share of the true feasible hypervolume, with
+the reference point at 1.1 of the feasible range of each objective. Every sampler knows the same
+beforehand: points that cannot fit are never launched, and none is launched twice.
 
-space to 95 %   launched points until 95 % of the true feasible hypervolume, as share of the space
-to exact front  launched points until every point of the true front was measured
-infeasible      launches that found their point infeasible
-repeats         launches of a point that had been launched before
-CPU ms          of one ask, in a made-up study with so many trials
+share        after 5 % of the space was launched: mean over the seeds, 95 % interval
+difference   of the share from the first sampler's with the same seed: mean, 95 % interval
+to 95 %      launches until the share is 95 %: median and quartiles, `>` where the cap ended it
+ms an ask    CPU time, mean
 
-Beside our samplers, `optuna-NAME` is Optuna's own as it is: nothing is predicted for it, and
-infeasible points are PRUNED. `optuna-gp` is there where PyTorch and SciPy are.
+`optuna-gp` is Optuna's GPSampler (it needs PyTorch and SciPy), shown every ordered parameter as a
+whole number, its rank. Tables of other structure: `python -m tests.benchmarks.synthetic_tables`.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import multiprocessing
+import json
 import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import optuna
+from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import TrialState, create_trial
 
-from objectives.space import Binding, Parameter, SearchSpace, point_key
+from objectives.space import SearchSpace, point_key
 from objectives.units import Scalar
 from study.replay import Table, read_table
-from study.results import far_corner, hypervolume, nondominated
-from study.samplers import NAMES, SpaceExhaustedError, make_sampler, random_point
+from study.results import far_corner, hypervolume
+from study.samplers import PointSampler, SpaceExhaustedError, make_sampler
+from study.samplers.choosers import NoAncestry, nearest_allowed
+from study.samplers.encoding import Encoding
+from study.samplers.sampling_context import SamplingContext
 
 LEGACY = ("stt_latency_ms", "llm_latency_ms", "concurrent_capacity")
 MAXIMISED = ("concurrent_capacity",)
+SAMPLERS = ("auto", "gp", "tpe", "tournament", "random")
+SPACE_SHARE = 0.05
 ENOUGH = 0.95
-SIZES = (100, 1_000, 10_000)
+RESAMPLES = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """One run: a sampler, a seed, a table."""
 
-    table: Path
-    objectives: tuple[str, ...]
+    table: str
+    objectives: int
     sampler: str
     seed: int
-    budget: int
-    margin: float | None
-    until_front: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What came of a run; None: not within the budget."""
+    """What came of a run.
 
+    Attributes:
+        share: Of the true hypervolume, after `SPACE_SHARE` of the space.
+        to_enough: Launches until `ENOUGH` of it; None: not within `launched`.
+        launched: Launches in all.
+        ask_ms: CPU time of an ask.
+    """
+
+    share: float
     to_enough: int | None
-    to_front: int | None
-    infeasible: int
-    repeats: int
+    launched: int
+    ask_ms: float
 
 
 @dataclass(frozen=True)
@@ -75,7 +84,11 @@ class Truth:
     values: Mapping[object, np.ndarray]
     reference: np.ndarray
     volume: float
-    front: frozenset[object]
+
+    def share(self, launched: Sequence[object]) -> float:
+        """Of the true hypervolume, what some points have."""
+        rows = [self.values[key] for key in launched if key in self.values]
+        return hypervolume(rows, self.reference) / self.volume if rows else 0.0
 
 
 @cache
@@ -91,234 +104,222 @@ def truth_of(path: Path, objectives: tuple[str, ...]) -> tuple[Table, SearchSpac
             values[point_key(point)] = signs * own
     rows = np.array(list(values.values()))
     reference = far_corner(rows)
-    kept = nondominated(rows)
-    front = frozenset(key for key, keep in zip(values, kept, strict=True) if keep)
-    return table, space, Truth(values, reference, hypervolume(rows, reference), front)
+    return table, space, Truth(values, reference, hypervolume(rows, reference))
 
 
-def plain_sampler(name: str, seed: int) -> BaseSampler:
-    """One of Optuna's own, as a careful person would make it."""
-    makers: dict[str, Callable[[], BaseSampler]] = {
-        "optuna-tpe": lambda: optuna.samplers.TPESampler(multivariate=True, seed=seed),
-        "optuna-nsgaii": lambda: optuna.samplers.NSGAIISampler(population_size=20, seed=seed),
-        "optuna-random": lambda: optuna.samplers.RandomSampler(seed=seed),
-        "optuna-gp": lambda: optuna.samplers.GPSampler(seed=seed),
-    }
-    return makers[name]()
+class OptunaGP(NoAncestry):
+    """Asks Optuna's GPSampler in a copy of the study; takes the nearest point that is left."""
+
+    def __init__(self, space: SearchSpace, seed: int) -> None:
+        self._encoding, self._seed = Encoding(space), seed
+        self._levels: dict[str, list[Scalar]] = {}
+        self._distributions: dict[str, IntDistribution | CategoricalDistribution] = {}
+        for parameter, columns in zip(space, self._encoding.columns, strict=True):
+            at = columns.start
+            values = list(parameter.choices)
+            ordered = columns.stop - at == 1
+            if ordered:
+                values.sort(key=lambda v: self._encoding.row({parameter.name: v})[at])
+            self._levels[parameter.name] = values
+            self._distributions[parameter.name] = (
+                IntDistribution(0, len(values) - 1)
+                if ordered
+                else CategoricalDistribution(range(len(values)))
+            )
+        self._copy: optuna.Study | None = None
+        self._read = 0
+
+    def choose(self, context: SamplingContext) -> Mapping[str, Scalar]:
+        if self._copy is None:
+            self._copy = optuna.create_study(
+                directions=context.study.directions,
+                sampler=optuna.samplers.GPSampler(seed=self._seed),
+            )
+        for trial in context.history.finished[self._read :]:
+            ranks = {n: levels.index(trial.params[n]) for n, levels in self._levels.items()}
+            if trial.state == TrialState.COMPLETE:
+                self._copy.add_trial(
+                    create_trial(
+                        params=ranks, distributions=self._distributions, values=trial.values
+                    )
+                )
+        self._read = len(context.history.finished)
+        asked = self._copy.ask(self._distributions)
+        self._copy.tell(asked, state=TrialState.FAIL)
+        wanted = {n: levels[asked.params[n]] for n, levels in self._levels.items()}
+        return nearest_allowed(context, wanted)
 
 
-def sampler_of(name: str, space: SearchSpace, table: Table, job: Job) -> BaseSampler:
-    if name.startswith("optuna-"):
-        return plain_sampler(name, job.seed)
-    predict = None if job.margin is None else table.predictor(margin=job.margin)
-    return make_sampler(name, space=space, seed=job.seed, predict=predict)
+def sampler_of(name: str, space: SearchSpace, table: Table, seed: int) -> BaseSampler:
+    predict = table.predictor()
+    if name == "optuna-gp":
+        return PointSampler(space, OptunaGP(space, seed), predict=predict, seed=seed)
+    return make_sampler(name, space=space, seed=seed, predict=predict)
 
 
-def run(job: Job) -> Outcome:
-    quiet()
-    table, space, truth = truth_of(job.table, job.objectives)
+def run(path: Path, objectives: tuple[str, ...], sampler: str, seed: int, cap: float) -> Outcome:
+    """Launch 5 % of the space, then on until `ENOUGH` is there or `cap` of the space launched."""
+    table, space, truth = truth_of(path, objectives)
     study = optuna.create_study(
-        directions=["maximize" if n in MAXIMISED else "minimize" for n in job.objectives],
-        sampler=sampler_of(job.sampler, space, table, job),
+        directions=["maximize" if n in MAXIMISED else "minimize" for n in objectives],
+        sampler=sampler_of(sampler, space, table, seed),
     )
-    study.set_metric_names(list(job.objectives))
-    seen: set[object] = set()
-    found: list[np.ndarray] = []
-    infeasible = repeats = launched = 0
-    to_enough = to_front = None
-    while launched < job.budget and (to_enough is None or (job.until_front and to_front is None)):
+    study.set_metric_names(list(objectives))
+    first, last = (round(share * len(table.points)) for share in (SPACE_SHARE, cap))
+    launched: list[object] = []
+    asks_s = 0.0
+    while len(launched) < last:
         trial = study.ask()
+        began_s = time.process_time()
         try:
             params = space.suggest(trial)
         except SpaceExhaustedError:
             break
-        launched += 1
-        row = table.draw(params, seed=job.seed, number=trial.number)
-        for name, excess in row.constraints.items():
-            trial.set_constraint(name, excess)
-        key = point_key(params)
-        repeats += key in seen
-        seen.add(key)
-        if row.values is None:
-            infeasible += 1
-            study.tell(trial, state=TrialState.PRUNED)
-            continue
-        study.tell(trial, [row.values[name] for name in job.objectives])
-        if key in truth.values:
-            found.append(truth.values[key])
-        if to_enough is None and hypervolume(found, truth.reference) >= ENOUGH * truth.volume:
-            to_enough = launched
-        if to_front is None and truth.front <= seen:
-            to_front = launched
-    return Outcome(to_enough=to_enough, to_front=to_front, infeasible=infeasible, repeats=repeats)
-
-
-def quiet() -> None:
-    warnings.simplefilter("ignore")
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-
-
-def busy_study(trials: int, sampler: BaseSampler, space: SearchSpace) -> optuna.Study:
-    """A study in memory with so many made-up trials, about a third of them infeasible."""
-    rng = np.random.default_rng(0)
-    study = optuna.create_study(directions=["minimize", "minimize", "maximize"], sampler=sampler)
-    study.set_metric_names(list(LEGACY))
-    for _ in range(trials):
-        params = random_point(space, rng)
-        values, excess = made_up(params, rng)
-        outcome = {"state": TrialState.PRUNED} if excess > 0 else {"values": values}
-        study.add_trial(
-            create_trial(
-                params=params,
-                distributions=space.distributions(),
-                constraints={"kv_cache_gib": excess},
-                **outcome,
-            )
-        )
-    return study
-
-
-def made_up(params: Mapping[str, Scalar], rng: np.random.Generator) -> tuple[list[float], float]:
-    size = {"tiny": 1, "base": 2, "small": 4, "medium": 10}[str(params["size"])]
-    cache_gib = 12 * float(params["util"]) - 0.3 * size - 3
-    capacity = min(float(params["seqs"]), max(0.0, cache_gib) * 8)
-    noise = 1 + 0.03 * rng.normal(size=2)
-    values = [40 * size * (1 + 0.01 * capacity), 500 + 12 * capacity]
-    return [float(values[0] * noise[0]), float(values[1] * noise[1]), capacity], 0.2 - cache_gib
-
-
-def made_up_space() -> SearchSpace:
-    def parameter(name: str, bind: str, **what: object) -> Parameter:
-        return Parameter(name=name, binding=Binding.parse(bind), **what)  # type: ignore[arg-type]
-
-    return SearchSpace(
-        (
-            parameter("util", "vllm.args.gpu-memory-utilization", low=0.3, high=0.7),
-            parameter("seqs", "vllm.args.max-num-seqs", low=1, high=256, integer=True, log=True),
-            parameter("size", "whisper.model", choices=("tiny", "base", "small", "medium")),
-            parameter("len", "vllm.args.max-model-len", choices=(1024, 2048, 4096)),
-        )
+        asks_s += time.process_time() - began_s
+        launched.append(point_key(params))
+        tell(study, trial, table.draw(params, seed=seed, number=trial.number), objectives)
+        if len(launched) % first == 0 and truth.share(launched) >= ENOUGH:
+            break
+    share = truth.share(launched[:first])
+    return Outcome(
+        share=share,
+        to_enough=launches_to(truth, launched),
+        launched=len(launched),
+        ask_ms=1000 * asks_s / len(launched),
     )
 
 
-def ask_ms(job: tuple[str, int]) -> float | None:
-    """Median CPU milliseconds of an ask; None where the sampler cannot serve an endless space."""
-    name, trials = job
-    quiet()
-    space = made_up_space()
-    if name == "grid":
+def tell(study: optuna.Study, trial: optuna.Trial, row, objectives: Sequence[str]) -> None:
+    for name, excess in row.constraints.items():
+        trial.set_constraint(name, excess)
+    if row.values is None:
+        study.tell(trial, state=TrialState.PRUNED)
+    else:
+        for name, value in row.values.items():
+            trial.set_user_attr(name, value)  # what a tournament's fitness rests on
+        study.tell(trial, [row.values[name] for name in objectives])
+
+
+def launches_to(truth: Truth, launched: Sequence[object]) -> int | None:
+    """The first launch after which `ENOUGH` is there: the share only grows, so by halving."""
+    low, high = 0, len(launched)
+    if truth.share(launched) < ENOUGH:
         return None
-    sampler = (
-        plain_sampler(name, 0)
-        if name.startswith("optuna-")
-        else make_sampler(name, space=space, seed=0)
-    )
-    study = busy_study(trials, sampler, space)
-    rng, took_ms = np.random.default_rng(1), []
-    for _ in range(2 if name == "optuna-gp" else 6):
-        trial = study.ask()
-        began = time.process_time()
-        params = space.suggest(trial)
-        took_ms.append(1000 * (time.process_time() - began))
-        values, excess = made_up(params, rng)
-        trial.set_constraint("kv_cache_gib", excess)
-        if excess > 0:
-            study.tell(trial, state=TrialState.PRUNED)
-        else:
-            study.tell(trial, values)
-    return float(np.median(took_ms[1:]))  # the first one reads the whole study
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if truth.share(launched[:middle]) >= ENOUGH else (middle, high)
+    return high
 
 
-def spread(found: Sequence[float | None], write: Callable[[float], str]) -> str:
-    """Median and quartiles; what was not reached counts as endless."""
-    numbers = [float("inf") if value is None else value for value in found]
-    quartiles = np.quantile(numbers, [0.25, 0.5, 0.75], method="inverted_cdf")
-    low, middle, high = (write(q) if np.isfinite(q) else "-" for q in quartiles)
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """Of the mean: 95 %, by the bootstrap."""
+    rng = np.random.default_rng(0)
+    means = rng.choice(values, size=(RESAMPLES, len(values))).mean(axis=1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def quartiles(outcomes: Sequence[Outcome]) -> str:
+    cap = max(outcome.launched for outcome in outcomes)
+    numbers = [outcome.to_enough or cap + 1 for outcome in outcomes]
+    low, middle, high = np.quantile(numbers, [0.25, 0.5, 0.75], method="inverted_cdf")
+    low, middle, high = (f"{q}" if q <= cap else f">{cap}" for q in (low, middle, high))
     return f"{middle} [{low}, {high}]"
 
 
-def line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+def lines(found: Mapping[Job, Outcome], names: Sequence[str]) -> list[str]:
+    """The Markdown table; differences are from the first name's."""
+    head = [
+        "table",
+        "objectives",
+        "sampler",
+        "seeds",
+        "share",
+        "difference",
+        "to 95 %",
+        "ms an ask",
+    ]
+    out = [head, ["---"] * len(head)]
+    for table, objectives in dict.fromkeys((job.table, job.objectives) for job in found):
+        by_name = {
+            name: {
+                job.seed: outcome
+                for job, outcome in found.items()
+                if (job.table, job.objectives, job.sampler) == (table, objectives, name)
+            }
+            for name in names
+        }
+        for name, own in by_name.items():
+            if own:
+                cells = [table, str(objectives), name, str(len(own))]
+                out.append([*cells, *figures(own, by_name[names[0]])])
+    return ["| " + " | ".join(cells) + " |" for cells in out]
+
+
+def figures(own: Mapping[int, Outcome], first: Mapping[int, Outcome]) -> list[str]:
+    shares = np.array([outcome.share for outcome in own.values()])
+    apart = np.array([own[seed].share - first[seed].share for seed in own if seed in first])
+    low, high = interval(shares)
+    difference = "-"
+    if len(apart) and own is not first:
+        difference = "{:+.3f} [{:+.3f}, {:+.3f}]".format(apart.mean(), *interval(apart))
+    return [
+        f"{shares.mean():.3f} [{low:.3f}, {high:.3f}]",
+        difference,
+        quartiles(list(own.values())),
+        f"{np.mean([outcome.ask_ms for outcome in own.values()]):.0f}",
+    ]
+
+
+def read_results(path: Path | None) -> dict[Job, Outcome]:
+    if path is None or not path.exists():
+        return {}
+    read = [json.loads(line) for line in path.read_text().splitlines()]
+    return {Job(**each["job"]): Outcome(**each["outcome"]) for each in read}
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.samplers")
     parser.add_argument("tables", type=Path, nargs="+", metavar="TABLE")
     parser.add_argument("--seeds", type=int, default=100, metavar="N")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N")
-    parser.add_argument("--samplers", help="names with commas between; default: all")
+    parser.add_argument("--first-seed", type=int, default=0, metavar="N")
+    parser.add_argument("--samplers", default=",".join(SAMPLERS), help="names with commas between")
     parser.add_argument(
-        "--share", type=float, default=0.2, help="stop a run after this share of the space"
+        "--cap", type=float, default=0.15, help="share of the space that ends a run"
     )
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no run after")
     parser.add_argument(
-        "--no-predictor", action="store_true", help="tell our samplers nothing beforehand"
+        "--results", type=Path, help="keep runs here; what is there is not repeated"
     )
-    parser.add_argument(
-        "--margin", type=float, default=0.0, help="how unsure the prediction is, as a share"
-    )
-    parser.add_argument("--no-cpu", action="store_true", help="leave out the CPU time of an ask")
     return parser.parse_args(argv)
-
-
-def wanted(args: argparse.Namespace) -> list[str]:
-    if args.samplers:
-        return str(args.samplers).split(",")
-    plain = ["optuna-tpe", "optuna-nsgaii", "optuna-random"]
-    if importlib.util.find_spec("torch") and importlib.util.find_spec("scipy"):
-        plain.append("optuna-gp")
-    return [*NAMES, *plain]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
-    quiet()
-    os.environ["OMP_NUM_THREADS"] = "1"  # for the children: one core each
-    names = wanted(args)
-    with multiprocessing.get_context("spawn").Pool(args.jobs) as pool:
-        cpu = {}
-        if not args.no_cpu:
-            jobs = [(name, size) for name in names for size in SIZES]
-            jobs = [job for job in jobs if job != ("optuna-gp", SIZES[-1])]
-            cpu = dict(zip(jobs, pool.map(ask_ms, jobs, chunksize=1), strict=True))
-        head = ["table", "objectives", "sampler", f"space to {ENOUGH:.0%}", "to exact front"]
-        head += ["infeasible", "repeats", *(f"CPU ms at {size:,}" for size in SIZES)]
-        print(line(head))
-        print(line(["---"] * len(head)))
-        for path in args.tables:
-            table = read_table(path)
-            sets = dict.fromkeys(
-                [tuple(n for n in table.objectives if n in LEGACY), table.objectives]
-            )
-            for objectives in filter(None, sets):
+    warnings.simplefilter("ignore")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    names = args.samplers.split(",")
+    paths = {path.stem: path for path in args.tables}
+    found = read_results(args.results)
+    began_s = time.monotonic()
+    for seed in range(args.first_seed, args.first_seed + args.seeds):
+        for stem, path in paths.items():
+            every = read_table(path).objectives
+            for objectives in dict.fromkeys([tuple(n for n in every if n in LEGACY), every]):
                 for name in names:
-                    size = len(table.points)
-                    jobs = [
-                        Job(
-                            table=path,
-                            objectives=objectives,
-                            sampler=name,
-                            seed=seed,
-                            budget=max(round(args.share * size), min(size, 60)),
-                            margin=None if args.no_predictor else args.margin,
-                        )
-                        for seed in range(args.seeds)
-                    ]
-                    found = pool.map(run, jobs, chunksize=1)
-                    times = [cpu.get((name, size_)) for size_ in SIZES]
-                    cells = [
-                        path.stem,
-                        str(len(objectives)),
-                        name,
-                        spread(
-                            [None if o.to_enough is None else o.to_enough / size for o in found],
-                            lambda share: f"{share:.1%}",
-                        ),
-                        spread([o.to_front for o in found], lambda count: f"{count:.0f}"),
-                        spread([o.infeasible for o in found], lambda count: f"{count:.0f}"),
-                        spread([o.repeats for o in found], lambda count: f"{count:.0f}"),
-                        *("-" if ms is None else f"{ms:.1f}" for ms in times),
-                    ]
-                    print(line(cells), flush=True)
+                    job = Job(table=stem, objectives=len(objectives), sampler=name, seed=seed)
+                    if job in found or time.monotonic() - began_s > args.seconds:
+                        continue
+                    found[job] = run(path, objectives, name, seed, args.cap)
+                    if args.results:
+                        with args.results.open("a") as file:
+                            file.write(
+                                json.dumps({"job": asdict(job), "outcome": asdict(found[job])})
+                                + "\n"
+                            )
+    kept = {job: outcome for job, outcome in found.items() if job.table in paths}
+    print("\n".join(lines(kept, names)))
     return 0
 
 

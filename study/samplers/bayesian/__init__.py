@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from study.samplers.bayesian.chooser import ChooserOptions, ModelChooser
-from study.samplers.bayesian.gaussian_process import Prior
+from study.samplers.bayesian.chooser import ModelChooser
 
-__all__ = [
-    "ChooserOptions",
-    "ModelChooser",
-    "Prior",
-]
+__all__ = ["ModelChooser"]

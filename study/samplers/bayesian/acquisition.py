@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from scipy.special import ndtr
 
 from study.results import Floats, open_boxes
 
@@ -31,24 +31,26 @@ class Posterior:
         deviation: (candidates,) of the same.
         sign: 0: the value itself is normal. 1 or -1: it is this sign times the exponential of
             something normal.
+        ceiling: (candidates,) sizes that a value of sign -1 never exceeds; inf: no such limit.
     """
 
     mean: Floats
     deviation: Floats
     sign: int = 0
+    ceiling: Floats | float = math.inf
 
     @property
     def centre(self) -> Floats:
         """(candidates,) the value's median."""
-        return self.sign * np.exp(self.mean) if self.sign else self.mean
+        if not self.sign:
+            return self.mean
+        return self.sign * np.minimum(np.exp(self.mean), self.ceiling)
 
-    def first(self, count: int, *, exploration_weight: float) -> Posterior:
-        """The posterior of the first candidates, its deviations times `exploration_weight`."""
-        return Posterior(
-            mean=self.mean[:count],
-            deviation=exploration_weight * self.deviation[:count],
-            sign=self.sign,
-        )
+    def first(self, count: int) -> Posterior:
+        """The posterior of the first candidates."""
+        ceiling = np.broadcast_to(self.ceiling, self.mean.shape)[:count]
+        mean, deviation = self.mean[:count], self.deviation[:count]
+        return Posterior(mean=mean, deviation=deviation, sign=self.sign, ceiling=ceiling)
 
     def shortfall(self, levels: Floats) -> Floats:
         """How far below each level the value is expected to be, nothing where it is above.
@@ -64,7 +66,12 @@ class Posterior:
         elif self.sign > 0:
             short = _lognormal_shortfall(mean, deviation, level)
         else:
-            short = _lognormal_excess(mean, deviation, -level)
+            ceiling = np.broadcast_to(self.ceiling, self.mean.shape)[:, None]
+            cut = np.isfinite(ceiling)
+            above = _lognormal_excess(
+                mean, deviation, np.where(cut, np.maximum(ceiling, -level), 1)
+            )
+            short = _lognormal_excess(mean, deviation, -level) - np.where(cut, above, 0.0)
         return np.where(finite[None, :], np.maximum(short, 0.0), 0.0)
 
 
@@ -111,7 +118,7 @@ def _thinned(front: Floats, reference: Floats, limit: int) -> Floats:
 
 def _normal_shortfall(mean: Floats, deviation: Floats, level: Floats) -> Floats:
     z = (level - mean) / deviation
-    short: Floats = (level - mean) * below(z) + deviation * _density(z)
+    short: Floats = (level - mean) * ndtr(z) + deviation * density(z)
     return short
 
 
@@ -120,7 +127,7 @@ def _lognormal_shortfall(mean: Floats, deviation: Floats, level: Floats) -> Floa
     strike = np.maximum(level, 1e-300)
     z = (np.log(strike) - mean) / deviation
     centre = np.exp(mean + np.square(deviation) / 2)
-    short = strike * below(z) - centre * below(z - deviation)
+    short = strike * ndtr(z) - centre * ndtr(z - deviation)
     return np.where(level > 0, short, 0.0)
 
 
@@ -129,35 +136,11 @@ def _lognormal_excess(mean: Floats, deviation: Floats, level: Floats) -> Floats:
     strike = np.maximum(level, 1e-300)
     z = (mean - np.log(strike)) / deviation
     centre = np.exp(mean + np.square(deviation) / 2)
-    excess = centre * below(z + deviation) - strike * below(z)
+    excess = centre * ndtr(z + deviation) - strike * ndtr(z)
     return np.where(level > 0, excess, centre - level)
 
 
-def _density(z: Floats) -> Floats:
-    density: Floats = np.exp(-0.5 * np.square(z)) / math.sqrt(2 * math.pi)
-    return density
-
-
-# Chebyshev coefficients of erfc, relative error below 1.2e-7 everywhere:
-# W. H. Press et al., "Numerical Recipes" (2nd ed., 1992), section 6.2.
-_ERFC = (
-    -1.26551223,
-    1.00002368,
-    0.37409196,
-    0.09678418,
-    -0.18628806,
-    0.27886807,
-    -1.13520398,
-    1.48851587,
-    -0.82215223,
-    0.17087277,
-)
-
-
-def below(z: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The normal distribution function, element by element; relative error about 1e-7."""
-    x = np.abs(z) / math.sqrt(2)
-    t = 1 / (1 + 0.5 * x)
-    series = np.polynomial.polynomial.polyval(t, _ERFC)
-    tail = 0.5 * t * np.exp(-np.square(x) + series)
-    return np.where(z < 0, tail, 1 - tail)
+def density(z: Floats) -> Floats:
+    """The standard normal density."""
+    value: Floats = np.exp(-0.5 * np.square(z)) / math.sqrt(2 * math.pi)
+    return value

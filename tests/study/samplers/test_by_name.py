@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -128,9 +129,10 @@ def _conditional_figures(params):
     return (100.0 / params.get("threads", 16), 900 - 500 * params["vllm_memory_util"], 3.0)
 
 
-def test_an_unknown_name_is_refused_with_those_that_are_known():
-    with pytest.raises(UsageError, match="found 'cma', allowed: auto, tournament, tpe"):
-        make_sampler("cma", space=SPACE)
+@pytest.mark.parametrize("name", ["cma", "qmc", "nsgaii"])
+def test_an_unknown_name_is_refused_with_those_that_are_known(name):
+    with pytest.raises(UsageError, match=f"found '{name}', allowed: auto, tournament, tpe, gp"):
+        make_sampler(name, space=SPACE)
 
 
 def test_an_unknown_option_is_refused():
@@ -194,3 +196,26 @@ def test_four_processes_on_one_storage_measure_every_point_once(tmp_path):
     measured = [t.params for t in study.trials if t.state == TrialState.COMPLETE]
     assert Counter(map(point_key, measured)) == Counter(map(point_key, feasible_points()))
     assert all(not t.params for t in study.trials if t.state == TrialState.FAIL)
+
+
+ALL_NAMES = """
+from study.samplers.by_name import NAMES
+from tests.study.fifteen import SPACE, make_study, measure
+options = {"tournament": {"population_size": 4}}
+print([measure(make_study(name, **options.get(name, {})), 12) for name in NAMES])
+"""
+
+
+def test_the_same_seed_goes_the_same_way_in_every_process():
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", ALL_NAMES],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONHASHSEED": order},  # of sets of names
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for order in ("1", "2")
+    ]
+    assert said[0] == said[1] != ""

@@ -9,15 +9,13 @@ from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from study.samplers.draws import (
-    halton,
     nearby,
     neighbour,
-    point_at,
     position_of,
     random_point,
     value_at,
 )
-from tests.study.fifteen import CONDITIONAL, ENDLESS, SPACE, UTILISATIONS
+from tests.study.fifteen import CONDITIONAL, SPACE, UTILISATIONS
 
 DISTRIBUTIONS = [
     FloatDistribution(0.3, 0.7),
@@ -96,20 +94,3 @@ def test_a_list_of_numbers_is_walked_in_steps():
     ]
     numbers += [neighbour(CONDITIONAL, numbers[0], rng) for _ in range(30)]
     assert {point.get("threads", 2) for point in numbers} <= {2, 4, 8}
-
-
-class TestHalton:
-    def test_fills_the_square_more_evenly_than_chance(self):
-        shift = np.zeros(2)
-        points = np.array([halton(index, 2, shift) for index in range(64)])
-        cells = Counter(map(tuple, (points * 4).astype(int)))
-        assert len(cells) == 16
-        assert max(cells.values()) <= 6
-
-    def test_the_shift_goes_around(self):
-        point = halton(0, 3, np.array([0.9, 0.9, 0.9]))
-        assert ((point >= 0) & (point < 1)).all()
-
-    def test_a_point_of_it_is_a_point_of_the_space(self):
-        point = point_at(ENDLESS, halton(5, 2, np.zeros(2)))
-        assert ENDLESS["beam_size"].allows(point["beam_size"])

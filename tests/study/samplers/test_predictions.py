@@ -62,23 +62,18 @@ class TestForecastsAreRemembered:
         assert predictions.of(POINT) is UNKNOWN
 
 
-class TestExpectedFigures:
-    def test_come_from_arithmetic(self):
-        predict, _ = counted({"wer": 6.8})
-        predictions = PointPredictions(SPACE, predict)
-        assert predictions.figure("wer", POINT) == 6.8
-        assert predictions.figure("concurrent_capacity", POINT) is None
-
-    def test_as_many_requests_as_vllm_is_told_to_run(self):
+class TestACeiling:
+    def test_of_capacity_is_as_many_requests_as_vllm_is_told_to_run(self):
         space = SearchSpace((parameter("seqs", "vllm.args.max_num_seqs", choices=(2, 8)),))
         predictions = PointPredictions(space, None)
-        assert predictions.figure("concurrent_capacity", {"seqs": 8}) == 8.0
-        assert predictions.figure("llm_latency_ms", {"seqs": 8}) is None
+        assert predictions.ceiling("concurrent_capacity", {"seqs": 8}) == 8.0
+        assert predictions.ceiling("llm_latency_ms", {"seqs": 8}) is None
+        assert PointPredictions(SPACE, None).ceiling("concurrent_capacity", POINT) is None
 
-    def test_arithmetic_knows_better(self):
+    def test_is_not_asked_for_where_arithmetic_knows_better(self):
         space = SearchSpace((parameter("seqs", "vllm.args.max_num_seqs", choices=(2, 8)),))
         predict, _ = counted({"concurrent_capacity": 3.4})
-        assert PointPredictions(space, predict).figure("concurrent_capacity", {"seqs": 8}) == 3.4
+        assert PointPredictions(space, predict).ceiling("concurrent_capacity", {"seqs": 8}) is None
 
 
 class TestDoomedPoints:

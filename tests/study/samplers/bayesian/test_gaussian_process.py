@@ -82,3 +82,21 @@ def test_the_slope_of_the_posterior_is_the_slope_of_the_posterior(data):
         up = model._posterior(theta + step, apart, standard, counts)[0]
         down = model._posterior(theta - step, apart, standard, counts)[0]
         assert slope[at] == pytest.approx((up - down) / 2e-5, rel=1e-4, abs=1e-5)
+
+
+def test_what_the_others_say_of_a_point_is_what_a_model_without_it_says(data):
+    points, values = data
+    model = fitted(points, values)
+    mean, deviation = model.left_out()
+    rest = Gaussian(theta=model.theta)
+    rest.fit(squares(points[1:], points[1:]), values[1:], np.ones(24), steps=0)
+    alone, spread = rest.predict(squares(points[:1], points[1:]))
+    assert mean[0] == pytest.approx(alone[0], abs=0.02)
+    assert deviation[0] >= 0.9 * spread[0]
+
+
+def test_values_that_are_all_the_same_have_the_least_deviation():
+    points = np.array([[0.0], [1.0]])
+    model = Gaussian(least=0.5)
+    model.fit(squares(points, points), np.array([7.0, 7.0]), np.ones(2), steps=0)
+    assert 0.0 < model.left_out()[1][0] <= 0.6

@@ -64,9 +64,9 @@ def test_only_what_a_launch_violated_is_to_be_learned(study):
     add(study, A, constraints={"bounds": 1.0}, user_attrs={"infeasible": {"predicted": True}})
     add(study, B, constraints={"kv": 2.0, "bounds": -1.0})
     found = seen(study)
-    assert found.violated == ["kv"]
+    assert found.violated == {"kv"}
     excess, known = found.excess("bounds")
-    assert excess[known].tolist() == [1.0, -1.0]
+    assert (excess.tolist(), known.tolist()) == ([1.0, -1.0], [0, 1])
 
 
 def test_the_front_is_what_no_point_dominates_however_it_came_about(study):

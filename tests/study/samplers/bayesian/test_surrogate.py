@@ -5,12 +5,12 @@ import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from objectives.space import point_key
+from objectives.space import SearchSpace, point_key
 from study.samplers.bayesian.gaussian_process import Prior
 from study.samplers.bayesian.surrogate import DOUBTFUL, MODEL_LIMIT, Surrogate, spread
 from study.samplers.encoding import Encoding
 from study.samplers.predictions import PointPrediction
-from tests.study.fifteen import ENDLESS, SPACE
+from tests.study.fifteen import ENDLESS, SPACE, UTILISATIONS, parameter
 from tests.study.samplers.test_sampling_context import ask
 
 NAMES = ("stt_latency_ms", "concurrent_capacity")
@@ -87,6 +87,26 @@ class TestBeliefs:
         latency, _ = learned(study, context).posteriors(context, left, Encoding(SPACE).rows(left))
         truth = [true_values(point)[0] for point in left]
         assert latency.centre == pytest.approx(truth, rel=0.25)
+
+    def test_know_that_no_more_requests_run_than_the_limit_allows(self, study):
+        space = SearchSpace(
+            (
+                parameter(
+                    "vllm_memory_util", "vllm.args.gpu-memory-utilization", choices=UTILISATIONS
+                ),
+                parameter("seqs", "vllm.args.max-num-seqs", choices=(2, 4, 8, 16)),
+            )
+        )
+        room = {0.40: 3.0, 0.45: 5.0, 0.50: 7.0, 0.55: 9.0, 0.60: 11.0}
+        points = space.points() or []
+        for point in points[1::3]:
+            capacity = min(point["seqs"], room[point["vllm_memory_util"]])
+            add(study, point, [1.0, float(capacity)], space=space)
+        context, rows = ask(study, space=space), Encoding(space).rows(points)
+        _, capacity = learned(study, context, space=space).posteriors(context, points, rows)
+        truth = [min(point["seqs"], room[point["vllm_memory_util"]]) for point in points]
+        assert (-capacity.centre <= [point["seqs"] for point in points]).all()
+        assert -capacity.centre == pytest.approx(truth, rel=0.4)
 
     def test_of_values_around_zero_are_normal(self, study):
         for value, point in zip((0.0, 1.0, 2.0), POINTS, strict=False):

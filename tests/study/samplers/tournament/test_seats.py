@@ -6,7 +6,7 @@ from optuna.distributions import FloatDistribution
 from optuna.samplers import RandomSampler
 from optuna.trial import TrialState, create_trial
 
-from study.samplers.tournament.seats import Seats
+from study.samplers.tournament.tournament import Seats
 from tests.stores import opened
 
 SEATED = (TrialState.COMPLETE, TrialState.PRUNED)
