@@ -15,12 +15,7 @@ from optuna.samplers import BaseSampler, TPESampler
 
 from objectives.errors import UsageError
 from objectives.space import SearchSpace
-from study.samplers.bayesian import ModelChooser
-from study.samplers.choosers import (
-    GridChooser,
-    RandomChooser,
-    SamplerChooser,
-)
+from study.samplers.choosers import GridChooser, RandomChooser, SamplerChooser
 from study.samplers.legacy_fitness import fitness_of
 from study.samplers.point_sampler import PointSampler
 from study.samplers.predictions import Predict
@@ -47,13 +42,19 @@ class TournamentChooser(SamplerChooser):
 Make = Callable[..., Chooser]
 
 
+def _model(space: SearchSpace, *, design: int, informed: bool) -> Chooser:
+    from study.samplers.bayesian import ModelChooser  # noqa: PLC0415 - SciPy, 0.2 s
+
+    return ModelChooser(space, design=design, informed=informed)
+
+
 def _auto(space: SearchSpace, seed: int | None, *, design: int = 3) -> Chooser:
-    return ModelChooser(space, design=design)
+    return _model(space, design=design, informed=True)
 
 
 def _gp(space: SearchSpace, seed: int | None, *, n_startup_trials: int = 10) -> Chooser:
     """The same model as a textbook has it: a random start, and nothing known beforehand."""
-    return ModelChooser(space, design=n_startup_trials, informed=False)
+    return _model(space, design=n_startup_trials, informed=False)
 
 
 def _tournament(space: SearchSpace, seed: int | None, **options: Any) -> Chooser:  # noqa: ANN401

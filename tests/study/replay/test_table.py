@@ -71,7 +71,7 @@ class TestTruth:
 
 
 class TestPrediction:
-    def test_knows_what_will_not_work_and_what_it_costs(self):
+    def test_knows_what_will_not_work(self):
         predict = THREE.predictor()
         good, bad = predict(POINT), predict({**POINT, "vllm_memory_util": 0.4})
         assert (good.feasible, good.certain) == (True, True)
@@ -97,6 +97,11 @@ class TestTheTableAsASpace:
         space = THREE.space()
         assert space["vllm_memory_util"].choices == (0.4, 0.45, 0.5)
         assert str(space["vllm_memory_util"].binding) == "vllm.args.gpu-memory-utilization"
+
+    def test_has_words_in_the_order_of_its_rows(self):
+        sizes = ("small", "tiny", "medium", "base")
+        space = table(*(row(0.5, size, 44.0) for size in sizes)).space()
+        assert space["whisper_model_size"].choices == sizes
 
     def test_a_study_that_asks_for_more_is_refused(self):
         with pytest.raises(UsageError, match=r"no row for vllm_memory_util=0\.4, whisper"):
