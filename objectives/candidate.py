@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from objectives.space import Binding, SearchSpace, point_key
+from objectives.space import Binding, SearchSpace
 from objectives.units import Scalar
 
 
@@ -83,8 +83,3 @@ class Candidate:
 
     def __getitem__(self, server: str) -> ServerSettings:
         return self.servers[server]
-
-    @property
-    def point(self) -> str:
-        """The key that replicates of this setting share."""
-        return point_key(self.params)

@@ -217,6 +217,7 @@ class VllmKind(ServerKind):
     role: ClassVar[LoadedServer | None] = "llm"
     family: ClassVar[str] = "vllm"
 
+    memory: VllmMemory
     path: str
     is_local: bool
 

@@ -97,7 +97,7 @@ class TrialStages:
             prediction=prediction,
             started=started,
         )
-        self._saw(conclusion=conclusion)
+        self.seen = replace(self.seen, conclusion=conclusion)
         # What the candidate did says more than how long it took; what the bench missed, less.
         if not isinstance(conclusion.failure, InfeasibleError):
             self._check_budget()
@@ -105,14 +105,11 @@ class TrialStages:
             raise conclusion.failure
         return conclusion
 
-    def _saw(self, **parts: Any) -> None:  # noqa: ANN401 - the attributes of `Seen`
-        self.seen = replace(self.seen, **parts)
-
     def _doubt(self, *doubts: str) -> None:
-        self._saw(doubts=(*self.seen.doubts, *doubts))
+        self.seen = replace(self.seen, doubts=(*self.seen.doubts, *doubts))
 
     def _exceeds(self, constraint: str, excess: float) -> None:
-        self._saw(excess={**self.seen.excess, constraint: excess})
+        self.seen = replace(self.seen, excess={**self.seen.excess, constraint: excess})
 
     def _predict(self) -> tuple[Candidate, CandidatePrediction]:
         """What arithmetic knows before anything is launched."""
@@ -129,7 +126,7 @@ class TrialStages:
             )
         before = bench.device.read()
         prediction = predict_on_bench(candidate, bench, before, self.calibration)
-        self._saw(before=before, prediction=prediction)
+        self.seen = replace(self.seen, before=before, prediction=prediction)
         if (refusal := prediction.refusal) is not None:
             raise DoesNotFitError(
                 refusal.cause or "device_memory",
@@ -165,7 +162,7 @@ class TrialStages:
             finally:
                 # Not a name of this block: the load may have been whole, and its end not.
                 started, watched = tenants.started(), self._watched(telemetry, self.seen.driven)
-                self._saw(started=started, watched=watched)
+                self.seen = replace(self.seen, started=started, watched=watched)
         return started, driven, watched
 
     def _watched(self, telemetry: Telemetry, driven: Driven | None) -> Watched:
@@ -195,7 +192,7 @@ class TrialStages:
                     continue
                 if again := forecast.surprise(facts):
                     raise ProfilingRaceError(f"{again}, twice", cause="memory_profiling_race")
-            self._saw(calibration=forecast.learn(self._known, facts))
+            self.seen = replace(self.seen, calibration=forecast.learn(self._known, facts))
 
     @property
     def _known(self) -> Calibration:
@@ -207,7 +204,9 @@ class TrialStages:
         peaks = telemetry.record().tenants_bytes
         for name, forecast in prediction.forecasts.items():
             if peak_bytes := peaks.get(name):
-                self._saw(calibration=forecast.learn_peak(self._known, peak_bytes))
+                self.seen = replace(
+                    self.seen, calibration=forecast.learn_peak(self._known, peak_bytes)
+                )
 
     def _load(self, tenants: Tenants, telemetry: Telemetry) -> Driven:
         """All servers at once, under the same load as every other candidate."""
@@ -226,7 +225,7 @@ class TrialStages:
                 check=check,
                 on_phase=self.watch.on_phase,
             )
-            self._saw(driven=driven)
+            self.seen = replace(self.seen, driven=driven)
             tenants.check()
         except ServerDiedError as error:
             raise tenants.cause_of_end(error, serving=True) from error

@@ -53,11 +53,8 @@ class Tenants:
         """Everybody that was started until now."""
         return self._seen
 
-    def _saw(self, **parts: Any) -> None:  # noqa: ANN401 - the attributes of `Started`
-        self._seen = replace(self._seen, **parts)
-
     def _doubt(self, *doubts: str) -> None:
-        self._saw(doubts=(*self._seen.doubts, *doubts))
+        self._seen = replace(self._seen, doubts=(*self._seen.doubts, *doubts))
 
     def start(self, stack: ExitStack) -> None:
         """Start everybody, one after the other, in the declared order.
@@ -101,7 +98,10 @@ class Tenants:
         with self.step(f"start {name} again"):
             self._servers.pop(name)
             self._ends[name].close()
-            self._saw(facts={who: told for who, told in self._seen.facts.items() if who != name})
+            self._seen = replace(
+                self._seen,
+                facts={who: told for who, told in self._seen.facts.items() if who != name},
+            )
             self._start(stack, self.bench.servers[name])
         return self._seen.facts.get(name)
 
@@ -172,7 +172,7 @@ class Tenants:
                 launch = kind.launch(
                     settings, device, port=port.number, key=key, log=self._log(name)
                 )
-                self._saw(launches={**self._seen.launches, name: launch})
+                self._seen = replace(self._seen, launches={**self._seen.launches, name: launch})
                 try:
                     server = trying.enter_context(
                         serve(
@@ -207,9 +207,9 @@ class Tenants:
         name, seen = kind.name, self._seen
         proof = kind.prove(self.candidate[name], self.bench.device, self._up(name))
         if proof.health:
-            self._saw(health={**seen.health, name: proof.health})
+            self._seen = replace(self._seen, health={**seen.health, name: proof.health})
         if proof.facts is not None:
-            self._saw(facts={**seen.facts, name: proof.facts})
+            self._seen = replace(self._seen, facts={**seen.facts, name: proof.facts})
         self._doubt(*proof.doubts)
         if proof.failure is not None:
             self._see_all_alive()  # else it says nothing because it died
@@ -225,5 +225,5 @@ class Tenants:
     def _log(self, name: str) -> Path:
         tries = sum(log.name.startswith(f"{name}.") for log in self._seen.logs)
         log = self.folder / (f"{name}.log" if not tries else f"{name}.{tries + 1}.log")
-        self._saw(logs=(*self._seen.logs, log))
+        self._seen = replace(self._seen, logs=(*self._seen.logs, log))
         return log

@@ -55,48 +55,10 @@ def make_bench(config: StudyConfig, *, build_engines: bool, log: Callable[[str],
             f"memory of {device.name} grew from {settled[0].total_bytes / GIB:.1f} to "
             f"{settled[1].total_bytes / GIB:.1f} GiB when it was touched"
         )
-    llm = resolve_llm(
-        document.vllm.model,
-        document.vllm.weights,
-        engine=vllm_engine,
-        spec=dummy_shape(config),
-        log=log,
-    )
-    whispers = {
-        name: resolve_whisper(name, document.whisper.weights, engine=whisper_engine, log=log)
-        for name in whisper_models(config)
-    }
-    shape, missing = model_shape(config, Path(llm.model) if llm.local else None)
-    if shape is None:
-        log(f"the KV cache cannot be predicted: {missing}")
-    profile = load_profile(config, shape.vocab if shape is not None else None)
-    settings = fixed_settings(document)
-    vllm = VllmKind(
-        name="vllm",
-        engine=vllm_engine,
-        settings=settings["vllm"],
-        memory=VllmMemory(
-            model=llm.model if settings["vllm"].model == "dummy" else settings["vllm"].model,
-            shape=shape,
-            shape_missing=missing,
-            version=vllm_engine.vllm_version or LATEST_VLLM,
-            weights_bytes=llm_weights_bytes(config, llm.model, shape, local=llm.local),
-        ),
-        start_s=document.vllm.start_timeout_s,
-        is_dummy=llm.weights == "dummy",
-        path=llm.model,
-        is_local=llm.local,
-    )
-    whisper = WhisperKind(
-        name="whisper",
-        engine=whisper_engine,
-        settings=settings["whisper"],
-        memory=WhisperMemory(),
-        start_s=document.whisper.start_timeout_s,
-        is_dummy=document.whisper.weights == "dummy",
-        paths={name: found.model for name, found in whispers.items()},
-        fixed_tokens=None if profile.stt is None else profile.stt.output_tokens,
-    )
+    vllm = _vllm(config, vllm_engine, log)
+    whisper = _whisper(config, whisper_engine, log)
+    shape = vllm.memory.shape
+    profile = load_profile(config, None if shape is None else shape.vocab)
     return Bench(
         space=config.space,
         device=device,
@@ -114,6 +76,52 @@ def make_bench(config: StudyConfig, *, build_engines: bool, log: Callable[[str],
         wer=_published(config),
         headroom_bytes=round(document.headroom_gib * GIB),
         trial_timeout_s=document.budget.trial_timeout_s,
+    )
+
+
+def _vllm(config: StudyConfig, engine: Engine, log: Callable[[str], None]) -> VllmKind:
+    """The language server of a study; its weights are made where they are random."""
+    section, settings = config.document.vllm, fixed_settings(config.document)["vllm"]
+    llm = resolve_llm(
+        section.model, section.weights, engine=engine, spec=dummy_shape(config), log=log
+    )
+    shape, missing = model_shape(config, Path(llm.model) if llm.local else None)
+    if shape is None:
+        log(f"the KV cache cannot be predicted: {missing}")
+    return VllmKind(
+        name="vllm",
+        engine=engine,
+        settings=settings,
+        memory=VllmMemory(
+            model=llm.model if settings.model == "dummy" else settings.model,
+            shape=shape,
+            shape_missing=missing,
+            version=engine.vllm_version or LATEST_VLLM,
+            weights_bytes=llm_weights_bytes(config, llm.model, shape, local=llm.local),
+        ),
+        start_s=section.start_timeout_s,
+        is_dummy=llm.weights == "dummy",
+        path=llm.model,
+        is_local=llm.local,
+    )
+
+
+def _whisper(config: StudyConfig, engine: Engine, log: Callable[[str], None]) -> WhisperKind:
+    """The speech server of a study, with every model that a candidate can have."""
+    section = config.document.whisper
+    found = {
+        name: resolve_whisper(name, section.weights, engine=engine, log=log)
+        for name in whisper_models(config)
+    }
+    return WhisperKind(
+        name="whisper",
+        engine=engine,
+        settings=fixed_settings(config.document)["whisper"],
+        memory=WhisperMemory(),
+        start_s=section.start_timeout_s,
+        is_dummy=section.weights == "dummy",
+        paths={name: model.model for name, model in found.items()},
+        fixed_tokens=config.document.load.stt.output_tokens,
     )
 
 

@@ -171,22 +171,3 @@ class TestLay:
             ("vllm_memory_util", 0.55),
             ("whisper_model_size", "tiny"),
         ]
-
-
-class TestPoint:
-    def test_replicates_share_a_key_whatever_the_order_and_the_last_digits(self):
-        first = lay({"vllm_memory_util": 0.55, "whisper_model_size": "tiny"})
-        again = lay({"whisper_model_size": "tiny", "vllm_memory_util": DRAWN})
-        assert first.point == again.point == "vllm_memory_util=0.55 whisper_model_size=tiny"
-
-    def test_another_value_is_another_point(self):
-        points = {
-            lay({"vllm_memory_util": value, "whisper_model_size": size}).point
-            for value in UTILISATION.choices
-            for size in SIZE.choices
-        }
-        assert len(points) == 15
-
-    def test_the_fixed_settings_are_no_part_of_it(self):
-        other = ServerSettings(model="n", device="cpu")
-        assert lay({}, vllm=VLLM).point == lay({}, vllm=other).point == ""
