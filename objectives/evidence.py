@@ -228,21 +228,27 @@ class TrialEvidence:
 
 def infeasible_of(attrs: Mapping[str, Any]) -> Infeasible | None:
     """Why a trial's candidate cannot work, from its attributes; the rest is not read."""
-    return TrialEvidence.from_attrs(_only("infeasible", attrs)).infeasible
+    found: Infeasible | None = _part("infeasible", attrs)
+    return found
 
 
 def fault_of(attrs: Mapping[str, Any]) -> Fault | None:
     """Why the bench gave no answer, likewise."""
-    return TrialEvidence.from_attrs(_only("error", attrs)).error
+    found: Fault | None = _part("error", attrs)
+    return found
 
 
 def intervals_of(attrs: Mapping[str, Any]) -> Mapping[str, Interval]:
     """Objective to the interval of its value, likewise."""
-    return TrialEvidence.from_attrs(_only("intervals", attrs)).intervals
+    return _part("intervals", attrs) or {}
 
 
-def _only(name: str, attrs: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: attrs[name]} if name in attrs else {}
+def _part(name: str, attrs: Mapping[str, Any]) -> Any:  # noqa: ANN401 - as the field is
+    """One part that every version keeps under the same name; None if absent or not readable."""
+    try:
+        return None if attrs.get(name) is None else _adapter(name).validate_python(attrs[name])
+    except ValidationError:
+        return None
 
 
 def _of_first_version(attrs: Mapping[str, Any]) -> dict[str, Any]:

@@ -268,6 +268,10 @@ class TelemetryRecord:
             doubts.append(f"nobody looked at the device's memory for {self.longest_gap_s:.1f} s")
         return doubts
 
+    def kept(self, points: int = SAMPLES_KEPT) -> tuple[MemoryPoint, ...]:
+        """The memory at most so many times, the highest of each stretch."""
+        return tuple(map(_point, thinned(self.samples, points)))
+
     def summary(self, *, points: int = SAMPLES_KEPT) -> TelemetrySummary:
         """What is kept of it, with at most `points` samples, the highest of each stretch."""
         activities = [sample.activity for sample in self.samples]
@@ -299,7 +303,7 @@ class TelemetryRecord:
             cpu_pressure_peak=max(self.cpu_pressure, default=None),
             oom_kills=self.oom_kills,
             cost_cpu_s=round(self.cost_cpu_s, 4),
-            samples=tuple(map(_point, thinned(self.samples, points))),
+            samples=self.kept(points),
         )
 
     def _cpu_readings(self) -> list[tuple[float, CpuReading]]:

@@ -142,7 +142,7 @@ class Seen:
                 evidence,
                 telemetry=replace(
                     summary,
-                    samples=self.watched.whole.summary().samples,
+                    samples=self.watched.whole.kept(),
                     began_s=round(self.watched.began_s, 3),
                 ),
                 tenants_bytes=summary.tenants_bytes,

@@ -131,10 +131,10 @@ def _noise(groups: Sequence[Sequence[float]]) -> _Noise | None:
 
 def _interval(point: MeasuredPoint, name: str, noise: _Noise | None) -> Interval:
     """Where the true value of an objective lies."""
-    from scipy.special import stdtrit  # noqa: PLC0415 - 0.2 s, and only who repeats needs it
-
     if noise is None:
         return point.trials[0].interval(name) or EVERYTHING
+    from scipy.special import stdtrit  # noqa: PLC0415 - 0.2 s, and only who repeats needs it
+
     values = point.measured(name)
     centre = median(values)
     t = float(stdtrit(noise.freedom, 0.975))  # Student's, two-sided 95 %

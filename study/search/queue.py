@@ -8,6 +8,7 @@ from __future__ import annotations
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from objectives.evidence import Fault, fault_of
 from objectives.space import point_key
 from storage.trials import is_abandoned
 from study.samplers import ATTEMPTS, fixed_params
@@ -55,7 +56,7 @@ def failures(study: optuna.Study, trial: FrozenTrial) -> int:
     trials = {each.number: each for each in study.get_trials(deepcopy=False)}
     count, latest = 0, trials.get(trial.number)
     while latest is not None:
-        count += latest.user_attrs.get("error", {}).get("cause") != "interrupted"
+        count += (fault_of(latest.user_attrs) or Fault()).cause != "interrupted"
         latest = trials.get(latest.user_attrs.get(RETRY_ATTR, -1))
     return count
 
