@@ -13,7 +13,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 
 from objectives import workers
@@ -72,12 +72,8 @@ class CpuNode(Device):
         group = own_group(self._root)
         machine_total, machine_available = machine_memory(self._root)
         return {
-            "kind": self.kind,
-            "name": self.name,
-            "uuid": self.uuid,
-            "index": self.index,
+            **self._identity(),
             "node": self.node,
-            "total_bytes": self.total_bytes,
             "cpus": len(self._cpus),
             "machine": platform.machine(),
             "kernel": platform.release(),
@@ -87,7 +83,6 @@ class CpuNode(Device):
             "unborn_bytes": unborn_bytes(self.node, self._root),
             "cgroup_version": group.version if group else None,
             "cgroup_limit_bytes": group.limit_bytes() if group else None,
-            "passed_over": list(self.passed_over),
         }
 
     def environment(self) -> dict[str, str]:
@@ -100,65 +95,31 @@ class CpuNode(Device):
         total, _ = machine_memory(self._root)
         return unborn_bytes(self.node, self._root) <= reserve_bytes(total)
 
-    def settle(
-        self,
-        target_free_bytes: int | None = None,
-        *,
-        deadline_s: float = 300.0,
-        aborted: Callable[[], bool] | None = None,
-    ) -> tuple[DeviceState, DeviceState]:
+    def settle(self, *, deadline_s: float = 300.0) -> tuple[DeviceState, DeviceState]:
         """Make the node as large as it will be, so that a fraction of it means the same later.
 
         Some virtual machines add memory to the node only as it is first touched. There, a child
         touches memory and ends; a reserve is left alone (`numa.reserve_bytes`), and the
         memory that a control group's limit leaves is respected. Elsewhere nothing is done.
-
-        Args:
-            target_free_bytes: Be content with this much available memory in the node.
-            deadline_s: Seconds after which to be content with what was reached.
-            aborted: Asked ten times a second; True stops early.
-
-        Returns:
-            The state before and after; `settled` tells whether the node has its size now.
         """
         before = self.read()
-        amount = self._bytes_to_touch(target_free_bytes)
-        if amount:
-            goal = before.total_bytes + self._growth(before, target_free_bytes)
-            deadline = time.monotonic() + deadline_s
-            self._touch(
-                amount,
-                enough=lambda: (
-                    self.total_bytes >= goal
-                    or time.monotonic() > deadline
-                    or (aborted is not None and aborted())
-                ),
-            )
-        return before, self.read()
-
-    def _bytes_to_touch(self, target_free_bytes: int | None) -> int:
-        memory = read_node(self.node, self._root)
+        unborn = unborn_bytes(self.node, self._root)
         total, available = machine_memory(self._root)
         group = own_group(self._root)
-        return bytes_to_touch(
-            unborn_bytes=unborn_bytes(self.node, self._root),
-            node_free_bytes=memory.free_bytes,
-            node_available_bytes=memory.available_bytes,
+        amount = bytes_to_touch(
+            unborn_bytes=unborn,
+            node_free_bytes=read_node(self.node, self._root).free_bytes,
             machine_total_bytes=total,
             machine_available_bytes=available,
             headroom_bytes=group.headroom_bytes() if group else None,
-            target_free_bytes=target_free_bytes,
         )
+        if amount:
+            goal = before.total_bytes + unborn
+            self._touch(amount, goal_bytes=goal, deadline=time.monotonic() + deadline_s)
+        return before, self.read()
 
-    def _growth(self, before: DeviceState, target_free_bytes: int | None) -> int:
-        """By how much the node shall grow."""
-        most = unborn_bytes(self.node, self._root)
-        return (
-            most if target_free_bytes is None else min(most, target_free_bytes - before.free_bytes)
-        )
-
-    def _touch(self, amount_bytes: int, *, enough: Callable[[], bool]) -> None:
-        """Let a child touch memory until it has done so, or `enough` says so; then it is gone."""
+    def _touch(self, amount_bytes: int, *, goal_bytes: int, deadline: float) -> None:
+        """Let a child touch memory until the node has grown to the goal; then it is gone."""
         total, _ = machine_memory(self._root)
         words = (amount_bytes, reserve_bytes(total), self._root / "proc/meminfo")
         child = subprocess.Popen(
@@ -168,7 +129,9 @@ class CpuNode(Device):
             stderr=subprocess.DEVNULL,
         )
         try:
-            while child.poll() is None and not enough():
+            while child.poll() is None and self.total_bytes < goal_bytes:
+                if time.monotonic() > deadline:
+                    return
                 time.sleep(_LOOK_S)
         finally:  # an interrupt, too, must give the memory back
             child.kill()

@@ -8,7 +8,6 @@ and some drivers do not give it.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,29 +75,21 @@ class CudaDevice(Device):
 
     def activity(self) -> Activity:
         """Utilisation, power, temperature, energy and slowdowns, as far as the driver tells."""
-        rates = nvml.query(pynvml.nvmlDeviceGetUtilizationRates, self.handle)
-        temperature = nvml.query(
-            pynvml.nvmlDeviceGetTemperature, self.handle, pynvml.NVML_TEMPERATURE_GPU
-        )
+        rates = self._told(pynvml.nvmlDeviceGetUtilizationRates)
+        temperature = self._told(pynvml.nvmlDeviceGetTemperature, pynvml.NVML_TEMPERATURE_GPU)
         return Activity(
             utilisation=None if rates is None else rates.gpu / 100,
-            power_w=_thousandth(nvml.query(pynvml.nvmlDeviceGetPowerUsage, self.handle)),
+            power_w=_thousandth(self._told(pynvml.nvmlDeviceGetPowerUsage)),
             temperature_c=None if temperature is None else float(temperature),
-            energy_j=_thousandth(
-                nvml.query(pynvml.nvmlDeviceGetTotalEnergyConsumption, self.handle)
-            ),
+            energy_j=_thousandth(self._told(pynvml.nvmlDeviceGetTotalEnergyConsumption)),
             slowed_by=self._slowed_by(),
         )
 
     def describe(self) -> dict[str, object]:
         """Identity and conditions: driver, capability, modes, limits, clocks, slowdowns."""
-        activity = self.activity()
+        activity, persistence = self.activity(), self._told(pynvml.nvmlDeviceGetPersistenceMode)
         return {
-            "kind": self.kind,
-            "name": self.name,
-            "uuid": self.uuid,
-            "index": self.index,
-            "total_bytes": self.total_bytes,
+            **self._identity(),
             "driver": nvml.query(pynvml.nvmlSystemGetDriverVersion),
             "cuda_driver": _cuda_version(nvml.query(pynvml.nvmlSystemGetCudaDriverVersion)),
             "compute_capability": self.compute_capability,
@@ -106,18 +97,15 @@ class CudaDevice(Device):
             "mig": self._mode(pynvml.nvmlDeviceGetMigMode),
             "mps": self._mps(),
             "ecc": self._mode(pynvml.nvmlDeviceGetEccMode),
-            "persistence": _switch(nvml.query(pynvml.nvmlDeviceGetPersistenceMode, self.handle)),
+            "persistence": None if persistence is None else bool(persistence),
             "wsl": (self._root / "dev/dxg").exists(),
-            "power_limit_w": _thousandth(
-                nvml.query(pynvml.nvmlDeviceGetEnforcedPowerLimit, self.handle)
-            ),
+            "power_limit_w": _thousandth(self._told(pynvml.nvmlDeviceGetEnforcedPowerLimit)),
             "clocks_mhz": self._clocks(),
             "temperature_c": activity.temperature_c,
             "power_w": activity.power_w,
             "energy_j": activity.energy_j,
             "slowed_by": list(activity.slowed_by),
             "pids": self._pids(),
-            "passed_over": list(self.passed_over),
         }
 
     def environment(self) -> dict[str, str]:
@@ -127,7 +115,7 @@ class CudaDevice(Device):
     @property
     def compute_capability(self) -> str | None:
         """As in "8.6"; None where the driver does not tell."""
-        capability = nvml.query(pynvml.nvmlDeviceGetCudaComputeCapability, self.handle)
+        capability = self._told(pynvml.nvmlDeviceGetCudaComputeCapability)
         return None if capability is None else "{}.{}".format(*capability)
 
     def refusal(self) -> str | None:
@@ -141,55 +129,58 @@ class CudaDevice(Device):
             return "its compute mode lets only one process in (nvidia-smi -c 0)"
         return None
 
+    def _told(self, ask: Any, *args: object) -> Any:  # noqa: ANN401 - NVML is untyped
+        """What the driver tells of this device; None where it does not."""
+        return nvml.query(ask, self.handle, *args)
+
     def _memory(self) -> Any:  # noqa: ANN401 - NVML is untyped
         """NVML's memory structure: version 2 where the driver knows it.
 
         Raises:
             BenchError: It gives neither.
         """
-        second = nvml.query(pynvml.nvmlDeviceGetMemoryInfo, self.handle, pynvml.nvmlMemory_v2)
-        return _needed(second or nvml.query(pynvml.nvmlDeviceGetMemoryInfo, self.handle), "memory")
+        ask = pynvml.nvmlDeviceGetMemoryInfo
+        return _needed(self._told(ask, pynvml.nvmlMemory_v2) or self._told(ask), "memory")
 
     def _processes(self) -> dict[int, int | None]:
         """Every process on the device with its bytes; a process in two lists is one process."""
         found: dict[int, int | None] = {}
         for ask in _PROCESS_LISTS:
-            for process in nvml.query(ask, self.handle) or ():
+            for process in self._told(ask) or ():
                 held = process.usedGpuMemory or None  # no context is of 0 bytes: not told
                 known = found.get(process.pid)
                 found[process.pid] = max(held, known) if held and known else held or known
         return found
 
     def _slowed_by(self) -> tuple[str, ...]:
-        reasons = nvml.query(pynvml.nvmlDeviceGetCurrentClocksEventReasons, self.handle)
+        reasons = self._told(pynvml.nvmlDeviceGetCurrentClocksEventReasons)
         if reasons is None:  # the older name, before driver 535
-            reasons = nvml.query(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons, self.handle)
+            reasons = self._told(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons)
         return tuple(name for bit, name in _SLOWDOWNS.items() if (reasons or 0) & bit)
 
     def _compute_mode(self) -> str | None:
-        return _COMPUTE_MODES.get(nvml.query(pynvml.nvmlDeviceGetComputeMode, self.handle))
+        return _COMPUTE_MODES.get(self._told(pynvml.nvmlDeviceGetComputeMode))
 
     def _mode(self, ask: Any) -> bool | None:  # noqa: ANN401 - NVML is untyped
         """The current one of a pair (current, pending)."""
-        pair = nvml.query(ask, self.handle)
+        pair = self._told(ask)
         return None if pair is None else bool(pair[0])
 
     def _mps(self) -> bool:
         """Whether a Multi-Process Service runs: its pipe is there, or it lists clients."""
         default = self._root / "tmp/nvidia-mps"
         pipes = Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", default))
-        if (pipes / "control").exists():
-            return True
-        return bool(nvml.query(pynvml.nvmlDeviceGetMPSComputeRunningProcesses_v3, self.handle))
+        clients = pynvml.nvmlDeviceGetMPSComputeRunningProcesses_v3
+        return (pipes / "control").exists() or bool(self._told(clients))
 
     def _clocks(self) -> dict[str, int | None]:
         """MHz now and at most, of the multiprocessors and of the memory."""
         ask_now, ask_most = pynvml.nvmlDeviceGetClockInfo, pynvml.nvmlDeviceGetMaxClockInfo
         return {
-            "sm": nvml.query(ask_now, self.handle, pynvml.NVML_CLOCK_SM),
-            "sm_max": nvml.query(ask_most, self.handle, pynvml.NVML_CLOCK_SM),
-            "memory": nvml.query(ask_now, self.handle, pynvml.NVML_CLOCK_MEM),
-            "memory_max": nvml.query(ask_most, self.handle, pynvml.NVML_CLOCK_MEM),
+            "sm": self._told(ask_now, pynvml.NVML_CLOCK_SM),
+            "sm_max": self._told(ask_most, pynvml.NVML_CLOCK_SM),
+            "memory": self._told(ask_now, pynvml.NVML_CLOCK_MEM),
+            "memory_max": self._told(ask_most, pynvml.NVML_CLOCK_MEM),
         }
 
     def _pids(self) -> str:
@@ -201,21 +192,15 @@ class CudaDevice(Device):
         return "of this namespace" if here else "of another namespace"
 
 
-def visible_devices(environ: Mapping[str, str] | None = None) -> tuple[list[CudaDevice], list[str]]:
-    """The devices that `CUDA_VISIBLE_DEVICES` leaves, in its order, and those it would not open.
-
-    Args:
-        environ: The variables to honour; this process's own by default.
-
-    Returns:
-        The devices, and one line for each device that does not answer.
+def visible_devices() -> tuple[list[CudaDevice], list[str]]:
+    """The devices that `CUDA_VISIBLE_DEVICES` leaves, in its order; a line for each mute one.
 
     Raises:
         NoNvmlError: There is no NVIDIA driver.
         UsageError: `CUDA_VISIBLE_DEVICES` names a MIG slice.
     """
     found, broken = all_devices()
-    wanted = (os.environ if environ is None else environ).get("CUDA_VISIBLE_DEVICES")
+    wanted = os.environ.get("CUDA_VISIBLE_DEVICES")
     if wanted is None:
         return found, broken
     chosen: list[CudaDevice] = []
@@ -264,10 +249,6 @@ def _needed(value: Any, what: str) -> Any:  # noqa: ANN401 - NVML is untyped
 def _thousandth(value: int | None) -> float | None:
     """From mW or mJ to W or J."""
     return None if value is None else value / 1000
-
-
-def _switch(value: int | None) -> bool | None:
-    return None if value is None else bool(value)
 
 
 def _cuda_version(value: int | None) -> str | None:

@@ -7,17 +7,9 @@ import time
 from objectives.device.cpu import CpuNode
 from objectives.device.cuda import CudaDevice, all_devices, visible_devices
 from objectives.device.nvml import NoNvmlError
-from objectives.device.state import Activity, Device, DeviceState
+from objectives.device.state import Device, DeviceState
 from objectives.errors import OrphanError, UsageError
 from objectives.units import gib
-
-__all__ = [
-    "Activity",
-    "Device",
-    "DeviceState",
-    "open_device",
-    "wait_for_memory",
-]
 
 _ALLOWED = "auto, cpu, cuda, cuda:N, GPU-UUID"
 _LOOK_S = 0.1
@@ -39,13 +31,8 @@ def open_device(spec: str) -> Device:
     """
     if spec == "cpu":
         return CpuNode()
-    if spec == "auto":
-        return _first_usable() or _cpu_instead()
-    if spec == "cuda":
-        device = _first_usable()
-        if device is None:
-            raise UsageError(f"device cuda: {_why_none()}; allowed here: cpu")
-        return device
+    if spec in ("auto", "cuda"):
+        return _first_usable(or_cpu=spec == "auto")
     if spec.startswith("cuda:") and spec.removeprefix("cuda:").isdecimal():
         return _numbered(int(spec.removeprefix("cuda:")))
     if spec.startswith("GPU-"):
@@ -82,53 +69,46 @@ def wait_for_memory(
         if missing - _grown(baseline, state) <= tolerance_bytes:
             return state
         if time.monotonic() >= deadline:
-            raise OrphanError(_still_held(device, baseline, state, waited_s=deadline_s))
+            stayed = ", ".join(map(str, sorted(set(state.by_pid) - set(baseline.by_pid))))
+            raise OrphanError(
+                f"{device.name}: {gib(missing)} are not back after {deadline_s:.0f} s"
+                + (f"; held by process {stayed}" if stayed else "")
+            )
         time.sleep(_LOOK_S)
 
 
 def _grown(baseline: DeviceState, state: DeviceState) -> int:
     """By how many bytes processes grew that were there before, as far as the driver tells."""
-    grown = 0
-    for pid, held in state.by_pid.items():
-        before = baseline.by_pid.get(pid)
-        if held is not None and before is not None:
-            grown += max(0, held - before)
-    return grown
+    known = ((held, baseline.by_pid.get(pid)) for pid, held in state.by_pid.items())
+    return sum(max(0, held - before) for held, before in known if held and before is not None)
 
 
-def _first_usable() -> CudaDevice | None:
-    """The first GPU that two servers can share; None if there is none."""
+def _first_usable(*, or_cpu: bool) -> Device:
+    """The first GPU that two servers can share; where there is none, the CPU or a refusal."""
     try:
         devices, passed_over = visible_devices()
-    except NoNvmlError:
-        return None
+    except NoNvmlError as error:
+        devices, passed_over = [], [f"no NVIDIA driver ({error})"]
     for device in devices:
         reason = device.refusal()
         if reason is None:
             device.passed_over = tuple(passed_over)
             return device
         passed_over.append(f"cuda:{device.index} {device.name}: {reason}")
-    return None
-
-
-def _why_none() -> str:
-    """Why there is no GPU to use, in a line."""
-    try:
-        devices, reasons = visible_devices()
-    except NoNvmlError as error:
-        return f"no NVIDIA driver ({error})"
-    reasons += [f"cuda:{device.index} {device.name}: {device.refusal()}" for device in devices]
-    return "; ".join(reasons) or "no NVIDIA GPU is visible"
-
-
-def _cpu_instead() -> CpuNode:
-    device = CpuNode()
-    device.passed_over = (_why_none(),)
-    return device
+    why_none = "; ".join(passed_over) or "no NVIDIA GPU is visible"
+    if not or_cpu:
+        raise UsageError(f"device cuda: {why_none}; allowed here: cpu")
+    node = CpuNode()
+    node.passed_over = (why_none,)
+    return node
 
 
 def _numbered(number: int) -> CudaDevice:
-    devices, broken = _or_usage_error(f"cuda:{number}")
+    try:
+        devices, broken = visible_devices()
+    except NoNvmlError as error:
+        reason = f"no NVIDIA driver ({error}); allowed here: cpu"
+        raise UsageError(f"device cuda:{number}: {reason}") from error
     if number >= len(devices):
         seen = ", ".join(f"cuda:{place} {one.name}" for place, one in enumerate(devices))
         raise UsageError(
@@ -150,24 +130,8 @@ def _named(uuid: str) -> CudaDevice:
     return _shareable(matches[0])
 
 
-def _or_usage_error(spec: str) -> tuple[list[CudaDevice], list[str]]:
-    try:
-        return visible_devices()
-    except NoNvmlError as error:
-        raise UsageError(f"device {spec}: no NVIDIA driver ({error}); allowed here: cpu") from error
-
-
 def _shareable(device: CudaDevice) -> CudaDevice:
     reason = device.refusal()
     if reason is not None:
         raise UsageError(f"device cuda:{device.index} ({device.name}): {reason}")
     return device
-
-
-def _still_held(
-    device: Device, baseline: DeviceState, state: DeviceState, *, waited_s: float
-) -> str:
-    missing = state.used_bytes - baseline.used_bytes
-    stayed = [pid for pid in state.by_pid if pid not in baseline.by_pid]
-    who = f"; held by process {', '.join(map(str, sorted(stayed)))}" if stayed else ""
-    return f"{device.name}: {gib(missing)} are not back after {waited_s:.0f} s{who}"

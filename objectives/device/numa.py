@@ -78,16 +78,13 @@ def read_node(node: int, root: Path = Path("/")) -> NodeMemory:
     if not known:
         available = table.get("MemAvailable", available)
     limit = engine_limit_bytes(root)
-    if limit is None or limit >= total:
-        return NodeMemory(
-            total_bytes=total, available_bytes=available, free_bytes=free, limited=False
-        )
-    left = max(0, limit - (engine_usage_bytes(root) or 0))
+    limit = total if limit is None else limit
+    limited = limit < total
+    if limited:
+        left = max(0, limit - (engine_usage_bytes(root) or 0))
+        total, available, free = limit, min(available, left), min(free, left)
     return NodeMemory(
-        total_bytes=limit,
-        available_bytes=min(available, left),
-        free_bytes=min(free, left),
-        limited=True,
+        total_bytes=total, available_bytes=available, free_bytes=free, limited=limited
     )
 
 
@@ -122,45 +119,28 @@ def bytes_to_touch(
     *,
     unborn_bytes: int,
     node_free_bytes: int,
-    node_available_bytes: int,
     machine_total_bytes: int,
     machine_available_bytes: int,
     headroom_bytes: int | None = None,
-    target_free_bytes: int | None = None,
 ) -> int:
     """How much a process must touch, and give back, for the node to have its size.
 
-    What is free already is handed out first; the node grows by what is touched beyond that.
-
-    Args:
-        unborn_bytes: What the node could grow by.
-        node_free_bytes: Free in the node now.
-        node_available_bytes: Available in the node now.
-        machine_total_bytes: Of the whole machine.
-        machine_available_bytes: Of the whole machine.
-        headroom_bytes: Left in our control group; None without a limit.
-        target_free_bytes: Enough available memory; None for all that can be had.
-
-    Returns:
-        Bytes; 0 where nothing is to be gained, or not safely.
+    What is free already is handed out first; the node grows by what is touched beyond that. 0 where
+    nothing is to be gained, or not safely; a `headroom_bytes` of None is a group without a limit.
     """
-    growth = unborn_bytes
-    if target_free_bytes is not None:
-        growth = min(growth, target_free_bytes - node_available_bytes)
-    if growth <= 0:
+    if unborn_bytes <= 0:
         return 0
     safe = machine_available_bytes - reserve_bytes(machine_total_bytes)
     if headroom_bytes is not None:
         safe = min(safe, int(headroom_bytes * (1 - RESERVE_SHARE)))
-    touched = min(node_free_bytes + growth, safe)
+    touched = min(node_free_bytes + unborn_bytes, safe)
     return touched if touched > node_free_bytes else 0
 
 
 def _allowed_nodes(root: Path) -> tuple[int, ...]:
     status = root / "proc/self/status"
-    if not status.exists():
-        return ()
-    found = re.search(r"^Mems_allowed_list:\s*(\S+)", status.read_text(), re.MULTILINE)
+    text = status.read_text() if status.exists() else ""
+    found = re.search(r"^Mems_allowed_list:\s*(\S+)", text, re.MULTILINE)
     return parse_ids(found[1]) if found else ()
 
 

@@ -7,7 +7,7 @@ The two kinds are `objectives.device.cuda.CudaDevice` and `objectives.device.cpu
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from objectives.units import DeviceKind
@@ -87,6 +87,13 @@ class Device(ABC):
     def describe(self) -> dict[str, object]:
         """JSON-able facts to store with a trial; None for what the device does not tell."""
 
+    def _identity(self) -> dict[str, object]:
+        """What every description has: who the device is, and its size."""
+        names = ("kind", "name", "uuid", "index", "total_bytes")
+        return {name: getattr(self, name) for name in names} | {
+            "passed_over": list(self.passed_over)
+        }
+
     @abstractmethod
     def environment(self) -> dict[str, str]:
         """Variables that make this, and only this, device visible to a server."""
@@ -95,23 +102,15 @@ class Device(ABC):
         """How busy it is now; nothing known, unless a kind of device knows better."""
         return Activity()
 
-    def settle(
-        self,
-        target_free_bytes: int | None = None,
-        *,
-        deadline_s: float = 300.0,
-        aborted: Callable[[], bool] | None = None,
-    ) -> tuple[DeviceState, DeviceState]:
+    def settle(self, *, deadline_s: float = 300.0) -> tuple[DeviceState, DeviceState]:
         """Bring its memory to the size that it will keep; most devices are born that way.
 
         Args:
-            target_free_bytes: Be content with this much free memory; None for all there is.
             deadline_s: Seconds after which to be content with what was reached.
-            aborted: Asked several times a second; True stops early.
 
         Returns:
             The state before and after.
         """
-        del target_free_bytes, deadline_s, aborted
+        del deadline_s
         state = self.read()
         return state, state

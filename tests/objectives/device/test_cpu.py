@@ -122,32 +122,17 @@ def test_settling_lets_the_node_grow_and_ends_the_child_once_it_has(machine, tou
     assert node(machine).settled
 
 
-def test_settling_for_a_target_asks_for_no_more(machine, toucher):
-    toucher(GROWS)
-    node(machine).settle(5 * GIB)
-    asked = int((machine.root / "sys/devices/system/node/node0/asked").read_text())
-    assert asked == 2 * GIB + 2 * GIB  # what is free, and 5 less the 3 that are available
-
-
-def test_settling_can_be_broken_off(machine, toucher):
-    toucher(SLEEPS)
-    running = machine.root / "sys/devices/system/node/node0/pid"
-    before, after = node(machine).settle(aborted=running.exists)
-    assert before == after
-    assert left_behind(machine) == []
-
-
-def test_an_interrupt_while_settling_leaves_no_process(machine, toucher):
+def test_an_interrupt_while_settling_leaves_no_process(machine, toucher, monkeypatch):
     toucher(SLEEPS)
     running = machine.root / "sys/devices/system/node/node0/pid"
 
-    def interrupt():
+    def interrupt(seconds):
         if running.exists():
             raise KeyboardInterrupt
-        return False
 
+    monkeypatch.setattr("objectives.device.cpu.time.sleep", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        node(machine).settle(aborted=interrupt)
+        node(machine).settle()
     assert left_behind(machine) == []
 
 

@@ -176,14 +176,17 @@ def test_under_mps_one_process_at_a_time_is_many(driver, device, tmp_path, monke
         ("0,7,1", [FIRST]),  # CUDA stops at the first name that it does not know
     ],
 )
-def test_the_visible_devices_are_those_that_cuda_would_show(driver, variable, uuids):
-    environ = {} if variable is None else {"CUDA_VISIBLE_DEVICES": variable}
-    assert [device.uuid for device in visible_devices(environ)[0]] == uuids
+def test_the_visible_devices_are_those_that_cuda_would_show(driver, monkeypatch, variable, uuids):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", variable)
+    assert [device.uuid for device in visible_devices()[0]] == uuids
 
 
-def test_a_mig_slice_in_the_environment_is_refused(driver):
+def test_a_mig_slice_in_the_environment_is_refused(driver, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-1234")
     with pytest.raises(UsageError, match="MIG slice"):
-        visible_devices({"CUDA_VISIBLE_DEVICES": "MIG-1234"})
+        visible_devices()
 
 
 def test_a_device_that_does_not_answer_is_passed_over_with_the_reason(driver):

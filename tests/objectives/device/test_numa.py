@@ -113,7 +113,6 @@ def grown(**changes):
     figures = {
         "unborn_bytes": 20 * GIB,
         "node_free_bytes": 3 * GIB,
-        "node_available_bytes": 3 * GIB,
         "machine_total_bytes": 24 * GIB,
         "machine_available_bytes": 23 * GIB,
     }
@@ -124,12 +123,8 @@ def test_growing_stops_at_the_reserve():
     assert grown() == 23 * GIB - reserve_bytes(24 * GIB)
 
 
-def test_growing_to_a_target_touches_what_is_free_and_the_difference():
-    assert grown(target_free_bytes=10 * GIB) == 3 * GIB + 7 * GIB
-
-
-def test_a_target_that_is_met_touches_nothing():
-    assert grown(target_free_bytes=2 * GIB) == 0
+def test_growing_touches_what_is_free_and_what_is_unborn():
+    assert grown(unborn_bytes=7 * GIB) == 3 * GIB + 7 * GIB
 
 
 def test_a_node_with_nothing_unborn_touches_nothing():
@@ -149,16 +144,13 @@ def test_the_headroom_of_the_control_group_is_respected():
     st.integers(0, 1 << 40),
     st.integers(0, 1 << 40),
     st.integers(0, 1 << 40),
-    st.none() | st.integers(0, 1 << 40),
 )
-def test_the_reserve_is_never_touched(unborn, free, total, available, target):
+def test_the_reserve_is_never_touched(unborn, free, total, available):
     touched = bytes_to_touch(
         unborn_bytes=unborn,
         node_free_bytes=free,
-        node_available_bytes=free,
         machine_total_bytes=total,
         machine_available_bytes=available,
-        target_free_bytes=target,
     )
     assert touched >= 0
     assert touched == 0 or available - touched >= reserve_bytes(total)
