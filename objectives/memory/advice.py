@@ -43,15 +43,6 @@ class BreakEven:
     requests: Mapping[int, float | None]
     most: float | None
 
-    def to_dict(self) -> dict[str, object]:
-        """The same as JSON."""
-        return {
-            "one_block": self.one_block,
-            "one_request": self.one_request,
-            "requests": {str(count): value for count, value in self.requests.items()},
-            "most": self.most,
-        }
-
 
 def break_even(prediction: Prediction, requests: Sequence[int] = (4, 8, 16)) -> BreakEven | None:
     """At which utilisation a server begins to fit.
@@ -107,15 +98,6 @@ class Gain:
     def sentence(self) -> str:
         """The advice, for people."""
         return f"{self.flag} buys {gib(self.freed_bytes)}: {self.price}"
-
-    def to_dict(self) -> dict[str, object]:
-        """The same as JSON."""
-        return {
-            "flag": self.flag,
-            "freed_bytes": self.freed_bytes,
-            "price": self.price,
-            "is_free": self.is_free,
-        }
 
 
 def cheapest_gains(prediction: Prediction) -> list[Gain]:

@@ -10,7 +10,8 @@ model or device to another.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Any
@@ -155,8 +156,8 @@ class Calibration:
     def from_dict(cls, document: Mapping[str, Any]) -> Calibration:
         """Read what `to_dict` wrote; entries that are not understood are left out."""
         return cls(
-            starts=tuple(_starts(document.get("starts") or ())),
-            whispers=tuple(_peaks(document.get("whispers") or ())),
+            starts=tuple(_understood(document.get("starts") or (), _start)),
+            whispers=tuple(_understood(document.get("whispers") or (), WhisperPeak)),
         )
 
 
@@ -192,17 +193,11 @@ def _split(held: int, margin: int, nearest: Start, estimated: Parts, starts: int
     )
 
 
-def _starts(entries: Iterable[Any]) -> Iterable[Start]:
-    for entry in entries:
-        try:
-            yield Start(**{**entry, "key": EngineKey(**entry["key"])})
-        except (TypeError, KeyError):
-            continue
+def _start(*, key: Mapping[str, Any], **rest: Any) -> Start:  # noqa: ANN401 - as it was stored
+    return Start(key=EngineKey(**key), **rest)
 
 
-def _peaks(entries: Iterable[Any]) -> Iterable[WhisperPeak]:
+def _understood(entries: Iterable[Any], make: Callable[..., Any]) -> Iterator[Any]:
     for entry in entries:
-        try:
-            yield WhisperPeak(**entry)
-        except TypeError:
-            continue
+        with contextlib.suppress(TypeError):
+            yield make(**entry)

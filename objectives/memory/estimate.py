@@ -28,12 +28,7 @@ class Estimate:
 
     def to_dict(self) -> dict[str, object]:
         """The same as JSON."""
-        plain: dict[str, object] = {
-            "value_bytes": self.value_bytes,
-            "source": self.source,
-            "margin_bytes": self.margin_bytes,
-        }
-        return {**plain, "note": self.note} if self.note else plain
+        return {name: value for name, value in vars(self).items() if name != "note" or value}
 
 
 def given(value_bytes: int, note: str = "") -> Estimate:

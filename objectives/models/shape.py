@@ -23,19 +23,8 @@ from objectives.models.config import (
 )
 from objectives.models.quantization import Quantization, cache_bits, quantization_of
 
-_UNGATED = (
-    "opt",
-    "gpt2",
-    "gpt_neox",
-    "gpt_bigcode",
-    "gptj",
-    "bloom",
-    "falcon",
-    "mpt",
-    "phi",
-    "starcoder2",
-)
 _FOUR_TIMES = ("gpt2", "gpt_bigcode", "gptj", "bloom", "falcon", "mpt")
+_UNGATED = (*_FOUR_TIMES, "opt", "gpt_neox", "phi", "starcoder2")
 _TIED_BY_DEFAULT = (
     "opt",
     "gpt2",
@@ -49,15 +38,9 @@ _TIED_BY_DEFAULT = (
 )
 _KV_BITS = {
     "auto": None,
-    "half": 16,
-    "float16": 16,
-    "bfloat16": 16,
-    "float": 32,
-    "float32": 32,
-    "fp8": 8,
-    "fp8_e4m3": 8,
-    "fp8_e5m2": 8,
-    "fp8_inc": 8,
+    **dict.fromkeys(("half", "float16", "bfloat16"), 16),
+    **dict.fromkeys(("float", "float32"), 32),
+    **dict.fromkeys(("fp8", "fp8_e4m3", "fp8_e5m2", "fp8_inc"), 8),
 }
 
 

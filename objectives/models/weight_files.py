@@ -8,6 +8,7 @@ checkpoints, the sizes of the files stand in, and say so.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,18 +42,6 @@ class WeightFiles:
     wide_head_bytes: int = 0
     origin: Origin
 
-    def loaded_bytes(self, *, dtype_bytes: int = 2, tied: bool = False) -> int:
-        """Bytes that an engine keeps of them.
-
-        Args:
-            dtype_bytes: What it loads floating-point weights as.
-            tied: It uses the embedding as the output head, and drops a stored one.
-        """
-        dropped = self.head_bytes if tied else 0
-        narrowed = self.wide_bytes - (self.wide_head_bytes if tied else 0)
-        saved = narrowed - narrowed * min(dtype_bytes, 4) // 4
-        return self.stored_bytes - dropped - saved
-
 
 def weight_bytes(folder: Path | str, *, dtype_bytes: int = 2, tied: bool = False) -> int | None:
     """Bytes that an engine keeps of the weights in `folder`, over all devices.
@@ -66,7 +55,12 @@ def weight_bytes(folder: Path | str, *, dtype_bytes: int = 2, tied: bool = False
         None where the folder holds no weights.
     """
     files = read_weight_files(folder)
-    return None if files is None else files.loaded_bytes(dtype_bytes=dtype_bytes, tied=tied)
+    if files is None:
+        return None
+    dropped = files.head_bytes if tied else 0
+    narrowed = files.wide_bytes - (files.wide_head_bytes if tied else 0)
+    saved = narrowed - narrowed * min(dtype_bytes, 4) // 4
+    return files.stored_bytes - dropped - saved
 
 
 def read_weight_files(folder: Path | str) -> WeightFiles | None:
@@ -119,23 +113,19 @@ def _pickled(place: Path) -> Iterator[Path]:
 
 
 def _from_headers(files: list[Path]) -> WeightFiles | None:
-    stored = wide = head = wide_head = 0
+    held: Counter[tuple[bool, bool]] = Counter()  # bytes by: stored in 32 bits, an output head
     for file in files:
         header = read_header(file)
         if header is None:  # a pointer to a large file, or half of a download
             return None
         for name, tensor in header.items():
             begin, end = tensor["data_offsets"]
-            is_wide, is_head = tensor["dtype"] == "F32", name.endswith(_OUTPUT_HEADS)
-            stored += end - begin
-            wide += (end - begin) * is_wide
-            head += (end - begin) * is_head
-            wide_head += (end - begin) * (is_wide and is_head)
+            held[tensor["dtype"] == "F32", name.endswith(_OUTPUT_HEADS)] += end - begin
     return WeightFiles(
-        stored_bytes=stored,
-        wide_bytes=wide,
-        head_bytes=head,
-        wide_head_bytes=wide_head,
+        stored_bytes=held.total(),
+        wide_bytes=held[True, False] + held[True, True],
+        head_bytes=held[False, True] + held[True, True],
+        wide_head_bytes=held[True, True],
         origin="headers",
     )
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from objectives.models.config import UnsupportedShapeError
 
@@ -52,10 +52,6 @@ class WhisperDims:
     def checkpoint_bytes(self) -> int:
         """Of a file with these weights and the encoder's positions, in float16, about."""
         return _FLOAT16_BYTES * (self.parameters + self.n_audio_ctx * self.n_audio_state)
-
-    def to_dict(self) -> dict[str, int]:
-        """As a checkpoint says it."""
-        return asdict(self)
 
     @property
     def cross_cache_values(self) -> int:

@@ -17,15 +17,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from prometheus_client.samples import Sample
 
-_PREEMPTIONS = ("vllm:num_preemptions_total", "vllm:num_preemptions")
-_RUNNING = ("vllm:num_requests_running",)
-_WAITING = ("vllm:num_requests_waiting",)
 _KV_USAGE = ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")
-_PROMPT_TOKENS = ("vllm:prompt_tokens_total", "vllm:prompt_tokens")
-_OUTPUT_TOKENS = ("vllm:generation_tokens_total", "vllm:generation_tokens")
-_PREFIX_HITS = ("vllm:prefix_cache_hits_total", "vllm:gpu_prefix_cache_hits_total")
-_TTFT = "vllm:time_to_first_token_seconds"
-_E2E = "vllm:e2e_request_latency_seconds"
+_TOTALS = {
+    "running": ("vllm:num_requests_running",),
+    "waiting": ("vllm:num_requests_waiting",),
+    "preemptions": ("vllm:num_preemptions_total", "vllm:num_preemptions"),
+    "prompt_tokens": ("vllm:prompt_tokens_total", "vllm:prompt_tokens"),
+    "output_tokens": ("vllm:generation_tokens_total", "vllm:generation_tokens"),
+    "prefix_hit_tokens": ("vllm:prefix_cache_hits_total", "vllm:gpu_prefix_cache_hits_total"),
+}
+"""Figures that are added over all engines of a page, by the names of their series."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,18 +34,14 @@ class KvCache:
     """The KV cache as the engine laid it out; None where its version does not say.
 
     Attributes:
-        blocks: Blocks, over all engines of the page.
         block_tokens: Tokens that one block holds. For models whose layers differ this is the
             smallest unit and not to be multiplied: trust `tokens`.
         tokens: Tokens that fit, over all engines.
-        max_concurrency: Requests of the model's full length that fit, in one engine's words.
         labels: Everything the first engine said, verbatim.
     """
 
-    blocks: int | None
     block_tokens: int | None
     tokens: int | None
-    max_concurrency: float | None
     labels: Mapping[str, str] = field(repr=False)
 
 
@@ -53,16 +50,13 @@ class MetricsPage:
     """One reading of the page; a figure that is not on it is None.
 
     Attributes:
-        running: Requests being computed.
-        waiting: Requests that wait for room.
+        running, waiting: Requests being computed, and those that wait for room.
         kv_usage: Fullest KV cache, 0 .. 1.
         preemptions: Requests thrown out of the cache since the engine started.
-        prompt_tokens: Prompt tokens computed since the start.
-        output_tokens: Tokens generated since the start.
+        prompt_tokens, output_tokens: Tokens computed and generated since the start.
         prefix_hit_tokens: Prompt tokens found in the prefix cache since the start.
-        ttft: Sum of the server's own times to first token (seconds), and how many.
-        e2e: Sum of the server's own request times (seconds), and how many.
-        kv_cache: Its layout.
+        ttft, e2e: Sum of the server's own times to first token, and of its request times
+            (seconds), and how many.
     """
 
     running: float | None
@@ -81,26 +75,16 @@ class MetricsPage:
 class Pages:
     """What a run of readings says, from before the load until after it; None: never on a page.
 
+    The most is that of any page; counts and means are of the time between first and last.
+
     Attributes:
-        taken: Readings that succeeded.
-        missed: Readings that did not.
-        first: The reading before the load.
-        last: The reading after it.
-        most_running: Most requests seen in computation.
-        most_waiting: Most requests seen waiting.
-        most_kv_usage: Fullest cache seen, 0 .. 1.
-        preemptions: Preemptions between first and last.
-        prompt_tokens: Prompt tokens computed between them.
-        output_tokens: Tokens generated between them.
-        prefix_hit_tokens: Prompt tokens answered from the prefix cache between them.
-        mean_ttft_s: The server's own mean time to first token between them.
-        mean_e2e_s: The server's own mean request time between them.
+        taken, missed: Readings that succeeded, and that did not.
+        kv_cache: Its layout.
     """
 
     taken: int
     missed: int
-    first: MetricsPage
-    last: MetricsPage
+    kv_cache: KvCache | None
     most_running: float | None
     most_waiting: float | None
     most_kv_usage: float | None
@@ -114,36 +98,27 @@ class Pages:
     @property
     def block_tokens(self) -> int | None:
         """Tokens of a block of the KV cache."""
-        return None if self.first.kv_cache is None else self.first.kv_cache.block_tokens
+        return None if self.kv_cache is None else self.kv_cache.block_tokens
 
     @property
     def kv_cache_tokens(self) -> int | None:
         """Tokens that the KV cache holds."""
-        return None if self.first.kv_cache is None else self.first.kv_cache.tokens
+        return None if self.kv_cache is None else self.kv_cache.tokens
 
     def to_dict(self) -> dict[str, float]:
         """The figures that were on the pages, as JSON can hold them."""
-        names = (
-            *("taken", "missed", "most_running", "most_waiting", "most_kv_usage", "preemptions"),
-            *("prompt_tokens", "output_tokens", "prefix_hit_tokens", "mean_ttft_s", "mean_e2e_s"),
-        )
-        found = {name: getattr(self, name) for name in names}
-        return {name: value for name, value in found.items() if value is not None}
+        found = vars(self).items()
+        return {name: value for name, value in found if name != "kv_cache" and value is not None}
 
 
 def read_page(text: str) -> MetricsPage:
     """The figures that the study needs; a text without them gives a page of Nones."""
     series = list(_series(text))
     return MetricsPage(
-        running=_total(series, _RUNNING),
-        waiting=_total(series, _WAITING),
+        **{field: _total(series, names) for field, names in _TOTALS.items()},
         kv_usage=_most(one.value for one in _named(series, _KV_USAGE)),
-        preemptions=_total(series, _PREEMPTIONS),
-        prompt_tokens=_total(series, _PROMPT_TOKENS),
-        output_tokens=_total(series, _OUTPUT_TOKENS),
-        prefix_hit_tokens=_total(series, _PREFIX_HITS),
-        ttft=_sum_and_count(series, _TTFT),
-        e2e=_sum_and_count(series, _E2E),
+        ttft=_sum_and_count(series, "vllm:time_to_first_token_seconds"),
+        e2e=_sum_and_count(series, "vllm:e2e_request_latency_seconds"),
         kv_cache=_kv_cache(series),
     )
 
@@ -157,8 +132,7 @@ def compare_pages(texts: Sequence[str], *, missed: int = 0) -> Pages | None:
     return Pages(
         taken=len(pages),
         missed=missed,
-        first=first,
-        last=last,
+        kv_cache=first.kv_cache,
         most_running=_most(page.running for page in pages),
         most_waiting=_most(page.waiting for page in pages),
         most_kv_usage=_most(page.kv_usage for page in pages),
@@ -185,13 +159,7 @@ def _kv_cache(series: Sequence[Sample]) -> KvCache | None:
     tokens = None if one_engine is None else one_engine * len(said)
     if tokens is None and blocks is not None and block_tokens is not None:
         tokens = blocks * block_tokens
-    return KvCache(
-        blocks=blocks,
-        block_tokens=block_tokens,
-        tokens=tokens,
-        max_concurrency=_number(labels, "kv_cache_max_concurrency"),
-        labels=labels,
-    )
+    return KvCache(block_tokens=block_tokens, tokens=tokens, labels=labels)
 
 
 def _series(text: str) -> Iterator[Sample]:
@@ -231,18 +199,12 @@ def _sum_and_count(series: Sequence[Sample], name: str) -> tuple[float, float] |
     return None if total is None or count is None else (total, count)
 
 
-def _number(labels: Mapping[str, str], key: str) -> float | None:
-    """A label as a number; None where it is absent, "None", or no number."""
-    try:
-        number = float(labels[key])
-    except (KeyError, ValueError):
-        return None
-    return number if math.isfinite(number) else None
-
-
 def _whole(labels: Mapping[str, str], key: str) -> int | None:
-    number = _number(labels, key)
-    return None if number is None else int(number)
+    """A label as a whole number; None where it is absent, "None", or no number."""
+    try:
+        return int(float(labels[key]))
+    except (KeyError, ValueError, OverflowError):
+        return None
 
 
 def _most(numbers: Iterable[float | None]) -> float | None:

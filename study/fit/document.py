@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from objectives.memory import Prediction, break_even, cheapest_gains, overhead_note
@@ -64,8 +64,8 @@ def _answer_to_dict(scene: Scene, prediction: Prediction) -> dict[str, object]:
         },
         "vllm_version": server.rules.version,
         "max_num_seqs": server.settings.max_num_seqs,
-        "break_even": None if even is None else even.to_dict(),
-        "room": [gain.to_dict() for gain in cheapest_gains(prediction)],
+        "break_even": None if even is None else asdict(even),
+        "room": [asdict(gain) for gain in cheapest_gains(prediction)],
         "note": overhead_note(prediction) or None,
     }
 

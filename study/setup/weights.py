@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -161,7 +161,7 @@ def dummy_whisper(
     cache = default_cache() if cache is None else cache
     target = cache / f"whisper-seed{seed}" / f"{name}.pt"
     what = f"random weights for Whisper {name}, {dims.checkpoint_bytes / 1e6:.0f} MB"
-    options = ["whisper", "--dims", json.dumps(dims.to_dict()), "--seed", str(seed)]
+    options = ["whisper", "--dims", json.dumps(asdict(dims)), "--seed", str(seed)]
     return _made(target, what, engine, options, log)
 
 

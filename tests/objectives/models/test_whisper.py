@@ -1,5 +1,7 @@
 """Whisper's official models: names and dimensions."""
 
+from dataclasses import asdict
+
 import pytest
 
 from objectives.models.config import UnsupportedShapeError
@@ -35,7 +37,7 @@ def test_a_checkpoint_is_as_large_as_the_published_one():
 
 
 def test_the_dimensions_are_written_by_openai_whispers_own_names():
-    assert WHISPER_DIMS["tiny"].to_dict() == {
+    assert asdict(WHISPER_DIMS["tiny"]) == {
         "n_mels": 80,
         "n_audio_ctx": 1500,
         "n_audio_state": 384,
