@@ -19,10 +19,7 @@ _NO_LIMIT_BYTES = 1 << 60
 class MemoryGroup:
     """The control group of this process, as far as memory is concerned.
 
-    Attributes:
-        version: 1 or 2.
-        path: Its folder.
-        top: The folder in which the hierarchy that we can see begins.
+    `path` is its folder, `top` the one in which the hierarchy that we can see begins.
     """
 
     version: Literal[1, 2]

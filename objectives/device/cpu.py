@@ -147,10 +147,7 @@ def _cpu_model(root: Path) -> str:
 
 def _machine_digest(root: Path, model: str) -> str:
     """Twelve hex digits that stay with the machine and give its id away to nobody."""
-    for name in ("etc/machine-id", "var/lib/dbus/machine-id"):
-        path = root / name
-        if path.exists() and (known := path.read_text().strip()):
-            break
-    else:
-        known = platform.node()
+    paths = (root / "etc/machine-id", root / "var/lib/dbus/machine-id")
+    ids = (path.read_text().strip() for path in paths if path.exists())
+    known = next(filter(None, ids), platform.node())
     return hashlib.sha256(f"gpu-allocation-study {known} {model}".encode()).hexdigest()[:12]

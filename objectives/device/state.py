@@ -56,7 +56,6 @@ class Device(ABC):
     """One accelerator, or the memory node of the CPU.
 
     Attributes:
-        kind: "cuda" or "cpu".
         name: As its maker calls it.
         uuid: The same for the same device after a restart; names its lock.
         index: The driver's number for it (PCI bus order); None for a CPU.

@@ -45,14 +45,9 @@ class BreakEven:
 
 
 def break_even(prediction: Prediction, requests: Sequence[int] = (4, 8, 16)) -> BreakEven | None:
-    """At which utilisation a server begins to fit.
+    """At which utilisation a server begins to fit, and to hold so many of the longest requests.
 
-    Args:
-        prediction: What was predicted at any utilisation.
-        requests: Numbers of longest requests to answer for.
-
-    Returns:
-        None where the fraction does not size the cache: a size is given, or an older CPU build.
+    None where the fraction does not size the cache: a size is given, or an older CPU build.
     """
     footprint, server = prediction.footprint, prediction.server
     if server.sized_outright:
@@ -85,7 +80,6 @@ class Gain:
     Attributes:
         flag: As vLLM spells it, with its new value.
         freed_bytes: What it frees for the KV cache, or takes off what one request needs.
-        price: What it costs, in words.
         is_free: It costs nothing that the cache could have served.
     """
 
@@ -101,11 +95,7 @@ class Gain:
 
 
 def cheapest_gains(prediction: Prediction) -> list[Gain]:
-    """Flags that make room, the cheapest first: what costs nothing, then by what they buy.
-
-    Returns:
-        Empty where no flag buys anything worth the name.
-    """
+    """Flags that make room, the cheapest first: what costs nothing, then by what they buy."""
     gains = [
         *_fewer_requests(prediction),
         *_shorter_steps(prediction),

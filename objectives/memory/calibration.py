@@ -38,14 +38,7 @@ _CHANGE_MARGIN = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class WhisperPeak:
-    """The most that a speech model was seen to hold.
-
-    Attributes:
-        device: The device's UUID.
-        model: Its name, and what else its memory depends on.
-        peak_bytes: The highest of all trials.
-        trials: How many were seen.
-    """
+    """The most that a speech model, by `WhisperModel.key`, held on a device, by UUID."""
 
     device: str
     model: str
@@ -89,21 +82,13 @@ class Calibration:
         return replace(self, starts=(*kept, start))
 
     def learn_whisper(self, *, model: str, device: str, peak_bytes: int) -> Calibration:
-        """This, and the peak that a speech model reached in one trial.
-
-        Args:
-            model: Its name with what its memory depends on, as `whisper_key` gives it.
-            device: The device's UUID.
-            peak_bytes: Device bytes of its processes; on a CPU, their resident size.
-        """
-        others = tuple(w for w in self.whispers if (w.device, w.model) != (device, model))
+        """This, and what a speech model's processes held in one trial; on a CPU, resident."""
         known = self._whisper(model, device)
-        seen = WhisperPeak(
-            device=device,
-            model=model,
-            peak_bytes=max(peak_bytes, known.peak_bytes if known else 0),
-            trials=1 + (known.trials if known else 0),
-        )
+        others = tuple(w for w in self.whispers if (w.device, w.model) != (device, model))
+        seen = WhisperPeak(device=device, model=model, peak_bytes=peak_bytes)
+        if known is not None:
+            most = max(peak_bytes, known.peak_bytes)
+            seen = replace(known, peak_bytes=most, trials=known.trials + 1)
         return replace(self, whispers=(*others, seen))
 
     def whisper(self, *, model: str, device: str) -> Estimate | None:
@@ -122,19 +107,16 @@ class Calibration:
     def _whisper(self, model: str, device: str) -> WhisperPeak | None:
         return next((w for w in self.whispers if (w.device, w.model) == (device, model)), None)
 
-    def parts(self, server: ServerModel, estimated: Parts) -> Parts | None:
-        """The parts of an engine that started before; None if it never did.
+    def parts(self, server: ServerModel, estimated: Parts) -> Parts:
+        """The parts of an engine that started before; what was estimated if it never did.
 
-        Starts with the same settings are averaged (median). Without any, the nearest one is taken
-        and the estimated difference added, with half of it as margin.
-
-        Args:
-            server: What would be launched.
-            estimated: Its parts by estimate.
+        A start that was seen stands before every estimate, and its margin is its rounding. Starts
+        with the same settings are averaged (median). Without any, the nearest one is taken and the
+        estimated difference added, with half of it as margin. A given overhead stands before all.
         """
         known = [start for start in self.starts if start.key == server.key]
-        if not known:
-            return None
+        if not known or server.overhead is not None:
+            return estimated
         change = {start: start.change_bytes(server) for start in known}
         nearest = min(
             known, key=lambda start: (abs(change[start]), not start.matches(server.settings))

@@ -53,12 +53,7 @@ class KVCacheShape:
     ) -> KVCacheShape:
         """The layout that a version of vLLM gives a model's cache.
 
-        Args:
-            shape: The model.
-            rules: The version's.
-            kv_dtype: `--kv-cache-dtype`.
-            block_tokens: `--block-size`; None for the version's default.
-            tp: Devices of the tensor-parallel group.
+        A `block_tokens` of None is the version's default, `tp` the devices of the group.
 
         Raises:
             UnsupportedShapeError: for a cache type whose packing is not known.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from operator import attrgetter
 
 from objectives.memory.parts import estimate_graphs, peak_bytes
 from objectives.memory.server_model import EngineKey, ServerModel
@@ -55,19 +56,13 @@ class Start:
 
     def same_settings(self, other: Start) -> bool:
         """Whether both had the same key and settings that matter."""
-        return (self.key, self._peak_settings) == (other.key, other._peak_settings)
-
-    @property
-    def _peak_settings(self) -> tuple[int, int, bool]:
-        return self.max_num_seqs, self.step_tokens, self.enforce_eager
+        of = attrgetter("key", "max_num_seqs", "step_tokens", "enforce_eager")
+        return bool(of(self) == of(other))
 
     def matches(self, settings: VllmSettings) -> bool:
         """Whether a launch with `settings` differs in nothing that is known to matter."""
-        return (
-            self.max_num_seqs == settings.max_num_seqs
-            and self.enforce_eager == settings.enforce_eager
-            and self.kv_cache_dtype == settings.kv_cache_dtype
-        )
+        of = attrgetter("max_num_seqs", "enforce_eager", "kv_cache_dtype")
+        return bool(of(self) == of(settings))
 
     def change_bytes(self, server: ServerModel) -> int:
         """How much more than this start another one would hold, by estimate."""
@@ -80,13 +75,9 @@ class Start:
 def observe_start(
     server: ServerModel, facts: StartupFacts, *, total_bytes: int, charged_bytes: int = 0
 ) -> Start | None:
-    """What a start's log teaches; None where it does not tell the KV cache or the share.
+    """What a start's log teaches, of what `Calibration.learn` was told.
 
-    Args:
-        server: What was launched.
-        facts: What its log says.
-        total_bytes: Of the device, read right before the launch.
-        charged_bytes: Of its share, what the version charged for memory that others held.
+    None where the log does not tell the KV cache or the share.
     """
     settings = server.settings
     if settings.kv_cache_memory_bytes is not None or not server.rules.utilization_counts:

@@ -18,7 +18,7 @@ from functools import cached_property
 from objectives.causes import remedy_of
 from objectives.constraints import MEMORY_CONSTRAINTS
 from objectives.memory.calibration import Calibration
-from objectives.memory.estimate import Estimate
+from objectives.memory.estimate import Estimate, add
 from objectives.memory.kv_cache import KVCacheCapacity
 from objectives.memory.parts import Parts, estimate_parts
 from objectives.memory.server_model import DeviceMemory, ServerModel
@@ -162,9 +162,9 @@ def predict_vllm(
     Raises:
         UnsupportedShapeError: if the arithmetic does not describe this model or setting.
     """
-    parts = _parts(server, memory, calibration)
+    parts = (calibration or Calibration()).parts(server, estimate_parts(server, memory))
     footprint = Footprint(server=server, memory=memory, parts=parts)
-    missing, margins = _missing(footprint), _margins(footprint)
+    missing, margins = _missing(footprint)
     # In the order in which the engine meets them: the first that is surely violated is the one
     # whose words its log would have.
     over = [name for name in MEMORY_CONSTRAINTS if missing[name] > 0]
@@ -182,48 +182,27 @@ def predict_vllm(
     )
 
 
-def _parts(server: ServerModel, memory: DeviceMemory, calibration: Calibration | None) -> Parts:
-    estimated = estimate_parts(server, memory)
-    if calibration is None or server.overhead is not None:
-        return estimated
-    # A start that was seen stands before every estimate, and its margin is its rounding.
-    return calibration.parts(server, estimated) or estimated
-
-
-def _checks_start(server: ServerModel) -> bool:
-    return server.rules.checks_start and not (server.on_cpu and server.sized_outright)
-
-
-def _missing(footprint: Footprint) -> dict[str, int]:
-    """Bytes missing of each constraint."""
+def _missing(footprint: Footprint) -> tuple[dict[str, int], dict[str, int]]:
+    """Bytes missing of each constraint, and how far each of them may be wrong."""
     server, memory, parts = footprint.server, footprint.memory, footprint.parts
-    start = parts.inside_bytes
-    if _checks_start(server):
+    left, share_margin = memory.left_margin_bytes, footprint.share_margin_bytes
+    start, start_margin = parts.inside_bytes, parts.margin_bytes
+    if server.rules.checks_start and not (server.on_cpu and server.sized_outright):
         start = footprint.share_bytes + parts.context.value_bytes
-    others = memory.later.value_bytes + memory.headroom_bytes
-    everything = footprint.own_bytes + parts.outside.value_bytes + others
-    return {
+        start_margin = share_margin + parts.context.margin_bytes
+    beyond = add(parts.outside, memory.later)
+    exact = not server.sized_outright and footprint.available_bytes > 0
+    own_margin = share_margin if exact else parts.margin_bytes
+    everything = footprint.own_bytes + beyond.value_bytes + memory.headroom_bytes
+    missing = {
         "start_memory_gib": start - memory.left_bytes,
         "kv_cache_gib": server.needed_bytes - footprint.available_bytes,
         "device_memory_gib": everything - memory.left_bytes,
     }
-
-
-def _margins(footprint: Footprint) -> dict[str, int]:
-    """How far each of them may be wrong."""
-    server, parts = footprint.server, footprint.parts
-    inside, share, left = (
-        parts.margin_bytes,
-        footprint.share_margin_bytes,
-        footprint.memory.left_margin_bytes,
-    )
-    start = share + parts.context.margin_bytes if _checks_start(server) else inside
-    beyond = parts.outside.margin_bytes + footprint.memory.later.margin_bytes
-    exact = not server.sized_outright and footprint.available_bytes > 0
-    return {
-        "start_memory_gib": left + start,
+    return missing, {
+        "start_memory_gib": left + start_margin,
         "kv_cache_gib": footprint.margin_bytes,
-        "device_memory_gib": left + beyond + (share if exact else inside),
+        "device_memory_gib": left + beyond.margin_bytes + own_margin,
     }
 
 

@@ -19,12 +19,8 @@ class EngineKey:
     """What an observed start holds for, and for nothing else.
 
     Attributes:
-        version: The engine's.
         model: The model's name or path, as the study names it.
         device: The device's UUID.
-        device_kind: "cuda" or "cpu".
-        tensor_parallel_size: Devices of the group.
-        dtype: `--dtype`.
         quantization: `--quantization`; "" for none.
         cpu_offload_bytes: Weights that are not on the device.
     """
@@ -44,9 +40,6 @@ class ServerModel:
     """A model as one server runs it: all that its memory depends on, but for the device's state.
 
     Attributes:
-        shape: The model's.
-        settings: The server's.
-        rules: Those of vLLM's version.
         name: The model's name or path, under which a calibration knows it.
         device: The device's UUID, likewise.
         weights_bytes: Bytes of all the model's files; or a figure for one device; None for an

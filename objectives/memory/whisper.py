@@ -50,12 +50,10 @@ class WhisperModel:
     def expect(
         self, device_kind: DeviceKind, calibration: Calibration | None = None, device: str = ""
     ) -> Estimate:
-        """What its worker will hold while it transcribes.
+        """What its worker will hold while it transcribes; on a CPU, the process's resident size.
 
-        Args:
-            device_kind: "cuda" for device memory; "cpu" for the process's resident size.
-            calibration: Peaks of earlier trials; one that was seen stands before the estimate.
-            device: The device's UUID, for the calibration.
+        A peak that was seen in an earlier trial, on the device of this UUID, stands before the
+        estimate.
 
         Raises:
             UnsupportedShapeError: for a name that is not official, and was never measured.

@@ -72,6 +72,14 @@ _RECURRENT_TYPES = ("mamba", "rwkv", "jamba", "bamba", "zamba", "nemotron_h", "f
 _ENCODERS = ("bert", "roberta", "modernbert", "deberta", "electra", "mpnet", "nomic", "gte", "clip")
 _ENCODER_DECODERS = ("whisper", "t5", "bart", "mbart", "m2m", "florence2", "mllama", "nllb")
 _LAYER_KINDS = ("full_attention", "attention", "sliding_attention", "chunked_attention")
+_UNLIKE_LAYERS = {
+    "block_configs": "attention heads differ from layer to layer",
+    "index_topk": "sparse attention keeps an index beside the cache",
+    "compress_ratios": "sparse attention keeps an index beside the cache",
+    "num_kv_shared_layers": "layers share their KV cache",
+    "global_head_dim": "global layers are wider than local ones",
+    "num_global_key_value_heads": "global layers are wider than local ones",
+}
 
 
 class UnsupportedShapeError(ValueError):
@@ -181,14 +189,9 @@ def _is_encoder(whole: Config) -> bool:
 
 
 def _check_layers_alike(config: Config, kind: str) -> None:
-    if config.get("block_configs"):
-        raise UnsupportedShapeError(f"{kind}: attention heads differ from layer to layer")
-    if config.get("index_topk") or config.get("compress_ratios"):
-        raise UnsupportedShapeError(f"{kind}: sparse attention keeps an index beside the cache")
-    if config.get("num_kv_shared_layers"):
-        raise UnsupportedShapeError(f"{kind}: layers share their KV cache")
-    if config.get("global_head_dim") or config.get("num_global_key_value_heads"):
-        raise UnsupportedShapeError(f"{kind}: global layers are wider than local ones")
+    for key, reason in _UNLIKE_LAYERS.items():
+        if config.get(key):
+            raise UnsupportedShapeError(f"{kind}: {reason}")
     if 0 in (config.get("attn_type_list") or ()):
         raise UnsupportedShapeError(f"{kind}: a hybrid with linear-attention layers")
     value_dim, dim = config.get("v_head_dim"), number(config, HEAD_DIM)
@@ -208,9 +211,8 @@ def attention_layers(config: Config, layers: int) -> AttentionLayers:
         return _by_list(config, [str(kind) for kind in kinds[:layers]], window)
     if config.get("attention_chunk_size"):
         raise UnsupportedShapeError("chunked attention, and no layer_types to say where")
-    if window is None or config.get("use_sliding_window") is False:
-        return AttentionLayers(full=layers)
-    full = _full_of_pattern(config, layers)
+    ends = window is None or config.get("use_sliding_window") is False
+    full = layers if ends else _full_of_pattern(config, layers)
     if full == layers:
         return AttentionLayers(full=layers)
     return AttentionLayers(full=full, window=layers - full, window_tokens=window)
@@ -326,11 +328,8 @@ def experts_of(config: Config, layers: int) -> Experts | None:
     width = number(config, ("moe_intermediate_size", "expert_ffn_hidden_size", *INTERMEDIATE))
     if width is None:
         return None
-    shared = config.get("shared_expert_intermediate_size")
-    if not shared:
-        shared = (
-            int(config.get("n_shared_experts") or config.get("num_shared_experts") or 0) * width
-        )
+    shared_experts = config.get("n_shared_experts") or config.get("num_shared_experts") or 0
+    shared = config.get("shared_expert_intermediate_size") or int(shared_experts) * width
     return Experts(
         count=count,
         per_token=number(config, EXPERTS_PER_TOKEN) or 1,

@@ -38,19 +38,13 @@ class Quantization:
 def quantization_of(config: Mapping[str, Any], option: str | None = None) -> Quantization | None:
     """What `quantization_config` says, or what the engine is asked to do while it loads.
 
-    Args:
-        config: The model's configuration.
-        option: The engine's `--quantization`, which quantises a plain checkpoint on the fly.
-
-    Returns:
-        None for weights in the model's own type.
+    `option` is its `--quantization`, which quantises a plain checkpoint on the fly. None for
+    weights in the model's own type.
     """
     stated = config.get("quantization_config") or config.get("compression_config")
     if isinstance(stated, Mapping):
         return _from_config(stated)
-    if option is None or option in ("auto", "none"):
-        return None
-    return _named(option.lower(), {})
+    return None if option is None or option in ("auto", "none") else _named(option.lower(), {})
 
 
 def cache_bits(config: Mapping[str, Any]) -> int | None:
@@ -84,7 +78,7 @@ def _named(method: str, stated: Mapping[str, Any]) -> Quantization:
         if method.startswith(name):
             reach: Reach = "experts" if name == "mxfp4" else "linear"
             return Quantization(method=method, bits=bits, reach=reach)
-    if method.startswith(_FP8) or method == "fp8":
+    if method.startswith(_FP8):
         return Quantization(method=method, bits=8.05)
     if method in _GROUPED:
         bits = int(stated.get("bits") or stated.get("w_bit") or 4)

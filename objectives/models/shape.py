@@ -49,24 +49,18 @@ class ModelShape:
     """What a model's memory depends on.
 
     Attributes:
-        layers: Decoder layers.
         kv_heads: Heads that keys and values are kept for (1: MQA, fewer than `heads`: GQA).
-        head_dim: Width of a head.
-        heads: Query heads.
         hidden: Width of the residual stream.
         intermediate: Width of the feed-forward block, of dense layers.
-        vocab: Rows of the embedding.
         max_position: Tokens of the longest request the configuration allows.
         tied_embeddings: The output head is the embedding.
         dtype_bytes: Of an unquantised weight as the engine loads it.
         quantization: None for weights in the model's own type.
         cache_bits: Of a key or value, where the checkpoint brings scales for a narrower cache.
-        attention: Full and sliding-window layers.
         latent: MLA; None for ordinary heads.
         experts: None for a dense model.
         gated: The feed-forward block has a gate (three matrices, not two).
         multimodal: An encoder comes with it, whose memory is not in these numbers.
-        kind: `model_type`.
     """
 
     layers: int
@@ -207,11 +201,7 @@ class ModelShape:
     def kv_bytes_per_layer(self, kv_dtype: str = "auto", tp: int = 1) -> int:
         """Bytes that one token keeps in one layer, on one device.
 
-        Heads are divided among devices until each holds one; a latent vector is not divided.
-
-        Args:
-            kv_dtype: The engine's `--kv-cache-dtype`.
-            tp: Devices of a tensor-parallel group.
+        Heads are divided among the `tp` devices until each holds one; a latent vector is not.
 
         Raises:
             UnsupportedShapeError: for a packed type whose scales this does not count.

@@ -44,15 +44,12 @@ class WeightFiles:
 
 
 def weight_bytes(folder: Path | str, *, dtype_bytes: int = 2, tied: bool = False) -> int | None:
-    """Bytes that an engine keeps of the weights in `folder`, over all devices.
+    """Bytes that an engine keeps of a folder's weights, over all devices; None if it has none.
 
     Args:
         folder: A model's folder, or a file in it.
         dtype_bytes: What floating-point weights are loaded as.
         tied: The output head is the embedding; a stored copy is dropped.
-
-    Returns:
-        None where the folder holds no weights.
     """
     files = read_weight_files(folder)
     if files is None:

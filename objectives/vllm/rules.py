@@ -56,18 +56,14 @@ class VllmRules:
     def default_max_num_seqs(self, total_bytes: int, device_name: str = "", tp: int = 1) -> int:
         """`--max-num-seqs` where it is not given.
 
-        Args:
-            total_bytes: The device's memory.
-            device_name: Its name; an A100 is treated as a smaller card from 0.9 on.
-            tp: Devices of the group; the CPU backend multiplies by it.
+        An A100 is treated as a smaller card from 0.9 on; the CPU backend multiplies by `tp`.
         """
         if self.device_kind == "cpu":
             return 128 * tp if self.since(0, 10) else 32 if self.since(0, 9, 2) else 256
         if not self.since(0, 8):
             return 256
-        if not self.since(0, 8, 4):
-            return 1024
-        return 1024 if self._is_large(total_bytes, device_name) else 256
+        large = not self.since(0, 8, 4) or self._is_large(total_bytes, device_name)
+        return 1024 if large else 256
 
     def default_batched_tokens(self, total_bytes: int, device_name: str = "", tp: int = 1) -> int:
         """`--max-num-batched-tokens` where it is not given, before a short model shortens it."""

@@ -33,7 +33,6 @@ class VllmSettings:
     """The settings of one vLLM server that its memory depends on.
 
     Attributes:
-        utilization: `--gpu-memory-utilization`.
         max_model_len: Tokens of the longest request; None for the model's own limit.
         fits_length_to_memory: `--max-model-len auto`: the engine shortens it until it fits.
         max_num_seqs: Requests of one step.
@@ -41,13 +40,10 @@ class VllmSettings:
         batched_tokens_given: The number above was asked for, not the version's default.
         kv_cache_dtype: Type of the cache; "auto" is the model's.
         block_tokens: Tokens of a block; None for the version's default.
-        tensor_parallel_size: Devices that share the weights.
         enforce_eager: No compilation and no CUDA graphs.
         kv_cache_memory_bytes: The cache's size, if it is given outright.
         blocks_override: `--num-gpu-blocks-override`.
         cpu_offload_bytes: Weights kept in the host's memory instead.
-        dtype: `--dtype`.
-        quantization: `--quantization`.
         pooling: The server embeds or scores and samples nothing.
         graphs_in_budget: False where the environment turns the estimate off; None for the
             version's own rule.

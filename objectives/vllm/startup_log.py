@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from objectives.units import GIB
 from objectives.vllm.log_lines import is_banner, read_line, starts_run
@@ -27,7 +28,6 @@ class StartupFacts:
     """The figures of the last start in a log; None where it has none.
 
     Attributes:
-        version: vLLM's, such as "0.11.0".
         device_kind: "cuda" or "cpu", by the name before the size of the KV cache.
         available_kv_bytes: What the KV cache gets; of several ranks the least.
         kv_cache_tokens: Its size; of V0 computed from blocks and block size.
@@ -43,9 +43,6 @@ class StartupFacts:
         device_total_bytes: The device's, or the CPU node's, memory.
         free_at_start_bytes: What of it was free.
         cpu_consumed_bytes: What a CPU worker's process held besides its KV cache.
-        utilization: The share asked for.
-        max_model_len: Tokens of the longest request.
-        max_num_batched_tokens: Tokens of a step.
         kv_is_explicit: Whether the size was given and nothing was measured.
     """
 
@@ -71,21 +68,15 @@ class StartupFacts:
     kv_is_explicit: bool | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Wording:
+def _wording(
+    part: str, pattern: str, *, is_second: bool = False
+) -> tuple[str, re.Pattern[str], bool]:
     """A line of the log: a part to look for first, and the figures in it.
 
     Groups are named after fields; `_gib` stands for a field in bytes. Where `is_second` is set,
     they only fill what no better line has.
     """
-
-    part: str
-    pattern: re.Pattern[str]
-    is_second: bool = False
-
-
-def _wording(part: str, pattern: str, *, is_second: bool = False) -> _Wording:
-    return _Wording(part=part, pattern=re.compile(pattern), is_second=is_second)
+    return part, re.compile(pattern), is_second
 
 
 _WORDINGS = (
@@ -179,13 +170,22 @@ _WORDINGS = (
         rf"/(?P<device_total_gib>{_N})\) GiB for KV cache",
     ),
 )
-_OF_RANKS: dict[str, Callable[[int, int], int]] = {
+_OF_RANKS: dict[str, Callable[[Any, Any], Any]] = {
     "available_kv_bytes": min,
     "weights_bytes": max,
     "graph_bytes": max,
     "graph_estimate_bytes": max,
 }
 """Several ranks print these; which of their figures counts."""
+
+_READ: dict[str, Callable[[str], object]] = {
+    "device_kind": lambda name: "cpu" if name.lower() == "cpu" else "cuda",
+    "kv_is_explicit": bool,
+    "version": str,
+    "max_concurrency": float,
+    "utilization": float,
+}
+"""How a group that is no count is read."""
 
 
 def read_startup(lines: Iterable[str]) -> StartupFacts:
@@ -194,57 +194,47 @@ def read_startup(lines: Iterable[str]) -> StartupFacts:
     Args:
         lines: The log, with whatever prefixes; read once.
     """
-    found: dict[str, object] = {}
+    found: dict[str, Any] = {}
     for raw in lines:
         line = raw[:_LONGEST]
         if "\x1b" in line and "ersion" in line:  # the banner is painted in the middle of a line
             line = read_line(line).text
         if starts_run(line) and (is_banner(line) or "kv_cache_tokens" in found):
             found = {}
-        for wording in _WORDINGS:
-            if wording.part in line and (match := wording.pattern.search(line)) is not None:
-                _take(found, match, is_second=wording.is_second)
+        for part, pattern, is_second in _WORDINGS:
+            if part in line and (match := pattern.search(line)) is not None:
+                _take(found, match, is_second=is_second)
     _complete(found)
-    return StartupFacts(**found)  # type: ignore[arg-type]  # the names are those of its fields
+    return StartupFacts(**found)
 
 
-def _take(found: dict[str, object], match: re.Match[str], *, is_second: bool) -> None:
+def _take(found: dict[str, Any], match: re.Match[str], *, is_second: bool) -> None:
     for group, text in match.groupdict().items():
         name, value = _figure(group, text)
-        known = found.get(name)
-        if known is None:
+        if name not in found:
             found[name] = value
         elif not is_second:
             of_ranks = _OF_RANKS.get(name)
-            both = isinstance(known, int) and isinstance(value, int)
-            found[name] = of_ranks(known, value) if of_ranks and both else value  # type: ignore[arg-type]
+            found[name] = of_ranks(found[name], value) if of_ranks else value
 
 
 def _figure(group: str, text: str) -> tuple[str, object]:
     """Name and value of a field, from a group's."""
     if group.endswith("_gib"):
         return f"{group.removesuffix('_gib')}_bytes", round(float(text) * GIB)
-    if group == "device_kind":
-        return group, "cpu" if text.lower() == "cpu" else "cuda"
-    if group == "kv_is_explicit":
-        return group, True
-    if group == "version":
-        return group, text
-    if group in {"max_concurrency", "utilization"}:
-        return group, float(text)
-    return group, int(text.replace(",", ""))
+    return group, _READ[group](text) if group in _READ else int(text.replace(",", ""))
 
 
-def _complete(found: dict[str, object]) -> None:
+def _complete(found: dict[str, Any]) -> None:
     """V0 prints blocks, and no tokens: the concurrency tells how many a block has."""
     blocks, length = found.get("gpu_blocks"), found.get("max_model_len")
     concurrency = found.get("max_concurrency")
-    if not isinstance(blocks, int) or not blocks or "kv_cache_tokens" in found:
+    if not blocks or "kv_cache_tokens" in found:
         return
-    if "block_size" not in found and isinstance(length, int) and isinstance(concurrency, float):
+    if "block_size" not in found and length is not None and concurrency is not None:
         near = concurrency * length / blocks
         sizes = (1 << power for power in range(_LONGEST_BLOCK.bit_length()))
         fits = (size for size in sizes if abs(near - size) <= _DERIVED_WITHIN * size)
         found["block_size"] = next(fits, None)
-    if isinstance(size := found.get("block_size"), int):
+    if (size := found.get("block_size")) is not None:
         found["kv_cache_tokens"] = blocks * size
