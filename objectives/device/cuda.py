@@ -34,13 +34,7 @@ _PROCESS_LISTS = (
 
 
 class CudaDevice(Device):
-    """A whole NVIDIA GPU, known by its UUID.
-
-    Args:
-        handle: NVML's handle of it.
-        index: NVML's number of it: the order on the PCI bus.
-        root: Where the machine's file system begins; another folder in tests.
-    """
+    """A whole NVIDIA GPU, known by its UUID; handle and index, the PCI bus's order, are NVML's."""
 
     kind = "cuda"
 

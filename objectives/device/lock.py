@@ -147,10 +147,9 @@ def _make(path: Path, flags: int) -> int:
 
 def _is_still(descriptor: int, path: Path) -> bool:
     try:
-        there = path.stat()
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
     except FileNotFoundError:
         return False
-    return os.path.samestat(there, os.fstat(descriptor))
 
 
 def _sign(descriptor: int, study: str) -> None:

@@ -134,7 +134,7 @@ def _fewer_requests(prediction: Prediction) -> Iterator[Gain]:
     free = [option for option in options if option[1] >= option[2]]
     if not (free or options):
         return
-    most = max(option[0] for option in free) if free else 0
+    most = max((option[0] for option in free), default=0)
     saved, seqs, served = next((option for option in free if option[0] >= 0.95 * most), options[0])
     price = f"no more than {seqs} requests run at once"
     if free:

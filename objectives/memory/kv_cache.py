@@ -78,9 +78,7 @@ class KVCacheShape:
     def blocks_per_request(self, max_model_len: int, in_flight_tokens: int) -> int:
         """Blocks that one request of the longest allowed length takes.
 
-        Args:
-            max_model_len: Tokens of that request.
-            in_flight_tokens: Tokens that may be scheduled before windowed ones are given back.
+        `in_flight_tokens` may be scheduled before windowed ones are given back.
         """
         full = -(-max_model_len // self.block_tokens) * self.full_groups
         if self.window_tokens is None:
@@ -97,11 +95,7 @@ class KVCacheShape:
     def capacity(
         self, available_bytes: int, max_model_len: int, in_flight_tokens: int
     ) -> KVCacheCapacity:
-        """What fits into `available_bytes`, in the engine's own words.
-
-        Returns:
-            Nothing at all if not one block fits.
-        """
+        """What fits into `available_bytes`, in the engine's own words."""
         blocks = max(0, available_bytes // self.block_bytes)
         concurrency = blocks / self.blocks_per_request(max_model_len, in_flight_tokens)
         groups = self.full_groups + self.window_groups
@@ -125,7 +119,6 @@ class KVCacheCapacity:
     """What a KV cache holds.
 
     Attributes:
-        blocks: Whole blocks.
         tokens: Tokens, as the engine's log counts them.
         max_concurrency: Requests of the longest allowed length at once.
     """
@@ -138,14 +131,11 @@ class KVCacheCapacity:
 def _layers(shape: ModelShape, rules: VllmRules) -> tuple[int, int]:
     """Layers with every token, and layers with a window of them, as the version allocates."""
     full, window = shape.attention.full, shape.attention.window
-    if full and window and not rules.windows_save_memory:
-        return full + window, 0
-    return full, window
+    mixed = full and window and not rules.windows_save_memory
+    return (full + window, 0) if mixed else (full, window)
 
 
 def _group_layers(full: int, window: int) -> int:
     """Layers of one group: the rarer kind's number, or the commoner's if they are about alike."""
     fewest, most = sorted((full, window))
-    if fewest == 0:
-        return most
-    return most if most < fewest * 1.5 else fewest
+    return most if fewest == 0 or most < fewest * 1.5 else fewest

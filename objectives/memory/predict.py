@@ -217,20 +217,27 @@ def _cause(violated: str | None, footprint: Footprint) -> str | None:
 
 
 def evidence(cause: str | None, footprint: Footprint, missing_bytes: int = 0) -> str:
-    """The arithmetic behind a cause, in one sentence.
+    """The arithmetic behind a cause, None where it fits, in one sentence.
 
-    Args:
-        cause: Why it does not fit; None where it does.
-        footprint: The server's memory.
-        missing_bytes: Of the constraint that is violated.
+    `missing_bytes` is of the constraint that is violated.
     """
+    server, left = footprint.server, gib(footprint.available_bytes)
     if cause is None:
         return _fits(footprint)
-    if cause == "gpu_memory_insufficient_at_start":
-        return _start(footprint, missing_bytes)
     if cause == "device_memory":
         return _device(footprint, missing_bytes)
-    return _no_blocks(footprint) if cause == "kv_cache_no_blocks" else _too_small(footprint)
+    if cause == "gpu_memory_insufficient_at_start":
+        return (
+            f"{_share(footprint)} is asked for when vLLM starts and"
+            f" {gib(footprint.memory.left_bytes)} will be free: {gib(missing_bytes)} short"
+        )
+    if cause == "kv_cache_no_blocks":
+        share, parts = _share(footprint), _summands(footprint)
+        return f"of {share}, {parts} leave {left} for the KV cache: not one block"
+    return (
+        f"one request of {server.max_model_len:,} tokens needs {gib(server.needed_bytes)} of KV"
+        f" cache and {left} is left: {footprint.capacity.tokens:,} tokens"
+    )
 
 
 def _share(footprint: Footprint) -> str:
@@ -254,28 +261,6 @@ def _fits(footprint: Footprint) -> str:
     return (
         f"{gib(footprint.kv_cache_bytes)} of KV cache holds {capacity.tokens:,} tokens:"
         f" {capacity.max_concurrency:.2f} requests of {length:,} tokens"
-    )
-
-
-def _start(footprint: Footprint, missing_bytes: int) -> str:
-    return (
-        f"{_share(footprint)} is asked for when vLLM starts and"
-        f" {gib(footprint.memory.left_bytes)} will be free: {gib(missing_bytes)} short"
-    )
-
-
-def _no_blocks(footprint: Footprint) -> str:
-    return (
-        f"of {_share(footprint)}, {_summands(footprint)} leave {gib(footprint.available_bytes)} for"
-        " the KV cache: not one block"
-    )
-
-
-def _too_small(footprint: Footprint) -> str:
-    server = footprint.server
-    return (
-        f"one request of {server.max_model_len:,} tokens needs {gib(server.needed_bytes)} of KV"
-        f" cache and {gib(footprint.available_bytes)} is left: {footprint.capacity.tokens:,} tokens"
     )
 
 

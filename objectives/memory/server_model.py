@@ -152,8 +152,7 @@ class DeviceMemory:
         whisper: What the speech model will hold; it starts first.
         later: What servers that start after it will hold.
         headroom_bytes: What must stay free.
-        total_margin_bytes: How far `total_bytes` may be wrong.
-        free_margin_bytes: How far `free_bytes` may be wrong.
+        total_margin_bytes, free_margin_bytes: How far they may be wrong.
         free_after_context: `free_bytes` is what vLLM's own check sees, as its log prints it.
     """
 

@@ -99,9 +99,6 @@ class AttentionLayers:
 def read_config(source: Path | str | Config) -> tuple[dict[str, Any], Config]:
     """The language model's part of a configuration, and the whole of it.
 
-    Args:
-        source: A folder, a `config.json`, or the parsed document.
-
     Raises:
         UnsupportedShapeError: if there is no such file, or it is no JSON object.
     """

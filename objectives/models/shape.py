@@ -264,6 +264,5 @@ def _head_dim(config: Config, hidden: int | None, heads: int | None, latent: Lat
 
 def _intermediate(config: Config, kind: str, hidden: int | None) -> int | None:
     found = keys.number(config, keys.INTERMEDIATE)
-    if found is None and hidden is not None and kind in _FOUR_TIMES:
-        return 4 * hidden
-    return found
+    assumed = 4 * hidden if hidden is not None and kind in _FOUR_TIMES else None
+    return assumed if found is None else found

@@ -78,7 +78,7 @@ _JOURNAL = _compiled(
     r"[\w.-]{1,80} [\w./@-]{1,80}\[\d+\]: ",  # its time already taken away
 )
 _COMPOSE = _compiled(r"[\w.-]{1,60} *\| (?=\S| {2})")  # docker compose
-_QUOTED = _compiled(r"> ?")
+_BY_FIRST = {"(": _IN_ROUND_BRACKETS, "[": _IN_SQUARE_BRACKETS, ">": _compiled(r"> ?")}
 _LEVEL_OF_LETTER = {"I": "INFO", "W": "WARNING", "E": "ERROR", "F": "CRITICAL", "C": "CRITICAL"}
 _LEVEL_OF_WORD = {"WARN": "WARNING", "FATAL": "CRITICAL", "TRACE": "DEBUG"}
 _UTF16_OF = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
@@ -158,12 +158,8 @@ def _prefix(text: str) -> re.Match[str] | None:
 
 def _candidates(text: str) -> tuple[re.Pattern[str], ...]:
     first = text[:1]
-    if first == "(":
-        return _IN_ROUND_BRACKETS
-    if first == "[":
-        return _IN_SQUARE_BRACKETS
-    if first == ">":
-        return _QUOTED
+    if first in _BY_FIRST:
+        return _BY_FIRST[first]
     found = _BEFORE_A_DIGIT if first.isdigit() else _BEFORE_A_LETTER if first.isupper() else ()
     head = text[:170]
     if ": " in head:
@@ -200,8 +196,7 @@ def _unwrap_json(text: str) -> tuple[str, str | None]:
 def lines_of(stream: BinaryIO) -> Iterator[str]:
     """The lines of a log that may be anything: broken UTF-8, UTF-16, lines of megabytes.
 
-    Args:
-        stream: Opened for reading bytes. It is read once, and may be a pipe.
+    The stream is read once, and may be a pipe.
 
     Yields:
         One string per line of the file, so that numbers agree with an editor's. Of a longer line
