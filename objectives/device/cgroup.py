@@ -28,8 +28,7 @@ class MemoryGroup:
 
     def limit_bytes(self) -> int | None:
         """The tightest limit on the way up; None if there is none."""
-        limits = [limit for limit, _ in self._limits()]
-        return min(limits, default=None)
+        return min((limit for limit, _ in self._limits()), default=None)
 
     def headroom_bytes(self) -> int | None:
         """What may still be taken before the nearest limit; None if there is none.

@@ -32,11 +32,9 @@ _LOOK_S = 0.1
 
 
 class CpuNode(Device):
-    """One memory node of this machine, with the CPUs that this process may use.
+    """One memory node of this machine, with the CPUs that servers may run on.
 
-    Args:
-        root: Where the machine's file system begins; another folder in tests.
-        cpus: CPUs that servers may run on; those of this process by default.
+    `cpus` are those that this process may use where they are not given.
     """
 
     kind = "cpu"

@@ -48,13 +48,7 @@ def wait_for_memory(
     """Wait until no more memory is in use than before, or others are known to hold the rest.
 
     It is for the time after servers are gone, so any process that the driver still lists is
-    somebody else's.
-
-    Args:
-        device: What was used.
-        baseline: As it was before.
-        tolerance_bytes: So much more than before counts as back.
-        deadline_s: Seconds to wait.
+    somebody else's. Up to `tolerance_bytes` more than in `baseline`, before, count as back.
 
     Returns:
         The state with which the memory was back.

@@ -61,17 +61,10 @@ class Calibration:
         total_bytes: int,
         charged_bytes: int = 0,
     ) -> Calibration:
-        """This, and what one start's log says.
+        """This, and what one start's log says; itself, where the log tells nothing of use.
 
-        Args:
-            server: What was launched.
-            facts: What its log says.
-            total_bytes: Of the device, read right before the launch.
-            charged_bytes: Of vLLM's share, what its version charged for memory that others
-                held, as `Footprint.charged_bytes` says.
-
-        Returns:
-            Itself, where the log tells nothing that can be used.
+        `total_bytes` are the device's, read right before the launch; `charged_bytes` what the
+        version charged, of vLLM's share, for memory that others held (`Footprint.charged_bytes`).
         """
         start = observe_start(server, facts, total_bytes=total_bytes, charged_bytes=charged_bytes)
         if start is None:
@@ -159,9 +152,8 @@ def _split(held: int, margin: int, nearest: Start, estimated: Parts, starts: int
     weights = min(held, nearest.weights_bytes or estimated.weights.value_bytes)
     graphs = min(held - weights, nearest.graph_estimate_bytes)
     rest = held - weights - graphs
-    non_torch = min(rest, estimated.non_torch.value_bytes)
-    if nearest.key.device_kind == "cpu":
-        non_torch = rest
+    on_cpu = nearest.key.device_kind == "cpu"
+    non_torch = rest if on_cpu else min(rest, estimated.non_torch.value_bytes)
     late = estimated.late
     if late.note == GRAPHS and nearest.graph_bytes is not None:
         late = learned(nearest.graph_bytes, nearest.graph_bytes // 8 + 32 * MIB)

@@ -22,7 +22,6 @@ class KVCacheShape:
     """How a model's KV cache is laid out in one engine.
 
     Attributes:
-        block_tokens: Tokens of a block.
         block_bytes: Bytes of a block on one device, over the layers of one group.
         full_groups: Groups whose layers keep every token.
         window_groups: Groups whose layers keep a window.

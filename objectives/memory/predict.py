@@ -154,10 +154,7 @@ def predict_vllm(
 ) -> Prediction:
     """Predict one vLLM server beside everything else on its device.
 
-    Args:
-        server: The model and its settings.
-        memory: The device before Whisper and vLLM start.
-        calibration: What earlier starts taught; it stands before every estimate.
+    What earlier starts taught stands before every estimate.
 
     Raises:
         UnsupportedShapeError: if the arithmetic does not describe this model or setting.
