@@ -27,11 +27,6 @@ from pathlib import Path
 
 from objectives.errors import EngineError, NotReadyError, OrphanError, ServerDiedError
 from objectives.servers import guard, process_table
-from objectives.servers.http_get import http_json, http_ready, http_text
-from objectives.servers.ports import Port
-
-__all__ = ["Launch", "Port", "Server", "end_leftovers", "serve"]
-__all__ += ["http_json", "http_ready", "http_text"]
 
 POLL_S = 0.25
 """Seconds between two questions whether a starting server is ready; fewer in its first two."""
@@ -64,20 +59,13 @@ class Launch:
 
 
 class Server:
-    """A running server, seen from the study. Made by `serve`.
-
-    Attributes:
-        name: As in its `Launch`.
-        pid: Of the process that was started; its group has the same number.
-        log: Where its output is.
-        url: Where it answers, or None.
-    """
+    """A running server, seen from the study. Made by `serve`."""
 
     def __init__(self, launch: Launch, url: str | None, guarded: _Guarded, pid: int) -> None:
         self.name = launch.name
         self.log = launch.log
         self.url = url
-        self.pid = pid
+        self.pid = pid  # of the process that was started; its group has the same number
         self._guarded = guarded
         self._members: dict[int, int] = {}  # pid to its start
         self._members_at_s = float("-inf")
@@ -89,11 +77,7 @@ class Server:
         return self._guarded.returncode
 
     def check(self) -> None:
-        """See that it is still there.
-
-        Raises:
-            ServerDiedError: Its leader ended, or its guard was killed.
-        """
+        """Raises: ServerDiedError, if its leader ended or its guard was killed."""
         if self.ended is not None or self._guarded.is_lost:
             raise ServerDiedError(self.name, log=self.log, returncode=self._guarded.returncode)
 
@@ -134,9 +118,6 @@ def serve(
         ready_s: Seconds until it must be ready.
         stop_s: Seconds that it is given between SIGTERM and SIGKILL.
         alive_of_others: Called while waiting; raises to give up the start.
-
-    Yields:
-        The server, ready.
 
     Raises:
         EngineError: The program cannot be started.
@@ -213,11 +194,7 @@ class _Guarded:
             )
 
     def start(self) -> int:
-        """Have the server started; its pid.
-
-        Raises:
-            EngineError: It cannot be.
-        """
+        """Have the server started; its pid. Raises: EngineError, if it cannot be."""
         launch = self._launch
         env = {**launch.env, process_table.MARK: self.token}
         if self._temporary is not None:
@@ -282,8 +259,7 @@ class _Guarded:
     def end(self, stop_s: float) -> None:
         """End the server and its guard; an interrupt meanwhile only makes it quicker.
 
-        Raises:
-            OrphanError: Some of its processes live on.
+        Raises: OrphanError, if some of its processes live on.
         """
         interrupt: BaseException | None = None
         while True:
@@ -337,11 +313,8 @@ def end_leftovers() -> list[int]:
 
     To be called before a study begins, so that it begins on a quiet machine.
 
-    Returns:
-        The pids that were found.
-
-    Raises:
-        OrphanError: Some cannot be killed.
+    Returns: The pids that were found.
+    Raises:  OrphanError, if some cannot be killed.
     """
     marks = process_table.marks()
     found = sorted(process_table.leftovers())
