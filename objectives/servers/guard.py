@@ -94,11 +94,7 @@ class _Leader:
     """The server's own process."""
 
     def __init__(self, order: dict[str, object]) -> None:
-        """Start it.
-
-        Raises:
-            OSError: The program or its working folder cannot be used.
-        """
+        """Raises: OSError, if the program or its working folder cannot be used."""
         failure, notice = os.pipe()
         parent = os.getpid()
         self.pid = os.fork()

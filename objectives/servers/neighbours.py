@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from objectives import workers
@@ -31,7 +32,7 @@ from objectives.telemetry import pss_bytes, rss_bytes
 
 _FRESH_S = 2.0
 """Seconds for which a list of a running neighbour's processes is good enough."""
-_HOLD_STOP_S = 5.0
+_HOLD_STOP_S, _COMMAND_STOP_S = 5.0, 20.0
 _TOLERANCE = 0.98
 """Of a promised size: what a neighbour may lack of it, for drivers and people round."""
 
@@ -107,13 +108,8 @@ def present(
     """All neighbours, there inside the block; those that we started are gone after it.
 
     They start one after the other, in the order given: none while another is still coming up.
-
-    Args:
-        neighbours: Who.
-        device_env: The part of an environment that shows a process the device, and no other.
-        device_kind: "cpu" or "cuda".
-        folder: Where the logs of those that we start go.
-        by_pid: Device bytes by process id, as the driver tells them; None where it does not.
+    `device_env` shows a process the device, and no other; logs go to `folder`; `by_pid` gives
+    device bytes by process id, as the driver tells them, and is None where it does not.
 
     Raises: NeighbourError, if one is not there, does not come up, or holds less than it must.
     """
@@ -133,7 +129,7 @@ def present(
             log = folder / f"neighbour-{index}-{slug}.log"
             server = stack.enter_context(_started(neighbour, device_env, device_kind, log))
             pids[neighbour.name] = server.members
-            checks.append(lambda server=server: _see(server))  # type: ignore[misc]
+            checks.append(partial(_see, server))
         yield Present(pids=pids, doubts=doubts, _checks=checks)
 
 
@@ -141,31 +137,27 @@ def present(
 def _started(
     neighbour: Command | Hold, device_env: Mapping[str, str], device_kind: str, log: Path
 ) -> Iterator[Server]:
-    own_env = neighbour.env if isinstance(neighbour, Command) else {}
+    ready: Callable[[], bool]
+    if isinstance(neighbour, Hold):
+        worker = (sys.executable, "-I", "-S", str(workers.HOLD_MEMORY))
+        sized = ("--kind", device_kind, "--bytes", str(neighbour.bytes_))
+        command = Command(name=neighbour.name, argv=worker + sized, ready_s=neighbour.ready_s)
+        ready, stop_s = partial(_holds, log), _HOLD_STOP_S
+    else:
+        command, stop_s = neighbour, _COMMAND_STOP_S
+        ready = (lambda: True) if command.url is None else http_ready(command.url, path="")
     launch = Launch(
-        name=neighbour.name,
-        argv=_argv(neighbour, device_kind),
-        env={**os.environ, **device_env, **own_env},
+        name=command.name,
+        argv=command.argv,
+        env={**os.environ, **device_env, **command.env},
         log=log,
         oom_score_adj=0,  # as likely a victim as any other: not the one that is judged
     )
-    url, ready = None, lambda: _holds(log)
-    if isinstance(neighbour, Command):
-        url = neighbour.url
-        ready = (lambda: True) if url is None else http_ready(url, path="")
-    stop_s = _HOLD_STOP_S if isinstance(neighbour, Hold) else 20.0
-    owned = serve(launch, url=url, ready=ready, ready_s=neighbour.ready_s, stop_s=stop_s)
+    owned = serve(launch, url=command.url, ready=ready, ready_s=command.ready_s, stop_s=stop_s)
     with ExitStack() as stack:
-        with _named(neighbour.name, log):
+        with _named(command.name, log):
             server = stack.enter_context(owned)
         yield server
-
-
-def _argv(neighbour: Command | Hold, device_kind: str) -> tuple[str, ...]:
-    if isinstance(neighbour, Command):
-        return neighbour.argv
-    worker = (sys.executable, "-I", "-S", str(workers.HOLD_MEMORY))
-    return (*worker, "--kind", device_kind, "--bytes", str(neighbour.bytes_))
 
 
 def _holds(log: Path) -> bool:

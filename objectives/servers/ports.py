@@ -20,7 +20,6 @@ class Port:
         self._holder: socket.socket | None = None
 
     def __enter__(self) -> Port:
-        """Bind."""
         holder = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         try:
             for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
@@ -33,7 +32,6 @@ class Port:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        """Let it go."""
         if self._holder is not None:
             self._holder.close()
             self._holder = None
@@ -43,8 +41,7 @@ class Port:
         """Raises: RuntimeError, outside of its `with` block."""
         if self._holder is None:
             raise RuntimeError("a port has a number only inside its `with` block")
-        number: int = self._holder.getsockname()[1]
-        return number
+        return int(self._holder.getsockname()[1])
 
     @property
     def url(self) -> str:
