@@ -13,14 +13,12 @@ from __future__ import annotations
 import argparse
 import ctypes
 import mmap
+import re
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
-
-READY = "holding "
-"""How the line begins that says that the memory is held."""
 
 _GIB = 1 << 30
 _CHUNK_BYTES = 64 << 20
@@ -29,8 +27,8 @@ _OUT_OF_MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY, cuda.h
 
 def hold_node(size_bytes: int) -> mmap.mmap:
     """Ordinary memory, every page of it written."""
-    available_bytes = _available_bytes()
-    if available_bytes is not None and size_bytes > available_bytes:
+    told = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    if told is not None and size_bytes > (available_bytes := int(told[1]) << 10):
         _give_up(1, f"{_gib(size_bytes)} wanted, and only {_gib(available_bytes)} are available")
     held = mmap.mmap(-1, size_bytes)
     chunk = b"\xa5" * _CHUNK_BYTES  # no page is like a page of zeros, which need not be kept
@@ -38,15 +36,6 @@ def hold_node(size_bytes: int) -> mmap.mmap:
         end = min(offset + _CHUNK_BYTES, size_bytes)
         held[offset:end] = chunk[: end - offset]
     return held
-
-
-def _available_bytes() -> int | None:
-    """MemAvailable of /proc/meminfo; None where the kernel does not say."""
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name == "MemAvailable":
-            return int(value.split()[0]) * 1024
-    return None
 
 
 class Cuda:
@@ -82,9 +71,7 @@ class Cuda:
         self._see(name, self._raw(name, *arguments))
 
     def _raw(self, name: str, *arguments: object) -> int:
-        function = getattr(self._driver, name)
-        function.restype = ctypes.c_int
-        return int(function(*arguments))
+        return int(getattr(self._driver, name)(*arguments))
 
     def _see(self, name: str, code: int) -> None:
         if code == 0:
@@ -115,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.bytes <= 0:
         parser.error(f"--bytes must be at least 1, not {options.bytes}")
     held = Cuda().hold(options.bytes) if options.kind == "cuda" else hold_node(options.bytes)
-    sys.stdout.write(f"{READY}{options.bytes} bytes of {options.kind}\n")
+    sys.stdout.write(f"holding {options.bytes} bytes of {options.kind}\n")
     sys.stdout.flush()
     while held:
         signal.pause()

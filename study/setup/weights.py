@@ -161,7 +161,7 @@ def dummy_whisper(
     cache = default_cache() if cache is None else cache
     target = cache / f"whisper-seed{seed}" / f"{name}.pt"
     what = f"random weights for Whisper {name}, {dims.checkpoint_bytes / 1e6:.0f} MB"
-    options = ["whisper", "--dims", json.dumps(asdict(dims)), "--seed", str(seed)]
+    options = ["whisper", "--config", json.dumps(asdict(dims)), "--seed", str(seed)]
     return _made(target, what, engine, options, log)
 
 
