@@ -167,7 +167,7 @@ class _LoadRun:
         tasks: list[asyncio.Task[None]] = []
         try:
             for one in calls:
-                await asyncio.sleep(max(0.0, one.sheet.request.due_s - clock()))
+                await asyncio.sleep(max(0.0, one.sample.due_s - clock()))
                 tasks.append(asyncio.create_task(one.make(session, clock, self.trace.timeout_s)))
             await asyncio.sleep(max(0.0, duration_s - clock()))
             on_drain()
@@ -176,11 +176,11 @@ class _LoadRun:
             await _give_up(tasks)
         for task in tasks:
             if not task.cancelled():
-                task.result()  # a request keeps its failures on its sheet; this is a fault of ours
+                task.result()  # a request keeps its failures on its sample; this is a fault of ours
         for one in calls:
-            if one.sheet.done_s is None:
-                one.sheet.fail("unfinished", f"not done {self.trace.drain_s:g} s after the phase")
-        return [one.sheet.sample() for one in calls]
+            if one.sample.done_s is None:
+                one.sample.fail("unfinished", f"not done {self.trace.drain_s:g} s after the phase")
+        return [one.sample for one in calls]
 
     def _target(self, request: Request) -> Target | None:
         return self.llm if isinstance(request, LlmRequest) else self.stt

@@ -12,9 +12,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -139,7 +140,10 @@ class LoadProfile:
 
     def to_dict(self) -> dict[str, object]:
         """The profile as JSON can hold it; absent loads are left out."""
-        return {key: _plain(value) for key, value in asdict(self).items() if value is not None}
+        document: dict[str, object] = json.loads(
+            json.dumps(asdict(self, dict_factory=without_none), default=str)
+        )
+        return document
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -317,9 +321,6 @@ def _fingerprint(request: Request) -> bytes:
     return json.dumps(["stt", request.due_s, request.clip.sha256]).encode()
 
 
-def _plain(value: object) -> object:
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items() if inner is not None}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    return str(value) if isinstance(value, Path) else value
+def without_none(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """For `asdict`: what is None is left out, at every depth."""
+    return {key: value for key, value in pairs if value is not None}
