@@ -14,6 +14,7 @@ import json
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -120,12 +121,8 @@ class LoadProfile:
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise ValueError(f"seed: {self.seed} is negative")
-        if (
-            self.warmup_s < 0
-            or not self.measure_s > 0
-            or self.drain_s < 0
-            or not self.timeout_s > 0
-        ):
+        timed = self.measure_s > 0 and self.timeout_s > 0
+        if self.warmup_s < 0 or self.drain_s < 0 or not timed:
             raise ValueError("warmup_s and drain_s are >= 0, measure_s and timeout_s > 0")
         for server, load in (("llm", self.llm), ("stt", self.stt)):
             if load is not None and _count(load.rate_rps, self.measure_s) == 0:
@@ -174,15 +171,11 @@ Request = LlmRequest | SttRequest
 
 @dataclass(frozen=True, kw_only=True)
 class Trace:
-    """Every request of a trial, in order of when it is due; seconds as in `LoadProfile`."""
+    """Every request of a trial, in order of when it is due."""
 
-    seed: int
+    profile: LoadProfile
     warmup: tuple[Request, ...]
     measure: tuple[Request, ...]
-    warmup_s: float
-    measure_s: float
-    drain_s: float
-    timeout_s: float
 
     @property
     def sha256(self) -> str:
@@ -206,13 +199,9 @@ def plan(profile: LoadProfile) -> Trace:
     """
     clips = _clips(profile.stt, profile.seed)
     return Trace(
-        seed=profile.seed,
+        profile=profile,
         warmup=_phase(profile, clips, "warmup", profile.warmup_s),
         measure=_phase(profile, clips, "measure", profile.measure_s),
-        warmup_s=profile.warmup_s,
-        measure_s=profile.measure_s,
-        drain_s=profile.drain_s,
-        timeout_s=profile.timeout_s,
     )
 
 
@@ -233,18 +222,13 @@ def _phase(
 
 
 def _llm_requests(load: LlmLoad, seed: int, phase: str, duration_s: float) -> list[LlmRequest]:
-    due_s = _due_s(
-        load.arrivals, load.rate_rps, duration_s, _stream(seed, "llm", phase, "arrivals")
-    )
-    prompts = _lengths(
-        load.prompt_tokens, len(due_s), _stream(seed, "llm", phase, "prompt lengths")
-    )
-    outputs = _lengths(
-        load.output_tokens, len(due_s), _stream(seed, "llm", phase, "output lengths")
-    )
+    stream = partial(_stream, seed, "llm", phase)
+    due_s = _due_s(load, duration_s, stream("arrivals"))
+    prompts = _lengths(load.prompt_tokens, len(due_s), stream("prompt lengths"))
+    outputs = _lengths(load.output_tokens, len(due_s), stream("output lengths"))
     if phase == "warmup":
         prompts[0], outputs[0] = bounds(load.prompt_tokens)[1], bounds(load.output_tokens)[1]
-    ids = _stream(seed, "llm", phase, "prompt ids")
+    ids = stream("prompt ids")
     return [
         LlmRequest(due_s=due, prompt=_prompt(load, length, ids), output_tokens=output)
         for due, length, output in zip(due_s, prompts, outputs, strict=True)
@@ -254,20 +238,17 @@ def _llm_requests(load: LlmLoad, seed: int, phase: str, duration_s: float) -> li
 def _stt_requests(
     load: SttLoad, clips: tuple[Clip, ...], seed: int, phase: str, duration_s: float
 ) -> list[SttRequest]:
-    due_s = _due_s(
-        load.arrivals, load.rate_rps, duration_s, _stream(seed, "stt", phase, "arrivals")
-    )
+    stream = partial(_stream, seed, "stt", phase)
+    due_s = _due_s(load, duration_s, stream("arrivals"))
     # Every clip comes equally often; chance decides only the order.
-    order = _stream(seed, "stt", phase, "clips").permutation(len(due_s)) % len(clips)
+    order = stream("clips").permutation(len(due_s)) % len(clips)
     chosen = [clips[seat] for seat in order]
     if phase == "warmup":
         chosen[0] = max(clips, key=lambda clip: clip.duration_s)
     return [SttRequest(due_s=due, clip=clip) for due, clip in zip(due_s, chosen, strict=True)]
 
 
-def _due_s(
-    arrivals: Arrivals, rate_rps: float, duration_s: float, stream: np.random.Generator
-) -> list[float]:
+def _due_s(load: LlmLoad | SttLoad, duration_s: float, stream: np.random.Generator) -> list[float]:
     """When requests are due, ascending, all within `duration_s`; at least one.
 
     The number of arrivals is the rate times the time, not a draw: a Poisson process given its
@@ -275,15 +256,16 @@ def _due_s(
     theorem 2.3.1). Every seed then offers exactly the load that was asked for, and how many
     samples there will be is known beforehand.
     """
-    count = max(1, _count(rate_rps, duration_s))
-    if arrivals == "constant":
+    count = max(1, _count(load.rate_rps, duration_s))
+    if load.arrivals == "constant":
         return [(index + 0.5) * duration_s / count for index in range(count)]
     return [float(moment) for moment in np.sort(stream.uniform(0.0, duration_s, count))]
 
 
 def _lengths(tokens: TokenCount, count: int, stream: np.random.Generator) -> list[int]:
     low, high = bounds(tokens)
-    return [int(length) for length in stream.integers(low, high, size=count, endpoint=True)]
+    lengths: list[int] = stream.integers(low, high, size=count, endpoint=True).tolist()
+    return lengths
 
 
 def _prompt(load: LlmLoad, length: int, stream: np.random.Generator) -> tuple[int, ...]:

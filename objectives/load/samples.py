@@ -122,10 +122,10 @@ class Sample:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PhaseSpan:
-    """When a phase was, on `time.monotonic()`: "warmup", "measure" (the window) or "drain"."""
+class Span:
+    """One stretch of time; of the load: "warmup", "measure" (the window) or "drain"."""
 
-    name: str
+    phase: str
     start_s: float
     end_s: float
 
@@ -135,16 +135,16 @@ class ClientCost:
     """What the measuring itself took, from the beginning of the window until it was drained.
 
     Attributes:
-        wall_s: Seconds.
-        thread_cpu_s: CPU seconds of the thread that sent and received.
+        cpu_s: CPU seconds of the thread that sent and received.
         process_cpu_s: CPU seconds of the whole study process, telemetry included.
+        wall_s: Seconds.
         longest_check_s: The longest call of `check`: requests due meanwhile had to wait for it.
     """
 
-    wall_s: float
-    thread_cpu_s: float
-    process_cpu_s: float
-    longest_check_s: float
+    cpu_s: float = 0.0
+    process_cpu_s: float = 0.0
+    wall_s: float = 0.0
+    longest_check_s: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,13 +152,10 @@ class Driven:
     """Everything that was seen while a trace was sent.
 
     Attributes:
-        trace_sha256: Which load it was.
-        seed: The profile's seed.
         measure_s: Length of the window as planned.
         warmup: Samples of the warm-up, in order of when they were due.
         samples: Samples of the window, likewise.
-        client: What the client cost.
-        spans: When each phase was.
+        spans: When each phase was, on `time.monotonic()`.
         pages: What the language model's metrics page said; None if it was not read.
     """
 
@@ -168,7 +165,7 @@ class Driven:
     warmup: tuple[Sample, ...]
     samples: tuple[Sample, ...]
     client: ClientCost
-    spans: tuple[PhaseSpan, ...]
+    spans: tuple[Span, ...]
     pages: Pages | None = None
 
     def of(self, server: LoadedServer) -> tuple[Sample, ...]:

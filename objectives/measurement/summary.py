@@ -131,22 +131,10 @@ class LegacyLatencies:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClientFigures:
-    """The load generator: how late it sent, and what it cost.
-
-    Attributes:
-        lag_s: Seconds between when a request was due and when it was sent.
-        cpu_s: CPU seconds of the thread that sent and received.
-        process_cpu_s: CPU seconds of the whole study process, telemetry included.
-        wall_s: Seconds of the window, until it was drained.
-        longest_check_s: The longest call of `check`: requests due meanwhile had to wait for it.
-    """
+class ClientFigures(ClientCost):
+    """The load generator: how late it sent, from when a request was due, and what it cost."""
 
     lag_s: Summary
-    cpu_s: float = 0.0
-    process_cpu_s: float = 0.0
-    wall_s: float = 0.0
-    longest_check_s: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,21 +214,11 @@ def summarise(
     return Measurement(
         llm=llm,
         stt=stt,
-        client=_client(driven.client, lag_s),
+        client=ClientFigures(lag_s=lag_s, **vars(driven.client)),
         capacity=capacity,
         engine={} if driven.pages is None else driven.pages.to_dict(),
         doubts=tuple(found),
         trace_sha256=driven.trace_sha256,
-    )
-
-
-def _client(cost: ClientCost, lag_s: Summary) -> ClientFigures:
-    return ClientFigures(
-        lag_s=lag_s,
-        cpu_s=cost.thread_cpu_s,
-        process_cpu_s=cost.process_cpu_s,
-        wall_s=cost.wall_s,
-        longest_check_s=cost.longest_check_s,
     )
 
 

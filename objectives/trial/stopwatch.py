@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
-from objectives.evidence import Span
+from objectives.load import Span
 
 Phase = Literal["predict", "start", "warmup", "measure", "stop"]
 

@@ -15,7 +15,7 @@ from objectives.measurement.quantiles import intervals_overlap
 from objectives.measurement.summary import summarise
 from objectives.vllm.metrics import compare_pages
 
-CLIENT = ClientCost(wall_s=41.0, thread_cpu_s=0.5, process_cpu_s=0.7, longest_check_s=0.002)
+CLIENT = ClientCost(wall_s=41.0, cpu_s=0.5, process_cpu_s=0.7, longest_check_s=0.002)
 
 
 def llm(due_s, *, ttft_s=0.1, tpot_s=0.05, tokens=11, lag_s=0.001):

@@ -47,7 +47,7 @@ def driven(*samples, pages=None):
         measure_s=WINDOW_S,
         warmup=(),
         samples=samples,
-        client=ClientCost(wall_s=41.0, thread_cpu_s=0.5, process_cpu_s=0.7, longest_check_s=0.002),
+        client=ClientCost(wall_s=41.0, cpu_s=0.5, process_cpu_s=0.7, longest_check_s=0.002),
         spans=(),
         pages=pages,
     )

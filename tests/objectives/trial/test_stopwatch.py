@@ -2,7 +2,7 @@
 
 import pytest
 
-from objectives.evidence import Span
+from objectives.load import Span
 from objectives.trial.stopwatch import Stopwatch
 
 
