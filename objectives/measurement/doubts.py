@@ -19,9 +19,6 @@ from objectives.vllm import Pages
 LAG_LIMIT_S = 0.010
 """A calm machine sends within 3 to 8 ms of the due time; beyond, the client is in the figures."""
 
-FOREIGN_CPU_LIMIT = 0.10
-"""Fraction of the machine's processors that others may use."""
-
 DRIFT_LIMIT = 1.5
 """The last third's median over the first third's: beyond, the figures depend on how long one
 measured."""
@@ -112,18 +109,14 @@ def backlog(samples: Sequence[Sample], start_s: float, end_s: float) -> float:
 def short_answers(samples: Sequence[Sample]) -> list[str]:
     """Fewer tokens than asked, or no word of how many."""
     asked = [one for one in samples if one.answered and one.asked_tokens is not None]
-    silent = sum(1 for one in asked if one.output_tokens is None)
-    short = sum(
-        1
-        for one in asked
-        if one.output_tokens is not None and one.output_tokens < (one.asked_tokens or 0)
-    )
+    told = [one for one in asked if one.output_tokens is not None]
+    short = sum((one.output_tokens or 0) < (one.asked_tokens or 0) for one in told)
     found = []
     if short:
         found.append(
             f"{short} of {len(asked)} answers were shorter than asked: less work, not speed"
         )
-    if silent:
+    if silent := len(asked) - len(told):
         found.append(f"{silent} of {len(asked)} answers did not say how many tokens they have")
     return found
 

@@ -101,9 +101,8 @@ def order_statistic_ranks(n: int, p: float) -> tuple[int, int] | None:
     tail = (1 - CONFIDENCE) / 2
     below = bdtr(np.arange(n + 1), n, p)  # below[k] = P(Bin <= k)
     lower = int(np.searchsorted(below, tail, side="right"))  # most l with P(Bin <= l - 1) <= tail
-    upper = (
-        int(np.searchsorted(below, 1 - tail, side="left")) + 1
-    )  # least u: P(Bin <= u - 1) >= 1 - tail
+    # upper: least u with P(Bin <= u - 1) >= 1 - tail
+    upper = int(np.searchsorted(below, 1 - tail, side="left")) + 1
     return (lower, upper) if lower >= 1 and upper <= n else None
 
 

@@ -11,7 +11,7 @@ from objectives.device import DeviceState
 from objectives.errors import ServingError
 from objectives.evidence import MemoryEvidence, TrialEvidence
 from objectives.load import Driven
-from objectives.measurement import Capacity, Measurement, Quantile
+from objectives.measurement import Measurement, Quantile
 from objectives.memory import Calibration
 from objectives.servers import Launch
 from objectives.telemetry import TelemetryRecord
@@ -59,7 +59,6 @@ class Conclusion:
     """What a trial's load came to.
 
     Attributes:
-        capacity: Requests that fit at once; None if that is not known.
         measurement: What the requests came to.
         figures: Everything that can be an objective, in people's units; absent if not measured.
         values: The objectives' values.
@@ -67,7 +66,6 @@ class Conclusion:
         failure: Why the trial has no values; None where it has.
     """
 
-    capacity: Capacity | None
     measurement: Measurement
     figures: Mapping[str, float]
     values: Mapping[str, float] = field(default_factory=dict)
@@ -137,22 +135,18 @@ class Seen:
             doubts=self.all_doubts,
         )
         if self.watched is not None:
-            summary = self.watched.window.summary()
-            evidence = replace(
-                evidence,
-                telemetry=replace(
-                    summary,
-                    samples=self.watched.whole.kept(),
-                    began_s=round(self.watched.began_s, 3),
-                ),
-                tenants_bytes=summary.tenants_bytes,
+            summary = replace(
+                self.watched.window.summary(),
+                samples=self.watched.whole.kept(),
+                began_s=round(self.watched.began_s, 3),
             )
+            evidence = replace(evidence, telemetry=summary, tenants_bytes=summary.tenants_bytes)
         if self.conclusion is not None:
             measurement = self.conclusion.measurement
             evidence = replace(
                 evidence,
                 measurement=replace(measurement, doubts=()),  # they are among the trial's
-                intervals=measurement.legacy(quantile).intervals,
+                intervals=measurement.legacy_intervals_ms(quantile),
                 figures=self.conclusion.figures,
             )
         return evidence

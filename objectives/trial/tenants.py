@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -119,22 +120,14 @@ class Tenants:
 
     def groups(self) -> dict[str, Callable[[], Collection[int]]]:
         """Tenant to what gives its processes now; also for those that are not up yet."""
-        names = [neighbour.name for neighbour in self.bench.neighbours]
-        tuned = {name: self._members_of(name) for name in self.bench.servers}
-        return {**tuned, **{name: self._neighbour_members_of(name) for name in names}}
+        names = [*self.bench.servers, *(neighbour.name for neighbour in self.bench.neighbours)]
+        return {name: partial(self._members, name) for name in names}
 
-    def _members_of(self, name: str) -> Callable[[], Collection[int]]:
-        def members() -> Collection[int]:
+    def _members(self, name: str) -> Collection[int]:
+        if name in self.bench.servers:
             server = self._servers.get(name)
             return () if server is None else server.members()
-
-        return members
-
-    def _neighbour_members_of(self, name: str) -> Callable[[], Collection[int]]:
-        def members() -> Collection[int]:
-            return () if self._neighbours is None else self._neighbours.pids[name]()
-
-        return members
+        return () if self._neighbours is None else self._neighbours.pids[name]()
 
     def target(self, role: LoadedServer) -> Target | None:
         """Where requests of the load go; None where nobody answers them."""

@@ -68,7 +68,6 @@ MEASUREMENT = summarise(
     driven(*LLM, *window("stt", [0.25] * 20)), device_doubts=("the device was hot",)
 )
 CONCLUSION = Conclusion(
-    capacity=None,
     measurement=MEASUREMENT,
     figures={"llm_latency_ms": 750.0, "free_memory_mb": 1024.0},
     values={"llm_latency_ms": 750.0},
@@ -115,7 +114,7 @@ class TestNothingYet:
             assert getattr(kind(), name) is not getattr(kind(), name)
 
     def test_a_conclusion_has_no_values_until_somebody_says_so(self):
-        found = Conclusion(capacity=None, measurement=MEASUREMENT, figures={})
+        found = Conclusion(measurement=MEASUREMENT, figures={})
         assert (found.values, found.excess, found.failure) == ({}, {}, None)
 
 
@@ -284,7 +283,6 @@ class TestWhatIsKept:
     def test_of_a_conclusion_that_failed_are_the_measurement_and_what_figures_it_has(self):
         samples = (*window("llm", [0.75] * 6), unanswered("llm", "HTTP 500"), *STT)
         failed = Conclusion(
-            capacity=None,
             measurement=summarise(driven(*samples)),
             figures={},
             excess={"failed_share": 0.1},
