@@ -219,9 +219,7 @@ class _Pages:
 
     async def keep_reading(self) -> None:
         """Read again and again, until cancelled."""
-        if self.target is None or self.target.pages_every_s is None:
-            return
-        while True:
+        while self.target is not None and self.target.pages_every_s is not None:
             await asyncio.sleep(self.target.pages_every_s)
             await self.read()
 

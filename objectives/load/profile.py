@@ -38,8 +38,7 @@ class LlmLoad:
 
     Attributes:
         rate_rps: Requests per second, on average.
-        prompt_tokens: Tokens of each prompt.
-        output_tokens: Tokens of each answer; exactly so many are generated.
+        output_tokens: Of each answer; exactly so many are generated.
         vocab_size: Prompts are drawn from the ids `lowest_token_id` .. `vocab_size - 1`.
         lowest_token_id: Below lie the special tokens of most vocabularies.
         arrivals: "poisson" (independent users) or "constant" (a metronome).
@@ -145,12 +144,9 @@ class LoadProfile:
 
 @dataclass(frozen=True, kw_only=True)
 class LlmRequest:
-    """One prompt.
+    """One prompt in token ids, due `due_s` after the beginning of its phase.
 
-    Attributes:
-        due_s: When it is to be sent, from the beginning of its phase.
-        prompt: Token ids.
-        output_tokens: Tokens to generate, exactly.
+    Exactly `output_tokens` are to be generated.
     """
 
     due_s: float

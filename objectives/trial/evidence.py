@@ -9,15 +9,18 @@ from typing import Any
 
 from objectives.device import DeviceState
 from objectives.errors import ServingError
-from objectives.evidence import MemoryEvidence, TrialEvidence
+from objectives.evidence import Invocation, MemoryEvidence, TrialEvidence
 from objectives.load import Driven
 from objectives.measurement import Measurement, Quantile
 from objectives.memory import Calibration
-from objectives.servers import Launch
+from objectives.servers import PRIVATE_VARIABLES, Launch
 from objectives.telemetry import TelemetryRecord
-from objectives.trial.launch import shown
 from objectives.trial.prediction import CandidatePrediction
 from objectives.vllm import StartupFacts
+
+_KEY_ENDS = "_API_KEY"
+_PLUMBING = ("PATH", "PYTHONSAFEPATH", "PYTHONUNBUFFERED", "VLLM_CACHE_ROOT")
+_PLUMBING_ENDS = ("_CACHE_DIR",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,3 +161,20 @@ class Seen:
             name: MemoryEvidence(predicted=forecast.stored(), logged=self.started.facts.get(name))
             for name, forecast in self.prediction.forecasts.items()
         }
+
+
+def shown(launch: Launch, inherited: Mapping[str, str]) -> Invocation:
+    """A launch as it may be stored: without keys, and only what makes a difference.
+
+    Args:
+        launch: What was started.
+        inherited: The study's own environment, which needs no repeating.
+    """
+    env = {
+        name: value
+        for name, value in launch.env.items()
+        if name not in {*PRIVATE_VARIABLES, *_PLUMBING}
+        and not name.endswith((_KEY_ENDS, *_PLUMBING_ENDS))
+        and inherited.get(name) != value
+    }
+    return Invocation(argv=launch.argv, env=env)

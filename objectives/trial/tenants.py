@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,6 @@ from objectives.servers import Port, Present, Server, present, serve
 from objectives.trial.attribution import MachineWatch, cause_of_end
 from objectives.trial.bench import Bench
 from objectives.trial.evidence import Started
-from objectives.trial.launch import new_key
 from objectives.vllm import StartupFacts
 
 TRIES = 3
@@ -67,10 +67,19 @@ class Tenants:
             InfeasibleError: A server refuses for memory, or computes elsewhere than asked.
             BenchError: Something else is wrong.
         """
+        device = self.bench.device
         for who in self.bench.start_order:
             with self.step(f"start {who}"):
                 if who == "neighbours":
-                    self._neighbours = stack.enter_context(self._present())
+                    self._neighbours = stack.enter_context(
+                        present(
+                            self.bench.neighbours,
+                            device_env=device.environment(),
+                            device_kind=device.kind,
+                            folder=self.folder,
+                            by_pid=lambda: device.read().by_pid,
+                        )
+                    )
                     self._doubt(*self._neighbours.doubts)
                 else:
                     self._start(stack, self.bench.servers[who])
@@ -139,23 +148,13 @@ class Tenants:
         assert server.url is not None, "a tuned server is started with an address"
         return Up(url=server.url, key=self._keys[name], log=server.log, members=server.members)
 
-    def _present(self) -> Any:  # noqa: ANN401 - the context manager of a generator
-        device = self.bench.device
-        return present(
-            self.bench.neighbours,
-            device_env=device.environment(),
-            device_kind=device.kind,
-            folder=self.folder,
-            by_pid=lambda: device.read().by_pid,
-        )
-
     def _start(self, stack: ExitStack, kind: ServerKind) -> None:
         """Start a server and see where it computes.
 
         It is tried again where its port was taken, and once more after a profiling race.
         """
         name, settings, device = kind.name, self.candidate[kind.name], self.bench.device
-        self._keys[name] = key = new_key()
+        self._keys[name] = key = secrets.token_urlsafe(24)
         self._servers.pop(name, None)
         raced = False
         for attempt in range(TRIES):
