@@ -64,10 +64,7 @@ class Call:
     async def make(self, session: aiohttp.ClientSession, clock: Clock, timeout_s: float) -> None:
         """Send it and read the answer onto the sample; only being cancelled raises.
 
-        Args:
-            session: Carries the connections.
-            clock: Of the phase.
-            timeout_s: Seconds from when it was due.
+        The answer is whole `timeout_s` after the request was due, or it has failed.
         """
         sample = self.sample
         sample.sent_s = clock()

@@ -226,7 +226,11 @@ def _llm_requests(load: LlmLoad, seed: int, phase: str, duration_s: float) -> li
         prompts[0], outputs[0] = bounds(load.prompt_tokens)[1], bounds(load.output_tokens)[1]
     ids = stream("prompt ids")
     return [
-        LlmRequest(due_s=due, prompt=_prompt(load, length, ids), output_tokens=output)
+        LlmRequest(
+            due_s=due,
+            prompt=tuple(ids.integers(load.lowest_token_id, load.vocab_size, size=length).tolist()),
+            output_tokens=output,
+        )
         for due, length, output in zip(due_s, prompts, outputs, strict=True)
     ]
 
@@ -262,10 +266,6 @@ def _lengths(tokens: TokenCount, count: int, stream: np.random.Generator) -> lis
     low, high = bounds(tokens)
     lengths: list[int] = stream.integers(low, high, size=count, endpoint=True).tolist()
     return lengths
-
-
-def _prompt(load: LlmLoad, length: int, stream: np.random.Generator) -> tuple[int, ...]:
-    return tuple(stream.integers(load.lowest_token_id, load.vocab_size, size=length).tolist())
 
 
 def _clips(load: SttLoad | None, seed: int) -> tuple[Clip, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -231,13 +231,10 @@ def _span_s(driven: Driven) -> float:
     return max([driven.measure_s, *done_s])
 
 
-def _doubts(server: LoadedServer, driven: Driven, served: Served, quantile: str) -> list[str]:
+def _doubts(server: LoadedServer, driven: Driven, served: Served, quantile: str) -> Iterator[str]:
     name, samples = doubts.NAMES[server], driven.of(server)
-    found = [
-        *doubts.few_samples(name, served.requests, quantile),
-        *doubts.failures(name, samples),
-        *doubts.still_warming(samples, driven.measure_s),
-    ]
+    yield from doubts.few_samples(name, served.requests, quantile)
+    yield from doubts.failures(name, samples)
+    yield from doubts.still_warming(samples, driven.measure_s)
     if served.saturated is not None:
-        found.append(f"{name} is saturated: {served.saturated}")
-    return found
+        yield f"{name} is saturated: {served.saturated}"

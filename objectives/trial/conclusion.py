@@ -30,16 +30,7 @@ def conclude(
     prediction: CandidatePrediction,
     started: Started,
 ) -> Conclusion:
-    """Sum a trial up and hold it against its limits.
-
-    Args:
-        bench: What stays the same from trial to trial.
-        driven: Every request.
-        window: The device while the load was on.
-        candidate: The settings of every server.
-        prediction: What was predicted of it.
-        started: Who was started, and what their logs say of it.
-    """
+    """Sum a trial up and hold it against its limits; `window` is the device under load."""
     llm, stt = bench.serving("llm"), bench.serving("stt")
     fits = None
     if llm is not None:

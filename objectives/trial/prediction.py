@@ -118,14 +118,7 @@ def predict_on_bench(
 def predict_candidate(
     candidate: Candidate, inputs: PredictionInputs, state: DeviceState, calibration: Calibration
 ) -> CandidatePrediction:
-    """Predict a candidate from a reading of the device, before neighbours of ours are started.
-
-    Args:
-        candidate: The settings of every server.
-        inputs: What predictions of the study have in common.
-        state: The device now.
-        calibration: What earlier starts taught.
-    """
+    """Predict a candidate from a reading of the device, before neighbours of ours are started."""
     moment = inputs.at(state, calibration)
     names = list(inputs.servers)
     known: dict[str, Forecast] = {}

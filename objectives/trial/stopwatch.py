@@ -65,12 +65,10 @@ class Stopwatch:
         finally:
             self._spans.append(Span(phase=name, start_s=begun, end_s=self.elapsed_s))
 
-    def note(self, name: Phase, start_s: float, end_s: float, *, shown: str = "") -> None:
-        """Count a stretch that somebody else timed, seconds from the trial's begin.
-
-        The timeline calls it `shown`, by default the name of the phase that it counts as.
-        """
-        self._spans.append(Span(phase=shown or name, start_s=start_s, end_s=end_s))
+    def note(self, name: Phase, span: Span) -> None:
+        """Count a stretch that somebody else timed on `clock`; the timeline keeps its own name."""
+        start_s, end_s = span.start_s - self.began_s, span.end_s - self.began_s
+        self._spans.append(Span(phase=span.phase, start_s=start_s, end_s=end_s))
         self._seconds[name] += end_s - start_s
 
     def seconds(self) -> dict[str, float]:

@@ -96,11 +96,7 @@ class Tenants:
         return self.bench.start_order[-1] == name
 
     def restart(self, stack: ExitStack, name: str) -> StartupFacts | None:
-        """End a server, and start it once more.
-
-        Args:
-            stack: As for `start`.
-            name: The server's.
+        """End a server, and start it once more; `stack` as for `start`.
 
         Returns:
             What its log says of the new start; None if it says nothing.
