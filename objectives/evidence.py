@@ -19,6 +19,7 @@ from typing import Any, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from objectives.device import DeviceState
+from objectives.load import Span
 from objectives.measurement import Measurement
 from objectives.telemetry import TelemetrySummary
 from objectives.vllm import StartupFacts
@@ -135,15 +136,6 @@ class MemoryEvidence:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Span:
-    """One stretch of a trial, seconds from its begin."""
-
-    phase: str
-    start_s: float
-    end_s: float
-
-
-@dataclass(frozen=True, kw_only=True)
 class TrialEvidence:
     """What a trial saw; what it did not see is absent, None or empty.
 
@@ -164,7 +156,7 @@ class TrialEvidence:
         infeasible: Why the candidate cannot work here; None where it can, or nobody knows.
         error: Why the bench gave no answer; None where it did.
         fitness: The legacy's weighted number.
-        timeline: Every phase and step, by their begin.
+        timeline: Every phase and step, by their begin; seconds from the trial's begin.
         phases_s: Seconds by phase.
         recorded_duration_s: What the trial took when it was recorded, in a replay.
     """

@@ -9,15 +9,18 @@ from typing import Any
 
 from objectives.device import DeviceState
 from objectives.errors import ServingError
-from objectives.evidence import MemoryEvidence, TrialEvidence
+from objectives.evidence import Invocation, MemoryEvidence, TrialEvidence
 from objectives.load import Driven
-from objectives.measurement import Capacity, Measurement, Quantile
+from objectives.measurement import Measurement, Quantile
 from objectives.memory import Calibration
-from objectives.servers import Launch
+from objectives.servers import PRIVATE_VARIABLES, Launch
 from objectives.telemetry import TelemetryRecord
-from objectives.trial.launch import shown
 from objectives.trial.prediction import CandidatePrediction
 from objectives.vllm import StartupFacts
+
+_KEY_ENDS = "_API_KEY"
+_PLUMBING = ("PATH", "PYTHONSAFEPATH", "PYTHONUNBUFFERED", "VLLM_CACHE_ROOT")
+_PLUMBING_ENDS = ("_CACHE_DIR",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +62,6 @@ class Conclusion:
     """What a trial's load came to.
 
     Attributes:
-        capacity: Requests that fit at once; None if that is not known.
         measurement: What the requests came to.
         figures: Everything that can be an objective, in people's units; absent if not measured.
         values: The objectives' values.
@@ -67,7 +69,6 @@ class Conclusion:
         failure: Why the trial has no values; None where it has.
     """
 
-    capacity: Capacity | None
     measurement: Measurement
     figures: Mapping[str, float]
     values: Mapping[str, float] = field(default_factory=dict)
@@ -137,22 +138,18 @@ class Seen:
             doubts=self.all_doubts,
         )
         if self.watched is not None:
-            summary = self.watched.window.summary()
-            evidence = replace(
-                evidence,
-                telemetry=replace(
-                    summary,
-                    samples=self.watched.whole.kept(),
-                    began_s=round(self.watched.began_s, 3),
-                ),
-                tenants_bytes=summary.tenants_bytes,
+            summary = replace(
+                self.watched.window.summary(),
+                samples=self.watched.whole.kept(),
+                began_s=round(self.watched.began_s, 3),
             )
+            evidence = replace(evidence, telemetry=summary, tenants_bytes=summary.tenants_bytes)
         if self.conclusion is not None:
             measurement = self.conclusion.measurement
             evidence = replace(
                 evidence,
                 measurement=replace(measurement, doubts=()),  # they are among the trial's
-                intervals=measurement.legacy(quantile).intervals,
+                intervals=measurement.legacy_intervals_ms(quantile),
                 figures=self.conclusion.figures,
             )
         return evidence
@@ -164,3 +161,20 @@ class Seen:
             name: MemoryEvidence(predicted=forecast.stored(), logged=self.started.facts.get(name))
             for name, forecast in self.prediction.forecasts.items()
         }
+
+
+def shown(launch: Launch, inherited: Mapping[str, str]) -> Invocation:
+    """A launch as it may be stored: without keys, and only what makes a difference.
+
+    Args:
+        launch: What was started.
+        inherited: The study's own environment, which needs no repeating.
+    """
+    env = {
+        name: value
+        for name, value in launch.env.items()
+        if name not in {*PRIVATE_VARIABLES, *_PLUMBING}
+        and not name.endswith((_KEY_ENDS, *_PLUMBING_ENDS))
+        and inherited.get(name) != value
+    }
+    return Invocation(argv=launch.argv, env=env)

@@ -41,11 +41,7 @@ class PredictionInputs:
     def of(cls, bench: Bench) -> PredictionInputs:
         """That of a bench."""
         return cls(
-            servers={
-                name: bench.servers[name].memory
-                for name in bench.start_order
-                if name in bench.servers
-            },
+            servers={n: bench.servers[n].memory for n in bench.start_order if n in bench.servers},
             device_kind=bench.device.kind,
             device_uuid=bench.device.uuid,
             neighbours=bench.neighbours,
@@ -54,24 +50,18 @@ class PredictionInputs:
 
     def at(self, state: DeviceState, calibration: Calibration) -> Moment:
         """The device as it is now, with what is known by now."""
+        # Neighbours that we start and whose size is unknown are not taken off what is free: the
+        # candidate gets the benefit of the doubt, and the launch decides.
+        unknown = any(isinstance(neighbour, Command) for neighbour in self.neighbours)
         return Moment(
             kind=self.device_kind,
             uuid=self.device_uuid,
             state=state,
             calibration=calibration,
             coming_bytes=sum(n.bytes_ for n in self.neighbours if isinstance(n, Hold)),
-            free_margin_bytes=self._free_margin_bytes(),
+            free_margin_bytes=GIB if unknown else GIB // 8,
             headroom_bytes=self.headroom_bytes,
         )
-
-    def _free_margin_bytes(self) -> int:
-        """How far the reading of free memory may be wrong by the time a server starts.
-
-        Neighbours that we start and whose size is unknown are not taken off what is free: the
-        candidate gets the benefit of the doubt, and the launch decides.
-        """
-        unknown = any(isinstance(neighbour, Command) for neighbour in self.neighbours)
-        return GIB if unknown else GIB // 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,14 +118,7 @@ def predict_on_bench(
 def predict_candidate(
     candidate: Candidate, inputs: PredictionInputs, state: DeviceState, calibration: Calibration
 ) -> CandidatePrediction:
-    """Predict a candidate from a reading of the device, before neighbours of ours are started.
-
-    Args:
-        candidate: The settings of every server.
-        inputs: What predictions of the study have in common.
-        state: The device now.
-        calibration: What earlier starts taught.
-    """
+    """Predict a candidate from a reading of the device, before neighbours of ours are started."""
     moment = inputs.at(state, calibration)
     names = list(inputs.servers)
     known: dict[str, Forecast] = {}
@@ -155,11 +138,3 @@ def predict_candidate(
 
 def _together(forecasts: Iterable[Forecast]) -> Estimate:
     return add(*(each.held for each in forecasts if each.held is not None))
-
-
-__all__ = [
-    "CandidatePrediction",
-    "PredictionInputs",
-    "predict_candidate",
-    "predict_on_bench",
-]

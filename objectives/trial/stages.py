@@ -169,7 +169,7 @@ class TrialStages:
         """The device during the window of the load where there was one, else all the time."""
         whole = window = telemetry.record()
         if driven is not None:
-            span = next(span for span in driven.spans if span.name == "measure")
+            span = next(span for span in driven.spans if span.phase == "measure")
             window = telemetry.record(
                 since_s=span.start_s - telemetry.began_s, until_s=span.end_s - telemetry.began_s
             )
@@ -210,7 +210,6 @@ class TrialStages:
 
     def _load(self, tenants: Tenants, telemetry: Telemetry) -> Driven:
         """All servers at once, under the same load as every other candidate."""
-        began_s = self.watch.began_s
 
         def check() -> None:
             tenants.check()
@@ -230,12 +229,7 @@ class TrialStages:
         except ServerDiedError as error:
             raise tenants.cause_of_end(error, serving=True) from error
         for span in driven.spans:
-            self.watch.note(
-                "warmup" if span.name == "warmup" else "measure",
-                span.start_s - began_s,
-                span.end_s - began_s,
-                shown=span.name,
-            )
+            self.watch.note("warmup" if span.phase == "warmup" else "measure", span)
         self._check_out_of_memory(driven)
         return driven
 

@@ -13,7 +13,8 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from objectives.evidence import Span, TrialEvidence
+from objectives.evidence import TrialEvidence
+from objectives.load import Span
 from objectives.telemetry import TelemetrySummary
 from objectives.units import GIB
 from study.reports.palette import FRONT, INK, MUTED, OTHER, Role, tenants

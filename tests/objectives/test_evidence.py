@@ -18,11 +18,11 @@ from objectives.evidence import (
     Invocation,
     MemoryEvidence,
     PredictedMemory,
-    Span,
     TrialEvidence,
     fault_of,
     infeasible_of,
 )
+from objectives.load import Span
 from objectives.measurement.capacity import Capacity
 from objectives.measurement.quantiles import Summary
 from objectives.measurement.summary import (

@@ -26,9 +26,9 @@ from objectives.evidence import (
     Invocation,
     MemoryEvidence,
     PredictedMemory,
-    Span,
     TrialEvidence,
 )
+from objectives.load import Span
 from objectives.measurement import Measurement, Summary
 from objectives.measurement.summary import ClientFigures, LlmMeasurement, SttMeasurement
 from objectives.telemetry import TelemetrySummary

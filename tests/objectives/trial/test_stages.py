@@ -574,7 +574,7 @@ class TestACalmTrial:
         assert calm.done == ["up", "load llm", "load stt", "gone"]
 
     def test_draining_counts_as_measuring(self, calm):
-        spans = {span.name: span.end_s - span.start_s for span in calm.stages.seen.driven.spans}
+        spans = {span.phase: span.end_s - span.start_s for span in calm.stages.seen.driven.spans}
         seconds = calm.stages.watch.seconds()
         assert seconds["measure"] == pytest.approx(spans["measure"] + spans["drain"], abs=0.001)
         assert seconds["warmup"] == pytest.approx(spans["warmup"], abs=0.001)
@@ -586,7 +586,7 @@ class TestACalmTrial:
 
     def test_the_telemetry_is_that_of_the_window(self, calm):
         seen = calm.stages.seen
-        window = next(span for span in seen.driven.spans if span.name == "measure")
+        window = next(span for span in seen.driven.spans if span.phase == "measure")
         inside = [calm.began_s + sample.time_s for sample in seen.watched.window.samples]
         whole = [calm.began_s + sample.time_s for sample in seen.watched.whole.samples]
         assert inside == [at for at in whole if window.start_s <= at <= window.end_s]

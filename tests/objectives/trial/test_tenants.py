@@ -6,6 +6,7 @@ Most servers here are programs of a few lines that say what the test wants said;
 
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -510,6 +511,7 @@ class TestVllmsOwnWord:
         assert tenants.started().doubts == (), "a driver that lists nobody says nothing"
         assert not any(map(psutil.pid_exists, first))
         assert tenants.target("llm").api_key != key
+        assert re.fullmatch(r"[\w-]{32,}", key, re.ASCII), "it can stand in a header"
         assert facts == tenants.started().facts["vllm"]
         assert facts.kv_cache_tokens == 6976
 
