@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from enum import Enum, IntEnum, auto
 from types import MappingProxyType
+from typing import TypeVar
 
 from objectives.units import GIB, MIB
 
@@ -128,120 +129,72 @@ class Death(Enum):
     ECHO = auto()  # somebody noticed that the engine is gone
 
 
-_DEATHS = (
-    ("enginecore failed to start", Death.BEFORE_TRACEBACK),
-    ("enginecore hit an exception", Death.BEFORE_TRACEBACK),
-    ("enginecore encountered a fatal error", Death.BEFORE_TRACEBACK),
-    ("workerproc hit an exception", Death.BEFORE_TRACEBACK),
-    ("workerproc failed to start", Death.BEFORE_TRACEBACK),
-    ("error executing method", Death.BEFORE_TRACEBACK),
-    ("exception in worker vllmworkerprocess", Death.BEFORE_TRACEBACK),
-    ("engine background task failed", Death.BEFORE_TRACEBACK),
-    ("dumping input data", Death.BEFORE_TRACEBACK),
-    ("terminate called after throwing", Death.BEFORE_TRACEBACK),
-    ("process spawnprocess-", Death.BEFORE_TRACEBACK),
-    ("engine core initialization failed", Death.AFTER_TRACEBACK),
-    ("engine process failed to start", Death.AFTER_TRACEBACK),
-    ("process failed during engine core initialization", Death.AFTER_TRACEBACK),
-    ("fatal python error", Death.AFTER_TRACEBACK),
-    ("segmentation fault", Death.AFTER_TRACEBACK),
-    ("core dumped", Death.AFTER_TRACEBACK),
-    ("bus error", Death.AFTER_TRACEBACK),
-    ("sigabrt received", Death.AFTER_TRACEBACK),
-    ("sigsegv received", Death.AFTER_TRACEBACK),
-    ("died with exit code", Death.AFTER_TRACEBACK),
-    ("worker died or was killed while executing", Death.AFTER_TRACEBACK),
-    ("the actor died unexpectedly", Death.AFTER_TRACEBACK),
-    ("died unexpectedly", Death.UNEXPECTED),
-    (" died, exit code", Death.UNEXPECTED),
-    ("exit code 137", Death.UNEXPECTED),
-    ("exitcode 137", Death.UNEXPECTED),
-    ("exited (137)", Death.UNEXPECTED),
-    ("(sigkill)", Death.UNEXPECTED),
-    ("enginedeaderror", Death.ECHO),
-    ("async_llm output_handler failed", Death.ECHO),
-    ("asyncllm output_handler failed", Death.ECHO),
-    ("background loop has errored", Death.ECHO),
-)
+def parts(text: str) -> tuple[str, ...]:
+    """The parts of a line that are looked for, of a text that parts them by "|"."""
+    return tuple(text.split("|"))
 
-_ASKED = (
-    "signal=sigterm",
-    "signal=sigint",
-    "received sigterm",
-    "received sigint",
-    "received signal",
-    "caught signal",
-    "keyboardinterrupt",
-    "keyboard interrupt",
-    "api server: shutdown triggered",
-    "api server: stopping engine client",
-    "api server: engine client stopped",
-    "]: stopping ",
-    "gracefully shutting down",
-)
 
-_STOPPING = (
-    "shutting down",
-    "waiting for application shutdown",
-    "application shutdown",
-    "finished server process",
-    "stopping vllm",
-    "stopping server",
-)
+_Kind = TypeVar("_Kind", Death, Stage)
 
-_SECONDARY = (
-    "engine dead error",
-    "enginedeaderror",
-    "root cause",
-    "engine core init",
-    "engine process failed",
-    "worker failed with error",
-    "background process",
-    "stack trace",
-    "stacktrace",
-    "raytaskerror",
-    "actordiederror",
-    "actorunavailable",
-    "workercrashed",
-    "cancellederror",
-    "loop has errored",
-    "executor failed",
-    "connection closed",
-    "connection reset",
-)
-_SECONDARY_TYPES = (
-    "keyboardinterrupt",
-    "systemexit",
-    "eoferror",
-    "brokenpipeerror",
-    "connectionreseterror",
-)
 
-_STAGES = (
-    ("vllm api server version", Stage.STARTED),
-    ("vllm server version", Stage.STARTED),
-    ("llm engine (v", Stage.STARTED),
-    ("starting to load model", Stage.LOADING),
-    ("loading model from scratch", Stage.LOADING),
-    ("checkpoint shards", Stage.LOADING),
-    ("model loading took", Stage.LOADED),
-    ("model weights took", Stage.LOADED),
-    ("model weights take", Stage.LOADED),
-    ("profiling cuda graph memory", Stage.PROFILING_GRAPHS),
-    ("estimated cuda graph memory", Stage.PROFILED_GRAPHS),
-    ("available kv cache memory", Stage.SIZED),
-    ("kv cache size:", Stage.SIZED),
-    ("# cpu blocks", Stage.SIZED),  # V0 prints the device's before the host's
-    ("capturing cuda graph", Stage.CAPTURING),
-    ("capturing cudagraph", Stage.CAPTURING),
-    ("capturing the model for cuda graphs", Stage.CAPTURING),
-    ("graph capturing finished", Stage.CAPTURED),
-    ("init engine (profile", Stage.ENGINE_UP),
-    ("application startup complete", Stage.SERVING),
-    ("uvicorn running on", Stage.SERVING),
-    ("avg prompt throughput", Stage.SERVING),
-    ("processed prompts: 100%", Stage.SERVING),
-    ('" 200', Stage.SERVING),
+def _by_part(words: Mapping[_Kind, str]) -> tuple[tuple[str, _Kind], ...]:
+    """Part of a line to what it tells, in order: the first that a line has counts."""
+    return tuple((part, kind) for kind, text in words.items() for part in parts(text))
+
+
+_DEATHS = _by_part(
+    {
+        Death.BEFORE_TRACEBACK: "enginecore failed to start|enginecore hit an exception"
+        "|enginecore encountered a fatal error|workerproc hit an exception"
+        "|workerproc failed to start|error executing method"
+        "|exception in worker vllmworkerprocess|engine background task failed"
+        "|dumping input data|terminate called after throwing|process spawnprocess-",
+        Death.AFTER_TRACEBACK: "engine core initialization failed|engine process failed to start"
+        "|process failed during engine core initialization|fatal python error"
+        "|segmentation fault|core dumped|bus error|sigabrt received|sigsegv received"
+        "|died with exit code|worker died or was killed while executing"
+        "|the actor died unexpectedly",
+        Death.UNEXPECTED: "died unexpectedly| died, exit code|exit code 137|exitcode 137"
+        "|exited (137)|(sigkill)",
+        Death.ECHO: "enginedeaderror|async_llm output_handler failed"
+        "|asyncllm output_handler failed|background loop has errored",
+    }
+)
+_ASKED = parts(
+    "signal=sigterm|signal=sigint|received sigterm|received sigint|received signal|caught signal"
+    "|keyboardinterrupt|keyboard interrupt|api server: shutdown triggered"
+    "|api server: stopping engine client|api server: engine client stopped|]: stopping "
+    "|gracefully shutting down"
+)
+_STOPPING = parts(
+    "shutting down|waiting for application shutdown|application shutdown|finished server process"
+    "|stopping vllm|stopping server"
+)
+_SECONDARY = parts(
+    "engine dead error|enginedeaderror|root cause|engine core init|engine process failed"
+    "|worker failed with error|background process|stack trace|stacktrace|raytaskerror"
+    "|actordiederror|actorunavailable|workercrashed|cancellederror|loop has errored"
+    "|executor failed|connection closed|connection reset"
+)
+_SECONDARY_TYPES = parts(
+    "keyboardinterrupt|systemexit|eoferror|brokenpipeerror|connectionreseterror"
+)
+_STAGES = _by_part(
+    {
+        Stage.STARTED: "vllm api server version|vllm server version|llm engine (v",
+        Stage.LOADING: "starting to load model|loading model from scratch|checkpoint shards",
+        Stage.LOADED: "model loading took|model weights took|model weights take",
+        Stage.PROFILING_GRAPHS: "profiling cuda graph memory",
+        Stage.PROFILED_GRAPHS: "estimated cuda graph memory",
+        # V0 prints the device's blocks before the host's.
+        Stage.SIZED: "available kv cache memory|kv cache size:|# cpu blocks",
+        Stage.CAPTURING: "capturing cuda graph|capturing cudagraph"
+        "|capturing the model for cuda graphs",
+        Stage.CAPTURED: "graph capturing finished",
+        Stage.ENGINE_UP: "init engine (profile",
+        Stage.SERVING: "application startup complete|uvicorn running on|avg prompt throughput"
+        '|processed prompts: 100%|" 200',
+    }
 )
 
 _AVAILABLE = re.compile(r"Available KV cache memory: (-?\d+(?:\.\d+)?) ?GiB")
@@ -250,12 +203,16 @@ _EAGER = re.compile(r"enforce_eager'?[=:] ?True|disabled under eager mode|Enforc
 _PREEMPTED = re.compile(r"is preempted by PreemptionMode|Preempting request |Preemptions: [1-9]")
 
 
+def _first(words: tuple[tuple[str, _Kind], ...], lowered: str) -> _Kind | None:
+    for part, kind in words:
+        if part in lowered:
+            return kind
+    return None
+
+
 def death_of(lowered: str) -> Death | None:
     """How this line (in lower case) tells that an engine died, if it does."""
-    for part, death in _DEATHS:
-        if part in lowered:
-            return death
-    return None
+    return _first(_DEATHS, lowered)
 
 
 def is_asked(lowered: str) -> bool:
@@ -286,10 +243,7 @@ def is_stall(lowered: str) -> bool:
 
 def stage_of(lowered: str) -> Stage | None:
     """How far the start has come, if this line (in lower case) tells it."""
-    for part, stage in _STAGES:
-        if part in lowered:
-            return stage
-    return None
+    return _first(_STAGES, lowered)
 
 
 def is_eager(text: str) -> bool:
