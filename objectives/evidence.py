@@ -21,6 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from objectives.device import DeviceState
 from objectives.measurement import Measurement
 from objectives.telemetry import TelemetrySummary
+from objectives.units import is_number
 from objectives.vllm import StartupFacts
 
 SCHEMA = 2
@@ -220,7 +221,7 @@ class TrialEvidence:
         figures = {
             name: float(value)
             for name, value in attrs.items()
-            if name not in _RESERVED and _is_figure(value)
+            if name not in _RESERVED and is_number(value)
         }
         doubts = (*known.pop("doubts", ()), *unread)
         return cls(figures=figures, doubts=doubts, **known)
@@ -269,10 +270,6 @@ def _of_first_version(attrs: Mapping[str, Any]) -> dict[str, Any]:
             }
             now["footprint"]["whisper"] = {"predicted": held}
     return now
-
-
-def _is_figure(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 _NAMES = tuple(each.name for each in fields(TrialEvidence) if each.name != "figures")

@@ -108,9 +108,8 @@ class ServingObjective:
         try:
             conclusion = stages.run()
         except InfeasibleError as error:
-            known = stages.seen.all_excess
             own = cause_named(error.cause).constraint
-            constraints = violated(order, known, {**known, **error.excess}, own)
+            constraints = violated(order, stages.seen.all_excess, error.excess, own)
             self._write(trial, stages, constraints, TrialEvidence(infeasible=_infeasible(error)))
             raise optuna.TrialPruned(f"{error.cause}: {error.evidence}") from error
         except BaseException as error:
@@ -118,7 +117,7 @@ class ServingObjective:
             constraints = {name: known.get(name, 0.0) for name in order}
             self._write(trial, stages, constraints, TrialEvidence(error=_fault(error)))
             raise
-        constraints = satisfied(order, stages.seen.all_excess, {})
+        constraints = satisfied(order, stages.seen.all_excess)
         values = tuple(conclusion.values[objective.name] for objective in self.bench.objectives)
         self._write(
             trial,

@@ -17,7 +17,7 @@ from objectives.load import LoadedServer, Target
 from objectives.memory import NOTHING, Calibration, Estimate, WhisperModel
 from objectives.models import UnsupportedShapeError
 from objectives.servers import Launch, http_json
-from objectives.units import GIB, Scalar
+from objectives.units import GIB, Scalar, is_number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +147,7 @@ class WhisperKind(ServerKind):
 def _misplaced(health: Mapping[str, Any]) -> dict[str, float]:
     """The constraint of a model on the wrong device: its GiB that are not where they belong."""
     held = health.get("parameters_bytes")
-    return {"placement_gib": held / GIB} if isinstance(held, int | float) and held > 0 else {}
+    return {"placement_gib": held / GIB} if is_number(held) and held > 0 else {}
 
 
 def _whole(value: Scalar | None) -> int:
