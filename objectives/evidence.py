@@ -32,15 +32,7 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Infeasible:
-    """Why a candidate cannot work here.
-
-    Attributes:
-        cause: One word of `objectives.causes`.
-        evidence: The line that says so.
-        remedy: What to change.
-        predicted: Nothing was launched to find this out.
-        figures: What the evidence prints, by names that carry units.
-    """
+    """Why a candidate cannot work here, in the words of `objectives.errors.InfeasibleError`."""
 
     cause: str = "unknown"
     evidence: str = ""

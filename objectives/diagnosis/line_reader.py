@@ -63,19 +63,12 @@ _QUIET = RuleBook(*(tuple(rule for rule in table if rule.quiet) for table in (HO
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Read:
-    """A line as the rules see it.
-
-    Attributes:
-        spot: Where it stands.
-        line: What it says.
-        lowered: That, in lower case.
-        is_loud: Whether its level does not make light of it.
-    """
+    """A line as the rules see it."""
 
     spot: Spot
     line: LogLine
-    lowered: str
-    is_loud: bool
+    lowered: str  # its text in lower case
+    is_loud: bool  # its level does not make light of it
 
     @classmethod
     def of(cls, number: int, raw: str) -> Self:
@@ -90,12 +83,7 @@ class Read:
 
 
 class Notes:
-    """What the lines say so far.
-
-    Attributes:
-        run: The run that is being read.
-        before: The last run before it that said anything.
-    """
+    """What the lines say so far: of `run`, and of the last one before that said anything."""
 
     def __init__(self) -> None:
         self.run = Run()

@@ -62,14 +62,9 @@ def rules(
     start_only: bool = False,
     quiet: bool = False,
 ) -> tuple[Rule, ...]:
-    """Rules of one cause.
+    """Rules of one cause, by pairs of hints, parted by "|", and a pattern.
 
-    Args:
-        cause: Of `objectives.causes.CAUSES`.
-        wordings: Pairs of hints, parted by "|", and a pattern; in neither does case matter.
-        rank: As of `Rule`, and so the rest.
-        start_only: See there.
-        quiet: See there.
+    Case matters in neither; what else is given holds for all of them.
     """
     return tuple(
         Rule(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Self
 
 from objectives.diagnosis.progress import PHASE_OF_FRAME, earlier_of
@@ -35,15 +35,10 @@ _LEFT = "left_bytes"
 
 @dataclass(kw_only=True, slots=True)
 class WrappedRefusal:
-    """The lines of one refusal so far.
-
-    Attributes:
-        spot: Its first line.
-        parts: The text of its lines.
-    """
+    """The lines of one refusal so far, and where the first one stands."""
 
     spot: Spot
-    parts: list[str] = field(default_factory=list)
+    parts: list[str]
 
     @classmethod
     def begin(cls, line: LogLine, lowered: str, spot: Spot) -> Self | None:

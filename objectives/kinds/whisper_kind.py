@@ -14,7 +14,7 @@ from objectives.errors import BenchError, ServingError, WrongDeviceError
 from objectives.kinds.forecast import Forecast, Moment, ServerMemory
 from objectives.kinds.kind import Proof, ServerKind, Up
 from objectives.load import LoadedServer, Target
-from objectives.memory import NOTHING, Calibration, Estimate, WhisperModel
+from objectives.memory import Calibration, WhisperModel
 from objectives.models import UnsupportedShapeError
 from objectives.servers import Launch, http_json
 from objectives.units import GIB, Scalar, is_number
@@ -42,14 +42,7 @@ class WhisperForecast(Forecast):
 class WhisperMemory(ServerMemory):
     """Parameters and buffers by the model's size, or the peak that was seen."""
 
-    def forecast(
-        self,
-        settings: ServerSettings,
-        moment: Moment,
-        *,
-        beside: Estimate = NOTHING,
-        later: Estimate = NOTHING,
-    ) -> WhisperForecast:
+    def forecast(self, settings: ServerSettings, moment: Moment) -> WhisperForecast:
         """What it will hold of the study's device."""
         if settings.device == "cpu" and moment.kind == "cuda":
             return WhisperForecast()
