@@ -32,7 +32,15 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Infeasible:
-    """Why a candidate cannot work here, in the words of `objectives.errors.InfeasibleError`."""
+    """Why a candidate cannot work here.
+
+    Attributes:
+        cause: One word of `objectives.causes`.
+        evidence: The line that says so.
+        remedy: What to change.
+        predicted: Nothing was launched to find this out.
+        figures: What the evidence prints, by names that carry units.
+    """
 
     cause: str = "unknown"
     evidence: str = ""
