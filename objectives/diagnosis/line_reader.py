@@ -143,12 +143,9 @@ class Notes:
         lives = self._note_life(read, died=died)
         if "eager" in read.lowered and is_eager(text):
             self.run.eager = lives = True
-        costs_more = exception is not None and not self._costs_one_request()
+        # An exception that no rule knows only costs somebody his answer, while it serves.
+        costs_more = exception is not None and not (self.run.serving and self.run.death is None)
         return None if begins or known or died or lives or costs_more else stage
-
-    def _costs_one_request(self) -> bool:
-        """Whether an exception that no rule knows only cost somebody his answer."""
-        return self.run.serving and self.run.death is None
 
     def _note_progress(self, read: Read) -> tuple[bool, Stage]:
         """Whether a run begins here or a figure was taken, and the stage that is marked."""

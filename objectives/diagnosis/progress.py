@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from enum import Enum, IntEnum, auto
-from types import MappingProxyType
 from typing import TypeVar
 
 from objectives.units import GIB, MIB
+
+_Kind = TypeVar("_Kind")
 
 LOAD = "cuda_oom_load"
 PROFILE = "cuda_oom_profile"
@@ -48,29 +49,33 @@ _PHASE_OF_STAGE = {
 }
 
 
-def _by_name(functions: Mapping[str, str]) -> Mapping[str, str]:
-    return MappingProxyType(
-        {name: cause for cause, names in functions.items() for name in names.split()}
-    )
+def parts(text: str) -> tuple[str, ...]:
+    """The parts of a line that are looked for, of a text that parts them by "|"."""
+    return tuple(text.split("|"))
 
 
-PHASE_OF_FRAME = _by_name(
+def _by_part(words: Mapping[_Kind, str]) -> Mapping[str, _Kind]:
+    """Part of a line to what it tells, in order: the first that a line has counts."""
+    return {part: kind for kind, text in words.items() for part in parts(text)}
+
+
+PHASE_OF_FRAME = _by_part(
     {
-        CUDAGRAPH: "capture_model _capture_cudagraphs profile_cudagraph_memory capture_graphs"
-        " _capture_model capture_full_cudagraphs _capture_full_cudagraph",
+        CUDAGRAPH: "capture_model|_capture_cudagraphs|profile_cudagraph_memory|capture_graphs"
+        "|_capture_model|capture_full_cudagraphs|_capture_full_cudagraph",
         # What follows the KV cache's allocation is cured by the same flag, and has no name here.
-        PROFILE: "_dummy_sampler_run _dummy_pooler_run profile_run determine_available_memory"
-        " determine_num_available_blocks profile_num_available_blocks warming_up_model"
-        " kernel_warmup warmup_kernels flashinfer_autotune initialize_kv_cache"
-        " initialize_kv_cache_tensors _allocate_kv_cache_tensors _allocate_kv_cache"
-        " allocate_gpu_cache initialize_cache _init_cache_engine init_cache_engine"
-        " initialize_from_config warm_up_model compile_or_warm_up_model"
-        " _initialize_kv_caches _init_cache",
-        LOAD: "load_model create_weights process_weights_after_loading make_layers"
-        " initialize_model _initialize_model load_weights init_device get_model init_model",
-        SERVING: "execute_model run_busy_loop sample_tokens _process_engine_step engine_step"
-        " run_engine_loop start_worker_execution_loop step_with_batch_queue wake_up add_lora"
-        " _run_engine transcribe detect_language step_async",
+        PROFILE: "_dummy_sampler_run|_dummy_pooler_run|profile_run|determine_available_memory"
+        "|determine_num_available_blocks|profile_num_available_blocks|warming_up_model"
+        "|kernel_warmup|warmup_kernels|flashinfer_autotune|initialize_kv_cache"
+        "|initialize_kv_cache_tensors|_allocate_kv_cache_tensors|_allocate_kv_cache"
+        "|allocate_gpu_cache|initialize_cache|_init_cache_engine|init_cache_engine"
+        "|initialize_from_config|warm_up_model|compile_or_warm_up_model"
+        "|_initialize_kv_caches|_init_cache",
+        LOAD: "load_model|create_weights|process_weights_after_loading|make_layers"
+        "|initialize_model|_initialize_model|load_weights|init_device|get_model|init_model",
+        SERVING: "execute_model|run_busy_loop|sample_tokens|_process_engine_step|engine_step"
+        "|run_engine_loop|start_worker_execution_loop|step_with_batch_queue|wake_up|add_lora"
+        "|_run_engine|transcribe|detect_language|step_async",
     }
 )
 """Functions of vLLM 0.4 to 0.33 and of Whisper, and what an out-of-memory below them means."""
@@ -101,12 +106,7 @@ def phase_in_message(text: str) -> str | None:
 
 
 def phase_of_stage(stage: Stage, *, eager: bool) -> str:
-    """The phase by how far the start had come, for a log without frames.
-
-    Args:
-        stage: What the log said last.
-        eager: Whether no graphs are captured.
-    """
+    """The phase by what the log said last, where it has no frames; `eager`: it has no graphs."""
     phase = _PHASE_OF_STAGE.get(stage, LOAD)
     return PROFILE if phase == CUDAGRAPH and eager else phase
 
@@ -127,19 +127,6 @@ class Death(Enum):
     AFTER_TRACEBACK = auto()  # it stands above
     UNEXPECTED = auto()  # a process is gone; an ordered stop may say so, too
     ECHO = auto()  # somebody noticed that the engine is gone
-
-
-def parts(text: str) -> tuple[str, ...]:
-    """The parts of a line that are looked for, of a text that parts them by "|"."""
-    return tuple(text.split("|"))
-
-
-_Kind = TypeVar("_Kind", Death, Stage)
-
-
-def _by_part(words: Mapping[_Kind, str]) -> tuple[tuple[str, _Kind], ...]:
-    """Part of a line to what it tells, in order: the first that a line has counts."""
-    return tuple((part, kind) for kind, text in words.items() for part in parts(text))
 
 
 _DEATHS = _by_part(
@@ -203,8 +190,8 @@ _EAGER = re.compile(r"enforce_eager'?[=:] ?True|disabled under eager mode|Enforc
 _PREEMPTED = re.compile(r"is preempted by PreemptionMode|Preempting request |Preemptions: [1-9]")
 
 
-def _first(words: tuple[tuple[str, _Kind], ...], lowered: str) -> _Kind | None:
-    for part, kind in words:
+def _first(words: Mapping[str, _Kind], lowered: str) -> _Kind | None:
+    for part, kind in words.items():
         if part in lowered:
             return kind
     return None

@@ -143,15 +143,12 @@ class VllmMemory(ServerMemory):
 
     def forecast(self, settings: ServerSettings, moment: Moment) -> VllmForecast:
         """Whether it will start, and what its KV cache will be."""
-        unknown = VllmForecast(moment=moment)
+        known = VllmForecast(moment=moment)
         if self.shape is None:
-            return replace(unknown, doubts=(_unpredicted(self.shape_missing),))
+            return replace(known, doubts=(_unpredicted(self.shape_missing),))
         try:
             server = self._server(self.shape, settings, moment)
-        except UnsupportedShapeError as error:
-            return replace(unknown, doubts=(_unpredicted(error),))
-        known = replace(unknown, server=server, max_num_seqs=server.settings.max_num_seqs)
-        try:
+            known = replace(known, server=server, max_num_seqs=server.settings.max_num_seqs)
             start = predict_vllm(server, _found(moment), moment.calibration)
         except UnsupportedShapeError as error:
             return replace(known, doubts=(_unpredicted(error),))
