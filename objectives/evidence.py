@@ -14,7 +14,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
-from typing import Any, get_type_hints
+from typing import Any, cast, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -229,14 +229,12 @@ class TrialEvidence:
 
 def infeasible_of(attrs: Mapping[str, Any]) -> Infeasible | None:
     """Why a trial's candidate cannot work, from its attributes; the rest is not read."""
-    found: Infeasible | None = _part("infeasible", attrs)
-    return found
+    return cast(Infeasible | None, _part("infeasible", attrs))
 
 
 def fault_of(attrs: Mapping[str, Any]) -> Fault | None:
     """Why the bench gave no answer, likewise."""
-    found: Fault | None = _part("error", attrs)
-    return found
+    return cast(Fault | None, _part("error", attrs))
 
 
 def intervals_of(attrs: Mapping[str, Any]) -> Mapping[str, Interval]:

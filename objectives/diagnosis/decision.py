@@ -111,9 +111,8 @@ def _died(run: Run, ended: Ended | None) -> Decision | None:
 
 def _lost_in_order(run: Run) -> bool:
     """Whether an engine that is gone went with a server that stopped as servers do."""
-    if run.stopped is not None:
-        return True
-    return run.serving and run.closed and not run.unexpected and not run.refused
+    closed = run.serving and run.closed and not run.unexpected and not run.refused
+    return closed or run.stopped is not None
 
 
 def _died_on_order(run: Run, *, was_asked: bool) -> bool:

@@ -17,10 +17,6 @@ from objectives.diagnosis.progress import Stage, parts
 from objectives.diagnosis.server_run import Spot
 from objectives.diagnosis.tracebacks import TRACEBACK
 
-Wanted = Callable[[str], bool]
-"""Whether a line must be read, in one state of a run."""
-
-
 # Every line of a log is looked at here: lists of parts, in the order in which they mostly hit.
 _IN_ANY = parts(
     "rror|RROR|xception|emory|illed|oom|OOM|hut|SIG|ignal|nterrupt|broadcast|baton|reempt|Xid"
@@ -36,11 +32,6 @@ _IN_A_START = parts(
     "|Uvicorn running|Processed prompts|graph memory"
 )
 _IN_A_NEW_RUN = parts("ersion|LLM engine|startup complete")
-
-
-def every_line(line: str) -> bool:
-    """Something stalls: the next sign of life may be any line."""
-    return bool(line)
 
 
 def wanted_of_a_start(line: str) -> bool:
@@ -104,14 +95,15 @@ class Scan:
             wanted = self._wanted(number)
         self.notes.finish_sentence()
 
-    def _wanted(self, number: int) -> Wanted:
+    def _wanted(self, number: int) -> Callable[[str], bool]:
         """Which lines can change what is known, as things stand."""
         run = self.notes.run
         if run.is_settled(number):
             return wanted_of_the_settled
         if run.stage < Stage.SERVING:
             return wanted_of_a_start
-        return every_line if run.stalls else wanted_of_a_server
+        # Where something stalls, the next sign of life may be any line.
+        return bool if run.stalls else wanted_of_a_server
 
     def _recall(self, number: int, raw: str) -> bool:
         """Take a line that has been read before and means the same again."""

@@ -30,8 +30,7 @@ class Rank(IntEnum):
     DECISIVE = 0  # vLLM's own refusal, always the end of the process that says it
     STRONG = 1  # an error that names a cause
     WEAK = 2  # a cause by implication
-    DEATH = 3  # that an engine died, not why
-    OUTER = 4  # what a shell or a script around the server said
+    OUTER = 3  # what a shell or a script around the server said
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -109,10 +109,9 @@ class WhisperKind(ServerKind):
         """Whisper's own word about the device that it computes on."""
         try:
             health = http_json(f"{server.url}/health", api_key=server.key)
-        except OSError as error:
-            return Proof(failure=BenchError(f"{self.name}'s /health does not answer: {error}"))
-        except ValueError as error:
-            return Proof(failure=BenchError(f"{self.name}'s /health is no JSON: {error}"))
+        except (OSError, ValueError) as error:
+            trouble = "does not answer" if isinstance(error, OSError) else "is no JSON"
+            return Proof(failure=BenchError(f"{self.name}'s /health {trouble}: {error}"))
         if not isinstance(health, dict):
             said = f"{self.name}'s /health says {str(health)[:80]!r}, not what it computes on"
             return Proof(failure=BenchError(said))
