@@ -14,7 +14,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
-from typing import Any, get_type_hints
+from typing import Any, cast, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -22,6 +22,7 @@ from objectives.device import DeviceState
 from objectives.load import Span
 from objectives.measurement import Measurement
 from objectives.telemetry import TelemetrySummary
+from objectives.units import is_number
 from objectives.vllm import StartupFacts
 
 SCHEMA = 2
@@ -212,7 +213,7 @@ class TrialEvidence:
         figures = {
             name: float(value)
             for name, value in attrs.items()
-            if name not in _RESERVED and _is_figure(value)
+            if name not in _RESERVED and is_number(value)
         }
         doubts = (*known.pop("doubts", ()), *unread)
         return cls(figures=figures, doubts=doubts, **known)
@@ -220,14 +221,12 @@ class TrialEvidence:
 
 def infeasible_of(attrs: Mapping[str, Any]) -> Infeasible | None:
     """Why a trial's candidate cannot work, from its attributes; the rest is not read."""
-    found: Infeasible | None = _part("infeasible", attrs)
-    return found
+    return cast(Infeasible | None, _part("infeasible", attrs))
 
 
 def fault_of(attrs: Mapping[str, Any]) -> Fault | None:
     """Why the bench gave no answer, likewise."""
-    found: Fault | None = _part("error", attrs)
-    return found
+    return cast(Fault | None, _part("error", attrs))
 
 
 def intervals_of(attrs: Mapping[str, Any]) -> Mapping[str, Interval]:
@@ -261,10 +260,6 @@ def _of_first_version(attrs: Mapping[str, Any]) -> dict[str, Any]:
             }
             now["footprint"]["whisper"] = {"predicted": held}
     return now
-
-
-def _is_figure(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 _NAMES = tuple(each.name for each in fields(TrialEvidence) if each.name != "figures")

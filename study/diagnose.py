@@ -10,6 +10,7 @@ import sys
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -175,7 +176,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
-    document = json.dumps(found.to_dict(), ensure_ascii=False, indent=1)
+    document = json.dumps(asdict(found), ensure_ascii=False, indent=1)
     _print(document if args.json else render(found))
     return 1 if found.cause == "unknown" else 0
 

@@ -8,7 +8,7 @@ off it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from objectives.candidate import Candidate
 from objectives.device import DeviceState
@@ -123,16 +123,15 @@ def predict_candidate(
     names = list(inputs.servers)
     known: dict[str, Forecast] = {}
     for name in names:
-        beside = _together(known.values())
-        known[name] = inputs.servers[name].forecast(candidate[name], moment, beside=beside)
+        found = replace(moment, beside=_together(known.values()))
+        known[name] = inputs.servers[name].forecast(candidate[name], found)
     # What starts later counts for the device as a whole, not for the start itself.
     for at, name in enumerate(names):
         later = _together(known[other] for other in names[at + 1 :])
         if known[name].start is not None and later.value_bytes:
             beside = _together(known[other] for other in names[:at])
-            known[name] = inputs.servers[name].forecast(
-                candidate[name], moment, beside=beside, later=later
-            )
+            found = replace(moment, beside=beside, later=later)
+            known[name] = inputs.servers[name].forecast(candidate[name], found)
     return CandidatePrediction(forecasts=known)
 
 

@@ -182,8 +182,8 @@ class Holding(ServerMemory):
         self.held = None if bytes_ is None else given(bytes_, "told")
         self.beside = []
 
-    def forecast(self, settings, moment, *, beside=NOTHING, later=NOTHING):
-        self.beside.append(beside)
+    def forecast(self, settings, moment):
+        self.beside.append(moment.beside)
         return Forecast(held=self.held)
 
 
