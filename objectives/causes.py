@@ -88,7 +88,14 @@ def _utilization_that_fits(figures: Mapping[str, float | int | str]) -> str:
 
 _ROOM = "raise --gpu-memory-utilization, lower --max-num-seqs or --max-num-batched-tokens"
 _FOR_WHISPER = "Leave it more memory: lower vLLM's utilisation, or take a smaller Whisper model."
-_ITS_TORCH = "See that its torch supports this GPU, and that memory is left for it."
+_ITS_TORCH = (
+    "See that its torch supports this GPU and its driver (`torch.cuda.is_available()`), that the "
+    "container has it, and that memory is left for it; where the CPU was meant, all is well."
+)
+_ITS_CTRANSLATE2 = (
+    "See that CTranslate2 sees the GPU (`ctranslate2.get_cuda_device_count()`), that the container "
+    'has it, and ask for it (device="cuda"); where the CPU was meant, all is well.'
+)
 _ON_A_CPU = "Raise --gpu-memory-utilization: here it is the fraction of the memory node."
 
 _infeasible = partial(Cause, fault="candidate")
@@ -166,6 +173,10 @@ _ROWS = (
     _out_of_memory(
         name="host_oom",
         meaning="The kernel killed it for the machine's memory.",
+        remedies={
+            "whisper": "The host ran out of memory, not the GPU: give the machine or the container "
+            "more, take a smaller model, or stop other processes."
+        },
         remedy="The host ran out of memory, not the GPU: give the machine or the container more, "
         "lower --swap-space and parallel builds (MAX_JOBS), or stop other processes.",
     ),
@@ -173,9 +184,9 @@ _ROWS = (
         name="cpu_fallback",
         meaning="Whisper computes, or vLLM keeps its KV cache, elsewhere than on the device.",
         remedy="Give vLLM an engine that is built for this device.",
-        remedies={"whisper": _ITS_TORCH},
+        remedies={"whisper": _ITS_TORCH, "faster-whisper": _ITS_CTRANSLATE2},
         constraint="placement_gib",
-        told_by=("trial",),
+        told_by=("log", "trial"),
     ),
     _infeasible(
         name="over_time_budget",
@@ -209,6 +220,10 @@ _ROWS = (
     _survivable(
         name="unsupported_gpu",
         meaning="The card is too old, or the build is not for it.",
+        remedies={
+            "whisper": "This GPU, or this build for it, cannot run what was asked: compute in "
+            "float32, or take a torch (or CTranslate2) that is built for this card."
+        },
         remedy="This GPU, or this build for it, cannot run what was asked: use --dtype half on "
         "cards before Ampere, another quantisation or attention backend, or a build for this card.",
     ),
@@ -220,27 +235,53 @@ _ROWS = (
     ),
     _survivable(
         name="nccl_or_dist",
-        meaning="The processes of one model do not find each other.",
+        meaning="The processes of one model do not find each other, or share too little memory.",
         remedy="The ranks cannot reach each other: check the number of GPUs, /dev/shm, the network "
         "interface (NCCL_SOCKET_IFNAME, VLLM_HOST_IP), and run with NCCL_DEBUG=INFO.",
     ),
     _survivable(
         name="model_not_found_or_auth",
         meaning="The model is not there, or may not be read.",
+        remedies={
+            "faster-whisper": "Check the model's size or path, that its folder has all the files "
+            "of a CTranslate2 model, and that the hub can be reached.",
+            "whisper": "Check the model's name or path, that its file is whole, and that the "
+            "network lets it be downloaded.",
+        },
         remedy="Check the model's name or path, that all its files are there, and HF_TOKEN and the "
         "access to a gated repository.",
     ),
     _survivable(
         name="bad_argument",
         meaning="An option is unknown, or its value is not allowed.",
+        remedies={"whisper": "Correct the argument that the line names."},
         remedy="Correct the argument that the line names; `vllm serve --help` lists what this "
         "version takes.",
     ),
     _survivable(
         name="unsupported_quantization_or_arch",
         meaning="This version cannot read this checkpoint.",
+        remedies={
+            "whisper": "This version cannot read this checkpoint: take a newer one, or convert the "
+            "model for it."
+        },
         remedy="This version of vLLM cannot read this checkpoint: take a newer vLLM and "
         "transformers, or another quantisation or model.",
+    ),
+    _survivable(
+        name="build_tools",
+        meaning="A compiler, a header or the CUDA toolkit that kernels are built with is missing, "
+        "or too old.",
+        remedy="Kernels are compiled as the server starts: install what the line names (a C++ "
+        "compiler, Python's headers, ninja, a CUDA toolkit that knows the card), and set CC and "
+        "CUDA_HOME where it is not in its usual place.",
+    ),
+    _survivable(
+        name="environment",
+        meaning="The disk, the rights, the user or the installation, not the server.",
+        remedy="The machine or the installation is at fault, not the server's settings: see to "
+        "what the line names (disk space, rights, the user, a package that does not fit the "
+        "others).",
     ),
     Cause(
         name="port_in_use",
@@ -250,6 +291,10 @@ _ROWS = (
     Cause(
         name="cuda_illegal_access",
         meaning="A kernel read or wrote where it must not.",
+        remedies={
+            "whisper": "A kernel read or wrote where it must not: repeat with "
+            "CUDA_LAUNCH_BLOCKING=1, and try another torch (or CTranslate2) or float32."
+        },
         remedy="A kernel read or wrote where it must not: repeat with CUDA_LAUNCH_BLOCKING=1 and "
         "--enforce-eager, try another attention backend or version.",
     ),
@@ -269,6 +314,10 @@ _ROWS = (
     Cause(
         name="unknown",
         meaning="No line tells.",
+        remedies={
+            "whisper": "Nothing here names a cause: look for the server's own output above, or "
+            "repeat with its log at DEBUG."
+        },
         remedy="Nothing here names a cause: look for the engine's own output above, or repeat with "
         "VLLM_LOGGING_LEVEL=DEBUG.",
     ),

@@ -185,9 +185,9 @@ def test_every_source_file_has_a_test_of_its_name():
 REASONS = {
     "objectives.device.cpu": "one file a kind of device",
     "objectives.device.numa": "arithmetic; whoever touches the machine computes little",
+    "objectives.diagnosis.cures.of_device": "a table of cures; one file a part of the machine",
+    "objectives.diagnosis.cures.of_start": "a table of cures; one file a part of the machine",
     "objectives.diagnosis.line_reader": "a line's frame, apart from what lines together mean",
-    "objectives.diagnosis.rules_device": "a table of rules; one file a part of the machine",
-    "objectives.diagnosis.rules_start": "a table of rules; one file a part of the machine",
     "objectives.measurement.doubts": "pure rules, one a reason to doubt a figure",
     "objectives.models.quantization": "a table of methods, which grows by vLLM's versions",
     "objectives.servers.guard": "launched by path, and imports nothing, to start at once",
@@ -246,6 +246,7 @@ KNOWS_THE_SERVERS = (
     "objectives.space",  # their names, once
     "objectives.evidence",  # the first version knew two only
     "objectives.causes",  # remedies differ
+    "objectives.diagnosis.cures",  # the words of a log tell whose it is
     "objectives.units",  # the type of their names
     "study.config",  # what people write
     "study.setup",  # where that becomes a bench

@@ -6,6 +6,8 @@ import signal
 from dataclasses import dataclass, field, replace
 
 from objectives.causes import APPLICATION_XIDS
+from objectives.diagnosis.cures import FALLS_BACK
+from objectives.diagnosis.progress import PHASES
 from objectives.diagnosis.rules import Rank
 from objectives.diagnosis.server_run import Run, Spot
 
@@ -66,6 +68,7 @@ class Decision:
     cause: str
     spot: Spot = field(default_factory=lambda: Spot(line=0, evidence=""))
     figures: dict[str, float | int | str] = field(default_factory=dict)
+    server: str = ""
 
 
 def judge(
@@ -78,7 +81,7 @@ def judge(
     )
     if is_empty and before is not None:
         decision = _of_run(before, None)
-    return _with_evidence(decision, ended, evidence)
+    return replace(_with_evidence(decision, ended, evidence), server=run.server)
 
 
 def _of_run(run: Run, ended: Ended | None) -> Decision:
@@ -87,7 +90,8 @@ def _of_run(run: Run, ended: Ended | None) -> Decision:
 
 def _named(run: Run) -> Decision | None:
     """A cause that a line names; a script's words count only where the engine has none."""
-    worst = Rank.WEAK if run.death and run.root else Rank.OUTER
+    inner = run.root or run.exception
+    worst = Rank.WEAK if run.death and run.root else Rank.OUTER if inner else Rank.WRAPPER
     best = run.best(worst)
     if best is None:
         return None
@@ -99,14 +103,34 @@ def _died(run: Run, ended: Ended | None) -> Decision | None:
     was_asked = ended is not None and ended.was_asked
     ordered = was_asked or run.asked is not None
     if run.death is not None and not _died_on_order(run, was_asked=was_asked):
-        return Decision(cause="engine_dead_other", spot=run.root or run.exception or run.death)
+        return _nameless(run.root or run.exception or run.death)
     if not run.serving and run.exception is not None and run.death is None and not ordered:
-        return Decision(cause="engine_dead_other", spot=run.exception)
+        return _nameless(run.exception)
     if run.loss is not None and not (ordered or _lost_in_order(run)):
-        return Decision(cause="engine_dead_other", spot=run.loss)
+        return _nameless(run.loss, phase=_phase(run))
     if _hangs(run) and run.stalled is not None:
         return Decision(cause="timeout_hang", spot=run.stalled, figures={"stalls": run.stalls})
-    return _died_silently(run, ended)
+    return _died_silently(run, ended) or _stopped(run, ended)
+
+
+def _nameless(spot: Spot, **figures: float | int | str) -> Decision:
+    """A death that no rule names: of an exception without words the frame that raised it tells."""
+    raised = dict(zip(("exception", "function", "place"), spot.raised or (), strict=False))
+    told = {name: figure for name, figure in {**raised, **figures}.items() if figure}
+    return Decision(cause="engine_dead_other", spot=spot, figures=told)
+
+
+def _phase(run: Run) -> str:
+    """What a start was at; "" where it was over, or had not begun."""
+    return PHASES.get(run.stage, "")
+
+
+def _stopped(run: Run, ended: Ended | None) -> Decision | None:
+    """A log that just ends while something was being done."""
+    is_over = run.asked is not None or run.stopped is not None or run.is_quoted
+    if is_over or (ended is not None and ended.sounds_ordered) or not (phase := _phase(run)):
+        return None
+    return None if run.last is None else _nameless(run.last, phase=phase)
 
 
 def _lost_in_order(run: Run) -> bool:
@@ -135,10 +159,17 @@ def _died_silently(run: Run, ended: Ended | None) -> Decision | None:
     if ended.sounds_ordered and run.serving:
         return None
     spot = run.loss or run.exception or Spot(line=0, evidence=_in_words(ended))
-    return Decision(cause="engine_dead_other", spot=spot, figures={"returncode": ended.returncode})
+    died = _nameless(spot, returncode=ended.returncode, phase=_phase(run))
+    # A mapped file that is not there, mostly /dev/shm.
+    return replace(died, cause="nccl_or_dist") if ended.signal == signal.SIGBUS else died
 
 
 def _healthy(run: Run, ended: Ended | None) -> Decision:
+    falls_back = run.server in FALLS_BACK
+    if run.warned is not None and (falls_back or (run.fallback and not run.server)):
+        return Decision(cause="cuda_init", spot=run.warned.spot, figures=run.warned.figures)
+    if run.fallback is not None and (falls_back or not run.server):
+        return Decision(cause="cpu_fallback", spot=run.fallback)
     if run.preemption is not None:
         return Decision(cause="preemption_warning", spot=run.preemption)
     if run.health is not None:

@@ -7,12 +7,14 @@ failure and is none (a refused request, a retried download, an ordered stop) is 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from objectives.causes import cause_named, remedy_of
+from objectives.causes import cause_named
+from objectives.diagnosis.cures import kinds_of, remedy_for
 from objectives.diagnosis.decision import DeviceEvidence, Ended, judge
-from objectives.diagnosis.line_reader import Notes, Read
+from objectives.diagnosis.line_reader import EVIDENCE_MOST, Notes, Read
 from objectives.diagnosis.progress import Stage, parts
 from objectives.diagnosis.server_run import Spot
 from objectives.diagnosis.tracebacks import TRACEBACK
@@ -20,16 +22,20 @@ from objectives.diagnosis.tracebacks import TRACEBACK
 # Every line of a log is looked at here: lists of parts, in the order in which they mostly hit.
 _IN_ANY = parts(
     "rror|RROR|xception|emory|illed|oom|OOM|hut|SIG|ignal|nterrupt|broadcast|baton|reempt|Xid"
+    "|CPU|too old|river"
 )
 _IN_NEWS = (*_IN_ANY, *parts("ersion|LLM engine|lacement|startup|# |eager"))
 _IN_TROUBLE = (
     *_IN_ANY,
     *parts('raceback|", line |ailed|imed out|imeout|NCCL|died|fault|core dumped|apabilit|ptxas'),
-    *parts("lready|max seq len|137"),
+    *parts("lready|max seq len|ermission|not found|annot |ould not|nable to|o space|ymbol"),
+    *parts("equire|nvalid|orrupt|ouble free|smashing|nstruction|atal|Many|input_value|ompiled"),
+    *parts("sees no|ondition|ismatch|exit|status|egfault|bort|egal|use cpu"),
 )
 _IN_A_START = parts(
     '```| took |KV cache|blocks:|Capturing|Starting to load|from scratch|shards|throughput:|" 200'
-    "|Uvicorn running|Processed prompts|graph memory"
+    "|Uvicorn running|Processed prompts|graph memory|Loading|oading model|oading whisper|ompil"
+    "|bytecode|the graph"
 )
 _IN_A_NEW_RUN = parts("ersion|LLM engine|startup complete")
 
@@ -67,6 +73,13 @@ def _holds(line: str, wanted: tuple[str, ...]) -> bool:
     return False
 
 
+_STAMP = re.compile(r"\b(?:INFO|WARNING|ERROR) \d\d-\d\d \d\d:\d\d:\d\d ")
+_JOINT = re.compile(
+    r"(?<=\S) +(?=\([^()]{1,80}pid=\d+\) )"
+    r"|(?<=[^)\s]) +(?=(?:INFO|WARNING|ERROR) \d\d-\d\d \d\d:\d\d:\d\d )"
+    r"|(?<=\S) +(?=INFO: +\S|Traceback \(most recent call last\):|File \"[^\"]+\", line \d)"
+    r"|(?<=[\w)\]:'\"]) +(?=(?:\w+\.)*[A-Z]\w*(?:Error|Exception): )"
+)
 _REMEMBERED = 8_192  # lines whose meaning is remembered; servers repeat themselves
 _KEY_MOST = 512  # characters of such a line
 _TIME_ENDS = 120  # the tag of a file stands within the first characters of a line
@@ -84,16 +97,23 @@ class Scan:
     def read(self, lines: Iterable[str]) -> None:
         """Read all lines; each is looked at closely only if some rule could know it."""
         wanted = self._wanted(0)
+        last = (0, "")
         for number, line in enumerate(lines, 1):
+            if len(line) > 2:  # more than its end
+                last = (number, line)
             if not wanted(line) and not self.notes.is_within_a_sentence:
                 continue
-            may_be_frame = '", line ' in line or TRACEBACK in line
+            frames = line.count('", line ')
+            may_be_frame = frames + (TRACEBACK in line) == 1  # more of them are several lines
             if may_be_frame and self.notes.take_frame(number, line):
                 continue
             if not self._recall(number, line):
                 self._take(number, line)
             wanted = self._wanted(number)
         self.notes.finish_sentence()
+        number, line = last
+        said = line.rstrip("\r\n").rpartition("\r")[2]  # of a progress bar its last state
+        self.notes.run.last = Spot(line=number, evidence=said[:EVIDENCE_MOST])
 
     def _wanted(self, number: int) -> Callable[[str], bool]:
         """Which lines can change what is known, as things stand."""
@@ -119,7 +139,7 @@ class Scan:
 
     def _take(self, number: int, raw: str) -> None:
         meaning: Stage | None = Stage.NOTHING
-        for part in raw.rstrip("\r\n").split("\r"):  # a progress bar rewrites its line
+        for part in _parts_of(raw.rstrip("\r\n")):
             if not part or part.isspace():
                 continue
             news = self.notes.take(Read.of(number, part))
@@ -131,6 +151,14 @@ class Scan:
         known = self._meanings_here if self._run.serving else self._meanings
         if meaning is not None and len(key) <= _KEY_MOST and len(known) < _REMEMBERED:
             known[key] = meaning
+
+
+def _parts_of(line: str) -> list[str]:
+    """The lines that one line was: a progress bar rewrites it, forums and tickets join them."""
+    if "\r" in line:
+        return line.split("\r")
+    joined = len(_STAMP.findall(line)) > 1 or (TRACEBACK in line and 'File "' in line)
+    return _JOINT.split(line) if joined and not line.lstrip().startswith("{") else [line]
 
 
 def _key(line: str) -> str:
@@ -169,6 +197,7 @@ def diagnose(
     *,
     ended: Ended | None = None,
     evidence: DeviceEvidence | None = None,
+    kinds: tuple[str, ...] = (),
 ) -> Diagnosis:
     """Name the cause of a server's end.
 
@@ -177,6 +206,8 @@ def diagnose(
             without line ends. Read once; what is kept does not grow with it.
         ended: How the process ended, if that is known. Without it the log alone decides.
         evidence: What kernel and driver reported; it names a death that the log leaves unnamed.
+        kinds: Of server and device, as `Cause.remedies` has them; if none is given, the log tells
+            whose it is.
 
     Returns:
         One cause. Of several runs in one log the last that says anything is judged.
@@ -188,6 +219,11 @@ def diagnose(
         cause=decision.cause,
         evidence=decision.spot.evidence,
         line=decision.spot.line,
-        remedy=remedy_of(decision.cause, decision.figures),
+        remedy=remedy_for(
+            decision.cause,
+            decision.spot.evidence,
+            decision.figures,
+            *(kinds or kinds_of(decision.server)),
+        ),
         figures=decision.figures,
     )

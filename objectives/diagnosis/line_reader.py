@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Self
 
+from objectives.diagnosis.cures import server_of
 from objectives.diagnosis.progress import (
     Death,
     Stage,
@@ -15,6 +17,7 @@ from objectives.diagnosis.progress import (
     is_alive,
     is_asked,
     is_eager,
+    is_fallback,
     is_preemption,
     is_secondary,
     is_stall,
@@ -25,26 +28,29 @@ from objectives.diagnosis.progress import (
     stage_of,
 )
 from objectives.diagnosis.rules import (
-    HOST,
-    OUT_OF_DEVICE_MEMORY,
-    OUT_OF_DEVICE_MEMORY_HINTS,
-    QUIET_LEVELS,
-    SIZES,
-    Rank,
-    RuleBook,
-    figures_of,
-)
-from objectives.diagnosis.rules_device import CUDA, DEVICE, GPU
-from objectives.diagnosis.rules_start import (
     ARCHITECTURE,
     ARGPARSE,
     ARGUMENTS,
+    BUILD_TOOLS,
+    CUDA,
+    DEVICE,
     DISTRIBUTED,
+    ENVIRONMENT,
+    GPU,
     HARMLESS,
+    HOST,
     HUNG,
+    LIBRARIES,
     MODEL,
+    OUT_OF_DEVICE_MEMORY,
+    OUT_OF_DEVICE_MEMORY_HINTS,
     PORT,
+    QUIET_LEVELS,
+    SIZES,
     SOURCE_CODE,
+    Rank,
+    RuleBook,
+    figures_of,
 )
 from objectives.diagnosis.server_run import Finding, Run, Spot
 from objectives.diagnosis.tracebacks import TRACEBACK, Traceback, WrappedRefusal
@@ -55,7 +61,10 @@ EVIDENCE_MOST = 4_096
 
 _PROCESSES = 256  # whose tracebacks are followed at a time
 _PREFIX_ENDS = ("", ")", "]", ":", "|")
-_TABLES = (DEVICE, GPU, CUDA, PORT, DISTRIBUTED, MODEL, ARCHITECTURE, ARGUMENTS, HUNG, SIZES)
+_TABLES = (
+    *(DEVICE, GPU, LIBRARIES, CUDA, PORT, DISTRIBUTED, BUILD_TOOLS, MODEL, ARCHITECTURE),
+    *(ENVIRONMENT, ARGUMENTS, HUNG, SIZES),
+)
 _HOST = RuleBook(HOST)
 _OTHERS = RuleBook(*_TABLES)
 _QUIET = RuleBook(*(tuple(rule for rule in table if rule.quiet) for table in (HOST, *_TABLES)))
@@ -106,7 +115,9 @@ class Notes:
             return False
         if quote:
             self.finish_sentence()
-            return self._traceback(process_of(head)).take_frame(quote + rest, number)
+            self.run.server = server_of(rest, self.run.server)
+            spot = Spot(line=number, evidence=raw.rstrip("\r\n")[:EVIDENCE_MOST])
+            return self._traceback(process_of(head)).take_frame(quote + rest, spot)
         head, _, rest = raw.partition(TRACEBACK)
         if rest.strip() or head.strip()[-1:] not in _PREFIX_ENDS:
             return False
@@ -123,7 +134,8 @@ class Notes:
         """
         text = read.line.text
         traceback = self._traceback(read.line.process)
-        if self._continues(read) or traceback.take_frame(text, read.spot.line):
+        self.run.server = server_of(read.spot.evidence, self.run.server)
+        if self._continues(read) or traceback.take_frame(text, read.spot):
             return None
         if TRACEBACK in text:
             traceback.restart()
@@ -139,7 +151,7 @@ class Notes:
         known = self._note_cause(read, traceback)
         died = self._note_death(read)
         if exception is not None and not (known and died):
-            self._note_exception(read, exception["type"], traceback, known=known)
+            self._note_exception(read, exception, traceback, known=known)
         lives = self._note_life(read, died=died)
         if "eager" in read.lowered and is_eager(text):
             self.run.eager = lives = True
@@ -192,6 +204,8 @@ class Notes:
         for rule in book.candidates(read.lowered):
             if rule.start_only and self.run.serving:
                 continue
+            if rule.computed_only and self.run.stage < Stage.PROFILING_GRAPHS:
+                continue
             match = rule.pattern.search(read.line.text)
             if match is None or _is_harmless(read.lowered):
                 continue
@@ -236,14 +250,17 @@ class Notes:
             run.unexpected = run.unexpected or death is Death.UNEXPECTED
         return True
 
-    def _note_exception(self, read: Read, kind: str, traceback: Traceback, *, known: bool) -> None:
-        run = self.run
+    def _note_exception(
+        self, read: Read, said: re.Match[str], traceback: Traceback, *, known: bool
+    ) -> None:
+        run, kind = self.run, said["type"]
         if is_secondary(read.lowered):
             return
-        if run.death is None:
-            run.exception = read.spot
-        elif run.root is None:
-            run.root = read.spot
+        spot = (None if said["message"] else traceback.raised(kind)) or read.spot
+        if run.death is None and run.said != read.line.text:
+            run.exception, run.said = spot, read.line.text
+        elif run.death is not None and run.root is None:
+            run.root = run.exception if run.said == read.line.text else spot
         blamed = None if known or run.serving else traceback.blamed_by(kind)
         if blamed is not None:
             self._add(blamed, Rank.WEAK, read.spot, {})
@@ -260,6 +277,9 @@ class Notes:
             run.running = running
         if preempts := is_preemption(text):
             run.preemption = run.preemption or read.spot
+        falls_back = is_fallback(text)
+        if falls_back:
+            run.fallback = run.fallback or read.spot
         orders = not died and is_asked(read.lowered)
         stops = not died and is_stopping(read.lowered)
         if orders:
@@ -269,7 +289,8 @@ class Notes:
             run.stopped = run.stopped or read.spot
         if refuses := run.loss is not None and '" 500' in text:
             run.refused = True
-        return refuses or stalls or preempts or orders or stops or running is not None
+        told = refuses or stalls or preempts or orders or stops or falls_back
+        return told or running is not None
 
     # Sentences over several lines ---------------------------------------------------------------
 
@@ -308,7 +329,7 @@ class Notes:
             return
         if self.run.is_informative:
             self.before = self.run
-        self.run = Run()
+        self.run = Run(server=self.run.server)
         self._tracebacks.clear()
 
     def _traceback(self, process: str) -> Traceback:

@@ -140,11 +140,15 @@ _DEATHS = _by_part(
         "|process failed during engine core initialization|fatal python error"
         "|segmentation fault|core dumped|bus error|sigabrt received|sigsegv received"
         "|died with exit code|worker died or was killed while executing"
-        "|the actor died unexpectedly",
-        Death.UNEXPECTED: "died unexpectedly| died, exit code|exit code 137|exitcode 137"
-        "|exited (137)|(sigkill)",
+        "|the actor died unexpectedly|illegal instruction|aborted (core|segfault encountered"
+        "|(): invalid |double free or corruption|corrupted size|corrupted double-linked"
+        "|corrupted unsorted|stack smashing detected|sigill received|sigbus received"
+        "|<signals.sigsegv|<signals.sigabrt|<signals.sigill|<signals.sigbus|<signals.sigkill",
+        Death.UNEXPECTED: "died unexpectedly| died, exit code|exited (137)|(sigkill)|(sigsegv)"
+        "|status=9/kill|status=11/segv|status=6/abrt|engine process (pid",
         Death.ECHO: "enginedeaderror|async_llm output_handler failed"
-        "|asyncllm output_handler failed|background loop has errored",
+        "|asyncllm output_handler failed|background loop has errored|background loop is stopped"
+        "|engine loop is not running|has failed, terminating server|is already dead, terminating",
     }
 )
 _ASKED = parts(
@@ -161,7 +165,9 @@ _SECONDARY = parts(
     "engine dead error|enginedeaderror|root cause|engine core init|engine process failed"
     "|worker failed with error|background process|stack trace|stacktrace|raytaskerror"
     "|actordiederror|actorunavailable|workercrashed|cancellederror|loop has errored"
-    "|executor failed|connection closed|connection reset"
+    "|executor failed|connection closed|connection reset|failed to be inspected|validation error"
+    "|error raised in subprocess|calledprocesserror|ninja build failed|error building extension"
+    "|backend='inductor' raised|worker failed to boot|childfailederror|processraisedexception"
 )
 _SECONDARY_TYPES = parts(
     "keyboardinterrupt|systemexit|eoferror|brokenpipeerror|connectionreseterror"
@@ -169,8 +175,11 @@ _SECONDARY_TYPES = parts(
 _STAGES = _by_part(
     {
         Stage.STARTED: "vllm api server version|vllm server version|llm engine (v",
-        Stage.LOADING: "starting to load model|loading model from scratch|checkpoint shards",
-        Stage.LOADED: "model loading took|model weights took|model weights take",
+        # The compiler's lines, for an excerpt may lack the one about the weights.
+        Stage.LOADED: "model loading took|model weights took|model weights take"
+        "|for vllm's torch.compile|torch.compile t|dynamo bytecode transform|compiling a graph for"
+        "|cache the graph",
+        Stage.LOADING: "starting to load model|loading model|checkpoint shards|loading whisper",
         Stage.PROFILING_GRAPHS: "profiling cuda graph memory",
         Stage.PROFILED_GRAPHS: "estimated cuda graph memory",
         # V0 prints the device's blocks before the host's.
@@ -184,6 +193,27 @@ _STAGES = _by_part(
     }
 )
 
+PHASES: Mapping[Stage, str] = {
+    Stage.STARTED: "its beginning, before the weights",
+    Stage.LOADING: "loading the weights",
+    Stage.LOADED: "compiling or profiling the model",
+    Stage.PROFILING_GRAPHS: "estimating the memory of CUDA graphs",
+    Stage.PROFILED_GRAPHS: "profiling the model",
+    Stage.CAPTURING: "capturing CUDA graphs",
+}
+"""What a start is at that has come so far, and is not over."""
+
+_EXIT_OF_A_SIGNAL = re.compile(
+    r"(?:exit\w*(?: with)?(?: code| status)?|returned|code)\W{0,3}"
+    r"(?:-(?:4|6|7|8|9|11)|13[24567]|139)\b"
+)
+_FALLBACK = re.compile(
+    r"FP16 is not supported on CPU|inference on CPU when CUDA|Device set to use cpu"
+    r"|(?:fall\w* back|fallback|switch\w*|default\w*) to (?:the |using )?CPU\b"
+    r"|(?:CUDA|GPU)\b.{0,40}\bnot (?:available|found|detected|supported|usable).{0,60}\bCPU\b"
+    r"|\bNo (?:\w+ )?(?:GPU|CUDA)\b.{0,60}\bCPU\b",
+    re.IGNORECASE,
+)
 _AVAILABLE = re.compile(r"Available KV cache memory: (-?\d+(?:\.\d+)?) ?GiB")
 _RUNNING = re.compile(r"Running: (\d+) reqs")
 _EAGER = re.compile(r"enforce_eager'?[=:] ?True|disabled under eager mode|Enforce eager set")
@@ -199,7 +229,15 @@ def _first(words: Mapping[str, _Kind], lowered: str) -> _Kind | None:
 
 def death_of(lowered: str) -> Death | None:
     """How this line (in lower case) tells that an engine died, if it does."""
-    return _first(_DEATHS, lowered)
+    death = _first(_DEATHS, lowered)
+    if death is None and _EXIT_OF_A_SIGNAL.search(lowered) is not None:
+        return Death.UNEXPECTED
+    return death
+
+
+def is_fallback(text: str) -> bool:
+    """Whether this line says that the CPU computes what a GPU should."""
+    return ("CPU" in text or "cpu" in text) and _FALLBACK.search(text) is not None
 
 
 def is_asked(lowered: str) -> bool:

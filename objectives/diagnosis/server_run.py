@@ -21,10 +21,15 @@ _AFTERMATH_LINES = 400
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Spot:
-    """A line of the log: its number, from 1, and how it stands there."""
+    """A line of the log: its number, from 1, and how it stands there.
+
+    `raised` is the exception, the function and the place of a frame that was left by an exception
+    without a message.
+    """
 
     line: int
     evidence: str
+    raised: tuple[str, str, str] | None = None
 
 
 @dataclass(kw_only=True, slots=True)
@@ -49,7 +54,8 @@ class Run:
         loss: The first line that says it in a way that an ordered stop does, too.
         unexpected: Whether that loss was called unexpected.
         root: The exception that belongs to `death`.
-        exception: The last exception before a death.
+        exception: The last exception before a death, and
+        said: its text; who passes it on says the same again.
         asked: The first line that says that somebody ended the server.
         stopped: The first line of a stop, by whatever reason, before anything had failed.
         closed: Whether it stopped in good order, whatever came before.
@@ -61,6 +67,10 @@ class Run:
         running: Requests in progress by the last statistics.
         available_bytes: The KV cache memory as logged.
         eager: Whether it captures no graphs.
+        server: Whose log it is, as `server_of` names it; "" if nothing told yet.
+        fallback: The first line that says that it computes on the CPU instead.
+        warned: The warning that CUDA did not come up, of a server that came up all the same.
+        last: The log's last line.
         is_quoted: Whether the log stands in a document between fences. There progress contradicts
             nothing: a failure is printed first, and then what helped.
     """
@@ -72,6 +82,7 @@ class Run:
     unexpected: bool = False
     root: Spot | None = None
     exception: Spot | None = None
+    said: str = ""
     asked: Spot | None = None
     stopped: Spot | None = None
     closed: bool = False
@@ -83,6 +94,10 @@ class Run:
     running: int = 0
     available_bytes: int | None = None
     eager: bool = False
+    server: str = ""
+    fallback: Spot | None = None
+    warned: Finding | None = None
+    last: Spot | None = None
     is_quoted: bool = False
 
     @property
@@ -126,6 +141,8 @@ class Run:
         self.progressed()
         if self.death is not None or self.is_quoted:
             return
+        warnings = (f for f in self.findings if (f.cause, f.rank) == ("cuda_init", Rank.WEAK))
+        self.warned = self.warned or next(warnings, None)
         if stage >= Stage.ENGINE_UP:
             self.findings = [one for one in self.findings if one.rank is Rank.DECISIVE]
             self.exception = None
@@ -141,4 +158,8 @@ class Run:
     def best(self, worst: Rank) -> Finding | None:
         """The finding that decides, of those that weigh at least as much as `worst`."""
         fit = [one for one in self.findings if one.rank <= worst]
-        return min(fit, key=lambda one: (one.rank, one.spot.line), default=None)
+        # Of wrappers the last, for each that follows says more of it.
+        sign = {Rank.WRAPPER: -1}
+        return min(
+            fit, key=lambda one: (one.rank, sign.get(one.rank, 1) * one.spot.line), default=None
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from objectives.diagnosis.progress import PHASE_OF_FRAME, earlier_of, parts
@@ -97,7 +97,7 @@ def _judged(
 TRACEBACK = "Traceback (most recent call last):"
 """How a traceback begins."""
 
-_FRAME = re.compile(r'File "(?P<path>[^"]*)", line \d+(?:, in (?P<function>[\w.<>]+))?')
+_FRAME = re.compile(r'File "(?P<path>[^"]*)", line (?P<line>\d+)(?:,? in (?P<function>[\w.<>]+))?')
 _CONFIG_FRAMES = frozenset(
     parts(
         "create_engine_config|create_model_config|create_speculative_config|parse_args"
@@ -107,6 +107,8 @@ _CONFIG_FRAMES = frozenset(
 )
 _ARGUMENT_ERRORS = parts("ValueError|TypeError|AssertionError|NotImplementedError|Validation")
 _CHECKPOINT_ERRORS = ("KeyError", "AssertionError", "AttributeError")
+_DEVICE_FRAMES = frozenset({"device_id_to_physical_device_id"})
+_DEVICE_ERRORS = ("ValueError", "IndexError")
 _WEIGHT_FRAMES = frozenset({"weight_loader", "default_weight_loader"})
 _UNDERLINE = re.compile(r"[\s^~]+$")
 
@@ -119,21 +121,24 @@ class Traceback:
         phase: The out-of-memory cause that its frames point to.
         in_config: Whether the engine's arguments were being checked.
         in_checkpoint: Whether a weight found its place, or a model's type its class.
-        frame_line: Number of the last line that was a frame; the next one echoes its source.
+        in_device: Whether it was looked up which device is meant.
+        frame: The last line that was a frame; the next one echoes its source.
     """
 
     phase: str | None = None
     in_config: bool = False
     in_checkpoint: bool = False
-    frame_line: int = -1
+    in_device: bool = False
+    frame: Spot | None = None
 
     def restart(self) -> None:
         """A new traceback begins."""
         self.phase = None
         self.in_config = False
         self.in_checkpoint = False
+        self.in_device = False
 
-    def take_frame(self, text: str, line: int) -> bool:
+    def take_frame(self, text: str, spot: Spot) -> bool:
         """Note a frame. False, if `text` is none."""
         match = _FRAME.match(text)
         if match is None:
@@ -143,19 +148,30 @@ class Traceback:
         self.in_config = self.in_config or function in _CONFIG_FRAMES
         if function in _WEIGHT_FRAMES or "/transformers/models/auto/" in match["path"]:
             self.in_checkpoint = True
-        self.frame_line = line
+        self.in_device = self.in_device or function in _DEVICE_FRAMES
+        self.frame = spot
         return True
 
     def echoes(self, text: str, line: int, *, is_exception: bool) -> bool:
         """Whether `text` is a line of source code, or the carets below one."""
         if _UNDERLINE.match(text):
             return True
-        return line == self.frame_line + 1 and not is_exception
+        return self.frame is not None and line == self.frame.line + 1 and not is_exception
+
+    def raised(self, exception_type: str) -> Spot | None:
+        """The last frame, for an exception that says no more than where it was raised."""
+        match = _FRAME.search(self.frame.evidence) if self.frame is not None else None
+        if self.frame is None or match is None:
+            return None
+        place = f"{match['path']}:{match['line']}"
+        return replace(self.frame, raised=(exception_type, match["function"] or "", place))
 
     def blamed_by(self, exception_type: str) -> str | None:
         """The cause of an exception that no rule knows, by what was being done."""
         if self.in_checkpoint and exception_type.endswith(_CHECKPOINT_ERRORS):
             return "unsupported_quantization_or_arch"
+        if self.in_device and exception_type in _DEVICE_ERRORS:
+            return "cuda_init"
         if self.in_config and any(name in exception_type for name in _ARGUMENT_ERRORS):
             return "bad_argument"
         return None

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 from objectives.candidate import ServerSettings
-from objectives.causes import remedy_of
 from objectives.device import Device
 from objectives.diagnosis import DeviceEvidence, Diagnosis, Ended, diagnose
 from objectives.errors import ServingError
@@ -105,5 +104,4 @@ class ServerKind(ABC):
         self, lines: Iterable[str], ended: Ended | None, evidence: DeviceEvidence
     ) -> Diagnosis:
         """What its log says about its end, with the remedy for its family."""
-        found = diagnose(lines, ended=ended, evidence=evidence)
-        return replace(found, remedy=remedy_of(found.cause, found.figures, self.family))
+        return diagnose(lines, ended=ended, evidence=evidence, kinds=(self.family,))

@@ -211,7 +211,7 @@ OTHERS = (
     ("fp8 in Triton", "unsupported_gpu",
      failed("ValueError: type fp8e4nv not supported in this architecture. The supported fp8 dtypes"
             " are ('fp8e4b15', 'fp8e5')")),
-    ("an assembler that does not know the card", "unsupported_gpu",
+    ("an assembler that does not know the card", "build_tools",
      "ptxas fatal   : Value 'sm_121a' is not defined for option 'gpu-name'"),
     ("too little shared memory on the card", "unsupported_gpu",
      failed("triton.runtime.errors.OutOfResources: out of resource: shared memory, Required: 98304,"

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from objectives.causes import CAUSES, cause_named
+from objectives.causes import CAUSES
 from objectives.diagnosis.decision import DeviceEvidence, Ended
 from objectives.diagnosis.diagnosis import diagnose
 from tests.corpus import corpus_folder
@@ -32,8 +32,10 @@ from tests.objectives.diagnosis.failing_logs import (
     traceback,
 )
 from tests.objectives.diagnosis.healthy_logs import BANNER, DEAD, HEALTHY, STALL
+from tests.objectives.diagnosis.kinds_of_failure import KINDS, WHISPER, faster, whisper
 
-FAILING = (*MEMORY, *OTHERS)
+KINDS_BY_CAUSE = tuple((name, cause, text) for name, cause, _, text in KINDS)
+FAILING = (*MEMORY, *OTHERS, *KINDS_BY_CAUSE)
 KILLED = Ended(returncode=-9)
 
 
@@ -60,7 +62,11 @@ def test_a_healthy_log_is_ok_however_it_frightens(name, text):
 @pytest.mark.parametrize(("name", "form"), PREFIXES, ids=[case[0] for case in PREFIXES])
 def test_what_stands_before_the_lines_changes_no_cause(name, form):
     wrong = []
+    # A line behind vLLM's own label is no Whisper's.
+    of_another = {case[0] for case in WHISPER} if "EngineCore" in form else set()
     for case, cause, text in FAILING:
+        if case in of_another:
+            continue
         log = "\n".join(form.format(line) for line in text.split("\n")) if text else ""
         found = of(log)
         if found.cause != cause or found.evidence not in log:
@@ -80,7 +86,15 @@ def test_docker_s_json_files_are_read():
 def test_every_cause_is_met_by_some_test():
     told = {name for name, cause in CAUSES.items() if "log" in cause.told_by}
     assert {case[1] for case in FAILING} | {"ok"} == told
-    assert len(told) == 22
+    assert len(told) == 25
+
+
+@pytest.mark.parametrize(
+    ("named", "text"), [case[2:] for case in KINDS], ids=[case[0] for case in KINDS]
+)
+def test_the_answer_names_what_the_line_says_of_its_cure(named, text):
+    found = of(text)
+    assert named.lower() in f"{found.evidence} {found.remedy}".lower()
 
 
 @pytest.mark.parametrize("text", [case[2] for case in FAILING if case[1] != "unknown"])
@@ -265,6 +279,104 @@ class TestHowTheProcessEnded:
         assert of(lines(READY, *[STALL, busy] * 3, answer)).cause == "ok"
 
 
+class TestALogThatJustStops:
+    LOADING = "Loading safetensors checkpoint shards:  50% Completed | 2/4 [00:09<00:09]"
+
+    def test_is_told_by_its_last_line_and_by_what_it_was_at(self):
+        found = of(lines(BANNER, self.LOADING, ""))
+        assert (found.cause, found.evidence, found.line) == ("engine_dead_other", self.LOADING, 2)
+        assert found.figures == {"phase": "loading the weights"}
+        assert "stopped without a word at loading the weights" in found.remedy
+        assert "oom" in found.remedy
+
+    def test_a_kill_says_the_same_and_at_what(self):
+        found = of(lines(BANNER, self.LOADING), ended=KILLED)
+        assert "SIGKILL" in found.evidence
+        assert "at loading the weights" in found.remedy
+        assert "OOMKilled" in of("", ended=Ended(returncode=137)).remedy
+
+    @pytest.mark.parametrize(
+        ("returncode", "word"), [(-11, "SIGSEGV"), (139, "SIGSEGV"), (-6, "heap"), (132, "AVX")]
+    )
+    def test_a_signal_is_told_in_words(self, returncode, word):
+        found = of(LOADED, ended=Ended(returncode=returncode))
+        assert found.cause == "engine_dead_other"
+        assert word in found.remedy
+
+    def test_a_bus_error_is_a_full_shared_memory(self):
+        found = of(LOADED, ended=Ended(returncode=-7))
+        assert found.cause == "nccl_or_dist"
+        assert "--shm-size" in found.remedy
+
+    def test_a_start_that_is_over_or_was_ended_has_not_stopped(self):
+        assert of(lines(BANNER, LOADED, SIZED)).cause == "ok"
+        assert of(LOADED, ended=Ended(returncode=0)).cause == "ok"
+        stopped = lines(BANNER, LOADED, "INFO 03-01 10:00:10 [launcher.py:79] received SIGTERM")
+        assert of(stopped).cause == "unknown"
+        assert of(lines("hello", "world")).cause == "unknown"
+
+
+class TestAnExceptionWithoutWords:
+    TEXT = engine_died("get_groups", "unify", error="AssertionError")
+
+    def test_is_told_by_the_frame_that_raised_it(self):
+        found = of(self.TEXT)
+        assert found.evidence.endswith("in unify")
+        assert found.figures["exception"] == "AssertionError"
+        assert found.figures["function"] == "unify"
+        assert "in unify (" in found.remedy
+
+    def test_is_not_told_by_who_says_it_again(self):
+        again = traceback("_bootstrap", error="AssertionError", tag="(EngineCore_DP0 pid=41) ")
+        head, _, tail = self.TEXT.partition("Traceback (most recent call last):")
+        first = traceback("get_groups", "unify", error="AssertionError")
+        found = of(lines(first, again, tail))
+        assert head
+        assert found.figures["function"] == "unify"
+
+
+class TestLinesThatAForumJoined:
+    REFUSED = (
+        'INFO: 10.0.0.1:5 - "POST /v1/chat/completions HTTP/1.1" 200 OK INFO 02-10 15:09:45'
+        " engine.py:275] Added request chatcmpl-1. ERROR 02-10 15:10:20 serving_chat.py:193] Error"
+        " in preprocessing prompt inputs ERROR 02-10 15:10:20 serving_chat.py:193] Traceback (most"
+        ' recent call last): ERROR 02-10 15:10:20 serving_chat.py:193] File "/a/x.py", line 1, in f'
+        " ERROR 02-10 15:10:20 serving_chat.py:193] ValueError: This model's maximum context length"
+    )
+
+    def test_are_read_one_by_one(self):
+        assert of(self.REFUSED).cause == "ok"
+        joined = failed("KeyError: 'zebra'").replace("\n", " ")
+        found = of(joined)
+        assert found.cause == "engine_dead_other"
+        assert found.evidence.endswith("KeyError: 'zebra'")
+        assert found.line == 1
+
+    def test_of_one_traceback_too(self):
+        joined = faster("RuntimeError: zebra").replace("\n", " ")
+        assert of(joined).evidence == "RuntimeError: zebra"
+
+    def test_a_request_that_quotes_a_log_is_none(self):
+        quoted = json.dumps({"log": failed("KeyError: 'zebra'").replace("\n", " ")})
+        assert of(lines(READY, quoted)).cause in {"ok", "engine_dead_other"}
+
+
+class TestWhoseRemedyItIs:
+    def test_the_log_tells_the_server(self):
+        oom = "RuntimeError: CUDA failed with error out of memory"
+        for text in (faster(oom), whisper(OOM)):
+            assert "--" not in of(text).remedy
+        assert "--tensor-parallel-size" in of(engine_died("load_model", error=OOM)).remedy
+
+    def test_a_whisper_that_vllm_serves_is_vllm_s(self):
+        asked = "INFO 03-01 10:00:01 [x.py:1] Starting to load model openai/whisper-large-v3..."
+        assert "--tensor" in of(lines(asked, engine_died("load_model", error=OOM))).remedy
+
+    def test_who_knows_it_says_so(self):
+        assert "Whisper" in of(OOM, kinds=("whisper",)).remedy
+        assert "Whisper" not in of(OOM, kinds=("vllm",)).remedy
+
+
 class TestLogsOfAnySize:
     def test_it_is_read_once_and_in_one_pass(self):
         log = iter(failed(START).split("\n"))
@@ -290,7 +402,7 @@ class TestLogsOfAnySize:
             tracemalloc.stop()
 
         assert diagnose(log()).cause == "ok"
-        assert kept_bytes[0] < 75_000  # what is known of the last processes
+        assert kept_bytes[0] < 110_000  # the last frame of the last 256 processes
 
     def test_a_line_of_megabytes_is_no_trouble(self):
         dump = f"ERROR 03-01 10:05:00 [dump_input.py:68] Dumping input data {'x' * 2_000_000}"
@@ -330,12 +442,31 @@ def published():
     return [json.loads(line) for line in text.splitlines()]
 
 
-def test_published_logs_are_diagnosed_right_and_all_for_want_of_memory(published):
+def test_published_logs_are_diagnosed_right(published):
     found = [(record, of(record["text"])) for record in published]
-    wrong = [(record["id"], seen.cause) for record, seen in found if seen.cause != record["label"]]
-    about_memory = [pair for pair in wrong if cause_named(pair[0].rsplit("-", 1)[0]).is_memory]
-    assert about_memory == []
-    assert len(wrong) <= 0.05 * len(published), wrong
+    # The labels are older than two causes, which name a part of what had none.
+    younger = {("engine_dead_other", "environment"), ("engine_dead_other", "build_tools")}
+    wrong = [
+        (record["id"], seen.cause)
+        for record, seen in found
+        if seen.cause != record["label"] and (record["label"], seen.cause) not in younger
+    ]
+    assert wrong == []
+
+
+def test_published_reports_have_their_cause_and_name_what_helps():
+    folder = corpus_folder()
+    if folder is None or not (folder / "reports.jsonl").exists():
+        pytest.skip("no reports.jsonl in the corpus")
+    wrong = []
+    for line in (folder / "reports.jsonl").read_text(encoding="utf-8").splitlines():
+        record = json.loads(line)
+        found = of(record["text"])
+        said = f"{found.evidence} {found.remedy}".lower()
+        named = record.get("remedy_or_evidence_names", "").lower() in said
+        if found.cause not in record["accept"] or not named:
+            wrong.append((record["id"], found.cause, found.evidence, found.remedy))
+    assert wrong == []
 
 
 def test_published_logs_hold_the_evidence_as_it_stands(published):

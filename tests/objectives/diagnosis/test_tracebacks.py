@@ -157,10 +157,14 @@ def frame(function, path="/x/vllm/v1/x.py"):
     return f'File "{path}", line 7, in {function}'
 
 
+def at(number):
+    return Spot(line=number, evidence="a line")
+
+
 def after(*functions):
     traceback = Traceback()
     for number, function in enumerate(functions, 1):
-        assert traceback.take_frame(frame(function), number)
+        assert traceback.take_frame(frame(function), at(number))
     return traceback
 
 
@@ -170,11 +174,20 @@ class TestATraceback:
 
     def test_knows_its_frames_from_other_lines(self):
         traceback = Traceback()
-        assert traceback.take_frame('File "<frozen runpy>", line 88', 4)
-        assert traceback.frame_line == 4
-        assert not traceback.take_frame('the File "x.py", line 7, in load_model', 5)
-        assert not traceback.take_frame("ValueError: line 7, in load_model", 6)
-        assert (traceback.frame_line, traceback.phase) == (4, None)
+        assert traceback.take_frame('File "<frozen runpy>", line 88', at(4))
+        assert traceback.frame == at(4)
+        assert not traceback.take_frame('the File "x.py", line 7, in load_model', at(5))
+        assert not traceback.take_frame("ValueError: line 7, in load_model", at(6))
+        assert (traceback.frame, traceback.phase) == (at(4), None)
+
+    def test_gives_its_last_frame_to_an_exception_without_words(self):
+        traceback = Traceback()
+        assert traceback.raised("AssertionError") is None
+        last = Spot(line=2, evidence=f"tag {frame('unify')}")
+        traceback.take_frame(frame("unify"), last)
+        raised = traceback.raised("AssertionError")
+        assert (raised.line, raised.evidence) == (2, last.evidence)
+        assert raised.raised == ("AssertionError", "unify", "/x/vllm/v1/x.py:7")
 
     @pytest.mark.parametrize(
         ("functions", "phase"),
@@ -196,14 +209,14 @@ class TestATraceback:
     def test_says_whether_a_weight_looked_for_its_place(self):
         assert after("load_weights", "weight_loader", "narrow").in_checkpoint
         auto = Traceback()
-        auto.take_frame(frame("__getitem__", "/x/transformers/models/auto/configuration.py"), 1)
+        auto.take_frame(frame("__getitem__", "/x/transformers/models/auto/configuration.py"), at(1))
         assert auto.in_checkpoint
         assert not after("load_weights").in_checkpoint
 
     def test_begins_anew(self):
         traceback = after("create_engine_config", "weight_loader", "load_model")
         traceback.restart()
-        traceback.take_frame(frame("main"), 9)
+        traceback.take_frame(frame("main"), at(9))
         assert (traceback.phase, traceback.in_config, traceback.in_checkpoint) == (
             None,
             False,
@@ -221,6 +234,10 @@ class TestATraceback:
 
 
 class TestAnExceptionNoRuleKnows:
+    def test_is_cuda_s_where_a_device_was_looked_up(self):
+        assert after("get_capability", "device_id_to_physical_device_id").blamed_by("IndexError")
+        assert after("get_capability").blamed_by("IndexError") is None
+
     @pytest.mark.parametrize(
         "kind",
         ["ValueError", "TypeError", "AssertionError", "NotImplementedError", "x.ValidationError"],

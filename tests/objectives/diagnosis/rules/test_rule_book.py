@@ -10,7 +10,7 @@ import pytest
 
 from objectives.causes import CAUSES
 from objectives.diagnosis.diagnosis import wanted_of_a_server, wanted_of_a_start
-from objectives.diagnosis.rules import (
+from objectives.diagnosis.rules.rule_book import (
     HOST,
     OUT_OF_DEVICE_MEMORY,
     OUT_OF_DEVICE_MEMORY_HINTS,

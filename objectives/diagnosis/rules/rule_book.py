@@ -31,6 +31,7 @@ class Rank(IntEnum):
     STRONG = 1  # an error that names a cause
     WEAK = 2  # a cause by implication
     OUTER = 3  # what a shell or a script around the server said
+    WRAPPER = 4  # it passes on that something failed; an error beside it says what
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,6 +44,7 @@ class Rule:
         pattern: What the line must hold.
         rank: How much it weighs.
         start_only: Whether it means nothing once the server answers requests.
+        computed_only: Whether it means this only where the device has computed before.
         quiet: Whether it counts at level INFO and WARNING, too.
     """
 
@@ -51,6 +53,7 @@ class Rule:
     pattern: re.Pattern[str]
     rank: Rank = Rank.STRONG
     start_only: bool = False
+    computed_only: bool = False
     quiet: bool = False
 
 
@@ -59,6 +62,7 @@ def rules(
     *wordings: tuple[str, str],
     rank: Rank = Rank.STRONG,
     start_only: bool = False,
+    computed_only: bool = False,
     quiet: bool = False,
 ) -> tuple[Rule, ...]:
     """Rules of one cause, by pairs of hints, parted by "|", and a pattern.
@@ -72,6 +76,7 @@ def rules(
             pattern=re.compile(pattern, re.IGNORECASE | re.DOTALL),
             rank=rank,
             start_only=start_only,
+            computed_only=computed_only,
             quiet=quiet,
         )
         for hints, pattern in wordings
@@ -177,11 +182,15 @@ SIZES = (
 )
 """Parts of refusals, and healthy lines of a start whose figures leave no room."""
 
+_SPEAKER = r"\b(?:CUDA|HIP|ROCm|XPU|NPU|MPS|HPU|NCCL|GPU|Triton|(?:cu|hip)[A-Z]\w+)\b"
 _OOM = (
-    r"\b(?:CUDA|HIP|XPU|NPU|MPS) out of memory|(?:CUDA|HIP)(?: driver)? error:? out of memory"
-    r"|\bOutOfMemoryError\b|cudaErrorMemoryAllocation|(?:CUDA|hip)_?ERROR_?OUT_?OF_?MEMORY"
-    r"|Cuda failure (?:\d+ )?'out of memory'|STATUS_ALLOC_FAILED|OUT_OF_DEVICE_MEMORY"
-    r"|cudaMalloc.{0,30}out of memory"
+    rf"{_SPEAKER}(?:(?! (?:is|if|may|might|can|could|when|due)\b)[^.;]){{0,60}}?\bout of memory\b"
+    r"|\bOutOfMemoryError\b|(?:cuda|hip)Error(?:MemoryAllocation|OutOfMemory)"
+    r"|(?:CUDA|hip)_?ERROR_?OUT_?OF_?MEMORY|STATUS_ALLOC_FAILED|OUT_OF_DEVICE_MEMORY"
+    r"|RESOURCE_EXHAUSTED: Out of memory"
+    # Refused on MIG or Jetson: PyTorch asks NVML how much is free, for its message, and fails.
+    r"|NVML_SUCCESS == .{0,80}INTERNAL ASSERT FAILED.{0,40}CUDACachingAllocator"
+    r"|NvMapMem\w+: (?:\d+ )?error 12\b"
 )
 OUT_OF_DEVICE_MEMORY = re.compile(
     rf"(?:{_OOM})(?:.{{0,80}}?Tried to allocate (?P<tried>\d+(?:\.\d+)? ?[KMG]i?B))?"
@@ -191,7 +200,10 @@ OUT_OF_DEVICE_MEMORY = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 """An allocation that a device refused; its phase tells the cause (`diagnosis_oom`)."""
-OUT_OF_DEVICE_MEMORY_HINTS = ("out of memory", "outofmemory", "out_of_", "alloc_failed", "memoryal")
+OUT_OF_DEVICE_MEMORY_HINTS = (
+    *("out of memory", "outofmemory", "out_of_", "alloc_failed", "memoryal"),
+    *("nvml_success ==", "nvmapmem"),
+)
 
 HOST = (
     *rules(
@@ -206,7 +218,7 @@ HOST = (
         ("oom-kill:", r"oom-kill:constraint=(?P<constraint>\w+)"),
         ("oomkilled", r"\bOOMKilled\b(?!\W{0,3}(?:=|:)?\W{0,3}false)"),
         ("oom_kill event", r"Detected (?P<oom_kills>\d+) oom[_-]kill event"),
-        ("out of memory", r"^error: \S+: task \S+: Out Of Memory|: Out Of Memory$"),
+        ("out of memory", r"error: \S+: task \S+: Out Of Memory"),  # slurm
         ("memory cgroup out of memory", r"Memory cgroup out of memory"),
         ("due to memory pressure", r"(?P<workers>[1-9]\d*) Workers? .{0,40}killed due to memory"),
         ("running low on memory", r"(?:killed|due to).{0,60}node running low on memory"),

@@ -2,19 +2,48 @@
 
 from __future__ import annotations
 
-from objectives.diagnosis.rules import Rank, rules
+from objectives.diagnosis.rules.rule_book import Rank, rules
 
+_STATUS = r"\b(?:CUBLAS|CUDNN|CUSOLVER|CUSPARSE|CUFFT|CURAND|HIPBLAS|ROCBLAS|MIOPEN)\w*_STATUS"
+_CUDA_LIBRARY = (
+    r"(?P<library>(?:lib)?(?:cudart|cuda|cublas|cudnn|cufft|curand|cusolver|cusparse|nvrtc"
+    r"|nvJitLink"
+    r"|nvidia-ml|nvToolsExt|cupti|cusparseLt|nccl)\w*(?:\.so|\.dll|64_|_)?)"
+)
 _XID = r"NVRM: Xid \([^)]*\): (?P<xid>{}),"
 DEVICE = (
+    # A library's status says when it failed: before it could compute, as it did, or never can.
+    *rules(
+        "cuda_init",
+        (
+            "_status_",
+            rf"(?P<status>{_STATUS}_(?:\w*NOT_INITIALIZED|\w*VERSION_MISMATCH|SUBLIBRARY_\w+"
+            r"|LICENSE_ERROR|RUNTIME_PREREQUISITE_MISSING))",
+        ),
+        (  # CTranslate2 computes with them for the first time as it transcribes
+            "failed with status",
+            rf"failed with status (?P<status>{_STATUS}_(?:EXECUTION_FAILED|INTERNAL_ERROR)\w*)",
+        ),
+    ),
+    *rules(
+        "unsupported_gpu",
+        ("_status_", rf"(?P<status>{_STATUS}_(?:\w*NOT_SUPPORTED\w*|ARCH_MISMATCH))"),
+    ),
+    *rules(
+        "cuda_illegal_access",
+        ("_status_", rf"(?P<status>{_STATUS}_(?:EXECUTION_FAILED|INTERNAL_ERROR)\w*)"),
+        computed_only=True,
+    ),
+    *rules(
+        "cuda_init",
+        ("_status_", rf"(?P<status>{_STATUS}_(?:EXECUTION_FAILED|INTERNAL_ERROR)\w*)"),
+        rank=Rank.WEAK,
+    ),
     *rules(
         "cuda_illegal_access",
         ("illegal", r"an illegal (?:memory access|instruction) was encountered|IllegalAddress"),
         ("device-side assert", r"device-side assert triggered|DeviceAssert"),
-        (
-            "cublas_status|cudnn_status|cusolver_status|hipblas_status",
-            r"(?P<status>\w+_STATUS_(?:EXECUTION_FAILED|MAPPING_ERROR|INVALID_VALUE"
-            r"|INTERNAL_ERROR|NOT_INITIALIZED))",
-        ),
+        ("_status_", rf"(?P<status>{_STATUS}_(?:MAPPING_ERROR|INVALID_VALUE))"),
         ("launch fail", r"unspecified launch failure|CUDA_ERROR_LAUNCH_FAILED|LaunchFailure"),
         ("misaligned", r"misaligned address"),
         ("invalid program counter|address space", r"invalid program counter|shared or local addr"),
@@ -75,8 +104,7 @@ GPU = (
         ("only supports ampere", r"only supports Ampere GPUs or newer"),
         ("only supported on ampere", r"only supported on Ampere"),
         ("passmanager|mlir pass", r"PassManager::run failed|processing an MLIR pass pipeline"),
-        ("ptxas", r"\bptxas\b.{0,200}?(?:fatal|\berror\b)"),
-        ("gpu-name|.target", r"is not defined for option 'gpu-name'|not supported on \.target"),
+        (".target", r"not supported on \.target|requires? \.target sm_\d+"),
         (
             "out of resource",
             r"out of resource:? (?P<resource>[\w ]+?), Required:? (?P<required>\d+),"
@@ -90,6 +118,11 @@ GPU = (
             r"(?:Ampere|Ada|Hopper|Blackwell|SM_? ?\d+)\b",
         ),
         ("gcn arch", r"GCN arch '(?P<arch>\w+)'|Unsupported GPU arch"),
+        (
+            "compute type",
+            r"Requested (?P<dtype>\w+) compute type, but the target device or backend do(?:es)? not"
+            r" support",
+        ),
     ),
     *rules(
         "unsupported_gpu",
@@ -101,7 +134,41 @@ GPU = (
 )
 """The card, or the build, cannot run this kernel or type."""
 
+LIBRARIES = (
+    *rules(
+        "cuda_init",
+        ("not found or can", r"Library (?P<library>\S+) is not found or cannot be loaded"),
+        (
+            "libcu|libnv|libnccl",
+            rf"(?<!\(')\b{_CUDA_LIBRARY}\S*: (?:cannot open shared object|failed to map|undefined)",
+        ),
+        (
+            "libcu|libnv|cudnn|cublas",
+            rf"(?:Could not (?:load|locate)|Unable to (?:load|find)|[Cc]annot find).{{0,30}}?\b"
+            rf"{_CUDA_LIBRARY}|Please make sure {_CUDA_LIBRARY.replace('?P<library>', '?:')}",
+        ),
+        ("cannot load symbol", r"Cannot load symbol (?P<symbol>cu\w+)"),
+        ("not compiled with cuda", r"not compiled with CUDA(?: support)?\b(?! enabled)"),
+        ("unsupported device", r"unsupported device (?P<device>cuda|gpu)\b"),
+        (
+            "cuda failed with error",
+            r"CUDA failed with error (?P<error>(?!out of memory|an illegal|no kernel|unspecified"
+            r"|misaligned|device-side).+)",
+        ),
+        ("sees no cuda", r"\btorch\S* \S+ sees no CUDA device"),
+    ),
+)
+"""CUDA's own libraries, and CTranslate2, which asks for them at the first request only."""
+
 CUDA = (
+    *rules(
+        "cuda_init",
+        ("driver on your system", r"NVIDIA driver on your system is too old"),
+        ("cuda initialization", r"CUDA initialization: (?P<error>.+)"),
+        rank=Rank.WEAK,
+        start_only=True,
+        quiet=True,
+    ),
     *rules(
         "cuda_init",
         ("gpus are available", r"No (?:CUDA|HIP) GPUs are available"),
@@ -113,6 +180,17 @@ CUDA = (
         ("error 80", r"\bError (?P<error>80[0-9]): "),
         ("device is detected", r"no (?:CUDA|ROCm)-capable device is detected"),
         ("busy or unavailable", r"CUDA-capable device\(s\) is/are busy or unavailable"),
+        (
+            "invalid literal for int",
+            r"invalid literal for int\(\).{0,24}'(?P<device>(?:GPU|MIG)-\S*)'",
+        ),
+        ("cuda_visible_devices", r"CUDA_VISIBLE_DEVICES is set to (?:an )?empty string"),
+        ("unsatisfied condition", r"unsatisfied condition: (?P<condition>[^,]+)"),
+        (
+            "nvidia-container|legacy nvidia|runtime name",
+            r"nvidia-container-(?:cli|runtime\S*): (?P<refusal>.+)|invalid runtime name: nvidia",
+        ),
+        ("cdi", r"unresolvable CDI devices|inject CDI devices"),
         ("display driver", r"unsupported display driver / cuda driver combination"),
         ("forward compatibility", r"forward compatibility was attempted on non supported HW"),
         ("not yet initialized", r"system not yet initialized"),
@@ -121,10 +199,13 @@ CUDA = (
         ("forked subprocess", r"Cannot re-initialize CUDA in forked subprocess"),
         ("cuda enabled", r"Torch not compiled with CUDA enabled"),
         ("invalid device ordinal", r"invalid device ordinal|visible device ordinal \d+ is out of"),
-        ("nvml", r"\bNVMLError_\w+|NVML Shared Library Not Found|Driver/library version mismatch"),
-        ("libcuda", r"Error: libcuda(?:rt)?\.so[.\d]*: cannot open shared object file"),
+        (
+            "nvml",
+            r"\bNVMLError_\w+|NVML Shared Library Not Found|Driver/library version mismatch|failed"
+            r" to initialize NVML",
+        ),
         ("unsupported toolchain", r"PTX was compiled with an unsupported toolchain"),
-        ("initialization error", r"(?:CUDA error|container-cli): initialization error"),
+        ("initialization error", r"CUDA error: initialization error"),
         ("initializationerror", r"cudaErrorInitializationError"),
         ("device driver", r"could not select device driver"),
         ("is_available() is false", r"torch\.cuda\.is_available\(\) is False"),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from objectives.diagnosis.diagnosis import wanted_of_a_server, wanted_of_a_start
-from objectives.diagnosis.rules import Rank, RuleBook, figures_of
-from objectives.diagnosis.rules_start import (
+from objectives.diagnosis.rules.rule_book import Rank, RuleBook, figures_of
+from objectives.diagnosis.rules.start import (
     ARCHITECTURE,
     ARGPARSE,
     ARGUMENTS,
@@ -69,6 +69,9 @@ RANKS = (
     ("Error while creating shared memory segment /dev/shm/nccl-x (size 9637888)", None),
     ("RuntimeError: [gloo/transport/tcp/pair.cc:525] Connection closed by peer [10.0.0.1]", None),
     ("INFO 03-01 10:00:00 Waiting for creating a placement group of specs for 130 seconds", None),
+    ("Fatal Python error: Bus error", None),
+    ("box:1:1 [0] init.cc:426 NCCL WARN Cuda failure 'operation not supported'", "NCCL WARN: off"),
+    ("ncclInvalidUsage: Duplicate GPU detected : rank 0 and rank 1", None),
 )
 MODELS = (
     ("OSError: You are trying to access a gated repo.", None),
@@ -101,6 +104,23 @@ MODELS = (
     ("RuntimeError: Unable to load vocabulary from file", "the vocab has 32000 words"),
     ("TypeError: not a string", "TypeError: x is not a string"),
     ("RuntimeError: Failed to load the tokenizer.", None),
+    (
+        "HTTPError: 429 Client Error: Too Many Requests for url: https://huggingface.co/a",
+        "HTTPError: 503 Server Error: Busy for url: http://10.0.0.1/v1",
+    ),
+    ("429 Too Many Requests: https://huggingface.co/a", "too many requests wait"),
+    ("huggingface_hub.errors.HfHubHTTPError: x", None),
+    ("urllib.error.URLError: <urlopen error timed out>", "urlopen error: none"),
+    ("urllib.error.HTTPError: HTTP Error 403: Forbidden", "HTTPErrors: 0"),
+    ("RuntimeError: Data processing error: CAS service error : x", "the cas service is up"),
+    ("LookupError: Cannot find an appropriate cached snapshot folder", None),
+    ("RuntimeError: Unable to open file 'model.bin' in model '/m'", "seen in model.bin"),
+    ("RuntimeError: File model.bin is incomplete: failed to read", "the list is incomplete"),
+    ("RuntimeError: Model huge not found; available models = ['tiny']", "available models: 3"),
+    ("ValueError: Invalid model size 'huge', expected one of: tiny", "the model size is 3 GB"),
+    ("RuntimeError: the SHA256 checksum does not match", "the checksum is right"),
+    ("RuntimeError: PytorchStreamReader failed reading zip archive: x", "a zip archive"),
+    ("_pickle.UnpicklingError: invalid load key, '<'.", None),
 )
 CHECKPOINTS = (
     ("Transformers does not recognize this architecture, an error", None),
@@ -159,6 +179,8 @@ CHECKPOINTS = (
     ("ValueError: These models are not yet supported.", "ValueError: it is not yet supported"),
     ("AttributeError: module 'transformers' has no attribute 'x'", "transformers: 4.57"),
     ("ImportError: cannot import name 'x' from 'transformers.y'", None),
+    ("RuntimeError: Unsupported model binary version. This executable supports v5", None),
+    ("Value error, Model architectures ['Zebra'] failed to be inspected. Please", None),
 )
 SETTINGS = (
     (
@@ -203,6 +225,7 @@ SETTINGS = (
     ("RuntimeError: Sleep is impossible. Leave --enable-sleep-mode unset.", "RuntimeError: a -- b"),
     ("failed: set VLLM_ALLOW_LONG_MAX_MODEL_LEN=1 to allow it", None),
     ("ValueError: Load format `zip` is not supported", "load format: auto"),
+    ("  Input should be greater than 0 [type=greater_than, input_value=-1, input_type=int]", None),
 )
 WAITS = (
     ("TimeoutError: RPC call to sample_tokens timed out.", "RPC call to sample_tokens"),
@@ -317,8 +340,9 @@ def test_a_script_s_words_weigh_least_and_an_implication_little():
         return {line for _, line, _ in CASES if first(line).rank is rank}
 
     assert weighing(Rank.OUTER) == {RANKS[22][0], RANKS[23][0], *(row[0] for row in WAITS[8:])}
-    weak = {*CHECKPOINTS[-3:], *SETTINGS[17:], WAITS[7]}
+    weak = {*CHECKPOINTS[-5:-1], SETTINGS[17], *SETTINGS[19:], WAITS[7]}
     assert weighing(Rank.WEAK) == {line for line, _ in weak}
+    assert weighing(Rank.WRAPPER) == {CHECKPOINTS[-1][0], SETTINGS[18][0]}
     assert weighing(Rank.DECISIVE) == set()
 
 

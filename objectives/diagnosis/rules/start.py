@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from objectives.diagnosis.progress import parts
-from objectives.diagnosis.rules import Rank, rules
+from objectives.diagnosis.rules.rule_book import Rank, rules
 
 PORT = (
     *rules(
@@ -55,7 +55,18 @@ DISTRIBUTED = (
         ("unique ip address", r"Every node should have a unique IP address"),
         ("current node has no", r"Current node has no \w+ available"),
         ("barrier", r"Barrier(?: departure)? timed out after (?P<waited_s>\d+(?:\.\d+)?) seconds"),
-        ("shared memory segment", r"Error while creating shared memory segment /dev/shm/nccl"),
+        (  # /dev/shm is full: a write to it ends in SIGBUS
+            "shm|shared mem|torch_|psm_",
+            r"(?:/dev/shm|\bshm_\w+|shared memory|/?torch_\d|/psm_).{0,80}?(?:No space left|\(28\)"
+            r"|failed"
+            r"|unable)|(?:No space left on device|unable to (?:write|open|mmap|resize|allocate)"
+            r"|Error while"
+            r" creating|insufficient|out of|raise your).{0,60}?(?:/dev/shm|\bshm\b|shared memory"
+            r"|torch_\d|psm_)",
+        ),
+        ("bus error|sigbus", r"\bBus error\b|\bSIGBUS\b"),
+        ("nccl warn", r"NCCL WARN (?:Cuda failure|Call to|.{0,40}(?:fail|error|timeout))"),
+        ("duplicate gpu", r"Duplicate GPU detected"),
     ),
     *rules(
         "nccl_or_dist",
@@ -115,7 +126,16 @@ MODEL = (
             r"(?:GatedRepo|(?:Repository|Revision)NotFound)Err",
         ),
         ("not found for url", r"(?:Repository|Revision|Entry) Not Found for url"),
-        ("client error", r"\b(?P<status>40[134]) Client Error"),
+        (
+            "client error|server error",
+            r"\b(?P<status>40[134]) Client Error|(?P<refused>429|50\d) (?:Client|Server) Error"
+            r".{0,80}?\burl: \S*(?:hugging|hf\.|modelscope)",
+        ),
+        ("too many requests", r"Too Many Requests.{0,80}\b(?:hugging|hf\.co|modelscope)"),
+        ("hfhubhttperror", r"HfHubHTTPError"),
+        ("urlopen error", r"<urlopen error (?P<reason>.+?)>"),
+        ("httperror", r"urllib\.error\.HTTPError: HTTP Error (?P<status>\d+)"),
+        ("cas service|cas client|xet", r"CAS (?:service|client) error|\bxet\w*\b.{0,60}[Ee]rror"),
         ("valid model identifier", r"not a valid model identifier"),
         ("hfvalidationerror", r"HFValidationError: "),
         ("repository id or local", r"Invalid repository ID or local directory specified"),
@@ -131,7 +151,7 @@ MODEL = (
         (
             "no such file",
             r"No such file or directory: \S*(?:config[\w.]*\.json|tokenizer[\w.]*|params\.json"
-            r"|vocab[\w.]*|\.safetensors(?:\.index\.json)?|\.gguf|\.bin|\.model)['\"]?$",
+            r"|vocab[\w.]*|\.safetensors(?:\.index\.json)?|\.gguf|\.bin|\.model|\.pt)['\"]?$",
         ),
         ("missing:", r"Weight files referenced in index but missing"),
         ("restricted", r"Access to model \S+ is restricted"),
@@ -139,6 +159,15 @@ MODEL = (
         ("safetensorerror", r"SafetensorError: "),
         ("vocab", r"(?:invalid|Unable to load|download|error).{0,40}\bvocab(?:ulary)?\b"),
         ("not a string", r"^TypeError: not a string$"),
+        ("cached snapshot", r"Cannot find an appropriate cached snapshot"),
+        # Whisper's and CTranslate2's words
+        ("model.bin|in model", r"Unable to open file '(?P<file>[\w.-]+)' in model"),
+        ("is incomplete", r"File (?P<file>[\w.-]+) is incomplete"),
+        ("available models", r"Model (?P<model>\S+) not found; available models"),
+        ("model size", r"Invalid model size '(?P<model>[^']*)'"),
+        ("checksum", r"checksum does not"),
+        ("zip archive", r"failed (?:reading zip archive|finding central directory)"),
+        ("invalid load key", r"invalid load key"),
         ("failed to load the tokenizer", r"Failed to load the tokenizer"),
         start_only=True,
     ),
@@ -154,8 +183,8 @@ ARCHITECTURE = (
         ("recognize this architecture", r"does not recognize this architecture"),
         (
             "architecture",
-            r"Model architectures? \S.{0,80}?(?:are|is|was|failed)\b.{0,24}(?:not support"
-            r"|to be inspected|supported in vLLM until)",
+            r"Model architectures? \S.{0,80}?(?:are|is|was)\b.{0,24}(?:not support"
+            r"|supported in vLLM until)",
         ),
         ("compatible with vllm", r"Transformers implementation.{0,60}not compatible with vLLM"),
         ("model module", r"Cannot find model module"),
@@ -212,12 +241,19 @@ ARCHITECTURE = (
             r"Error: .{0,80}?\b(?:models?|architectures?)\b.{0,60}?(?:is|are) not (?:yet |"
             r"currently )?supported",
         ),
+        ("model binary version", r"Unsupported model binary version"),
         ("transformers", r"(?:module|from) '?transformers\S* .{0,12}(?:no attribute|import name)"),
         (
             "transformers",
             r"cannot import name '\w+' from 'transformers|requires? transformers *>?=",
         ),
         rank=Rank.WEAK,
+        start_only=True,
+    ),
+    *rules(
+        "unsupported_quantization_or_arch",
+        ("to be inspected", r"Model architectures? .{0,200}failed to be inspected"),
+        rank=Rank.WRAPPER,
         start_only=True,
     ),
 )
@@ -276,8 +312,8 @@ ARGUMENTS = (
             "unexpected keyword",
             r"TypeError: .*got an unexpected keyword argument '(?P<argument>\w+)'",
         ),
-        ("validation error", r"validation errors? for \w*(?:Config|Args)\b"),
-        ("value error, ", r"^Value error, "),
+        ("value error, ", r"^Value error, (?!Model architectures? .{0,200}failed to be inspected)"),
+        ("input_value=", r"^(?!.*failed to be inspected).*\[type=\w+, input_value="),
         ("--", r"Error: .{0,400}?(?:^|[ `'\"(])--(?P<argument>[a-z][\w-]+)"),
         ("vllm_allow_long", r"VLLM_ALLOW_LONG_MAX_MODEL_LEN"),
         (
@@ -285,6 +321,12 @@ ARGUMENTS = (
             r"(?:Load format `?\S+ is not supported|Unknown load_format)",
         ),
         rank=Rank.WEAK,
+        start_only=True,
+    ),
+    *rules(
+        "bad_argument",
+        ("validation error", r"validation errors? for \w*(?:Config|Args)\b"),
+        rank=Rank.WRAPPER,
         start_only=True,
     ),
 )
@@ -295,7 +337,7 @@ HARMLESS = parts(
     "|failed to load function from spec|dumping input data|dumping scheduler|non-default args"
     "|with config: |namespace(|received request |added request |generated response|tcpstore.cpp"
     "|destroy_process_group() was not called|if out-of-memory error occurs|retrying in "
-    "|trying port"
+    "|trying port|mempolicy: operation not permitted"
 )
 """Parts, in lower case, of lines that look like failures or carry other people's words."""
 
