@@ -1,4 +1,8 @@
-"""Say why a vLLM or Whisper server died: the cause, the line that tells it, and what to change."""
+"""Say why a vLLM, Whisper or faster-whisper died: cause, telling line, and what to change.
+
+Logs of vLLM, openai-whisper and faster-whisper (CTranslate2) are taken alike, and those of the
+container around them; the log tells whose it is, and the remedy is in that server's words.
+"""
 
 from __future__ import annotations
 
@@ -62,9 +66,10 @@ teaches the next prediction.
 
 ## Whose fault it was
 
-Of the causes below, `study.diagnose` names those that are known from a log, for any log of vLLM or
-Whisper. A trial whose server died names them too. Where the log prints a number that helps, the
-remedy has it: the length that would fit, the share that is free, the port.
+Of the causes below, `study.diagnose` names those that are known from a log, for any log of vLLM,
+Whisper or faster-whisper. A line that names its own cure (an option, a package, a service) has that
+in place of the remedy below. A trial whose server died names them too. Where the log prints a
+number that helps, the remedy has it: the length that would fit, the share that is free, the port.
 
 ```sh
 python -m study.diagnose vllm.log
@@ -136,6 +141,7 @@ examples:
   {PROG} vllm.log
   docker logs judge 2>&1 | {PROG} -
   {PROG} --json --returncode -9 vllm.log.gz
+  {PROG} faster-whisper.log
 
 exit status: 0 a cause is named ("ok" is one), 1 it is unknown, 2 LOG cannot be read
 """

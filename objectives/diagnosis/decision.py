@@ -103,11 +103,11 @@ def _died(run: Run, ended: Ended | None) -> Decision | None:
     was_asked = ended is not None and ended.was_asked
     ordered = was_asked or run.asked is not None
     if run.death is not None and not _died_on_order(run, was_asked=was_asked):
-        return _nameless(run.root or run.exception or run.death)
+        return _nameless(run.root or run.exception or run.signalled or run.death)
     if not run.serving and run.exception is not None and run.death is None and not ordered:
         return _nameless(run.exception)
     if run.loss is not None and not (ordered or _lost_in_order(run)):
-        return _nameless(run.loss, phase=_phase(run))
+        return _nameless(run.signalled or run.loss, phase=_phase(run))
     if _hangs(run) and run.stalled is not None:
         return Decision(cause="timeout_hang", spot=run.stalled, figures={"stalls": run.stalls})
     return _died_silently(run, ended) or _stopped(run, ended)

@@ -26,6 +26,7 @@ from objectives.diagnosis.progress import (
     phase_of_stage,
     running_requests,
     stage_of,
+    tells_signal,
 )
 from objectives.diagnosis.rules import (
     ARCHITECTURE,
@@ -241,6 +242,8 @@ class Notes:
         if death is None:
             return False
         run = self.run
+        if run.signalled is None and tells_signal(read.lowered):
+            run.signalled = read.spot
         if death in {Death.BEFORE_TRACEBACK, Death.AFTER_TRACEBACK}:
             if run.death is None:
                 run.death = read.spot

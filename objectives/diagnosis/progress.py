@@ -230,9 +230,14 @@ def _first(words: Mapping[str, _Kind], lowered: str) -> _Kind | None:
 def death_of(lowered: str) -> Death | None:
     """How this line (in lower case) tells that an engine died, if it does."""
     death = _first(_DEATHS, lowered)
-    if death is None and _EXIT_OF_A_SIGNAL.search(lowered) is not None:
+    if death is None and tells_signal(lowered):
         return Death.UNEXPECTED
     return death
+
+
+def tells_signal(lowered: str) -> bool:
+    """Whether this line (in lower case) says by which signal a process ended, as a code."""
+    return "<signals." in lowered or _EXIT_OF_A_SIGNAL.search(lowered) is not None
 
 
 def is_fallback(text: str) -> bool:
@@ -254,6 +259,8 @@ def is_stopping(lowered: str) -> bool:
 
 def is_secondary(lowered: str) -> bool:
     """Whether an exception (its line in lower case) only reports another one."""
+    if "died with <signals." in lowered:
+        return False
     return lowered.startswith(_SECONDARY_TYPES) or (
         lowered.endswith("cancelled") or any(part in lowered for part in _SECONDARY)
     )

@@ -53,6 +53,7 @@ class Run:
         death: The first line that says, for certain, that an engine died; not why.
         loss: The first line that says it in a way that an ordered stop does, too.
         unexpected: Whether that loss was called unexpected.
+        signalled: The first line that says by which signal a process ended.
         root: The exception that belongs to `death`.
         exception: The last exception before a death, and
         said: its text; who passes it on says the same again.
@@ -80,6 +81,7 @@ class Run:
     death: Spot | None = None
     loss: Spot | None = None
     unexpected: bool = False
+    signalled: Spot | None = None
     root: Spot | None = None
     exception: Spot | None = None
     said: str = ""

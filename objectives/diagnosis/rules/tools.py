@@ -106,13 +106,6 @@ ENVIRONMENT = (
             r"|(?:Not enough|insufficient|not have enough) (?:free )?disk space|disk is full",
         ),
         (
-            "permission|errno 1]",
-            r"PermissionError\b.{0,24}?(?:(?:at |: )'?(?P<path>/[^\s':]*))?(?=[\s':]|$)|Permission"
-            r" denied"
-            r"|\[Errno 1\] Operation not permitted|(?:is not|not) writ(?:e?able)\b|no write"
-            r" (?:access|permission)",
-        ),
-        (
             "getpw|user exists|user id",
             r"getpw\w+\(\): \w+ not found|No user exists for uid|cannot find name for user ID",
         ),
@@ -134,6 +127,13 @@ ENVIRONMENT = (
     ),
     *rules(
         "environment",
+        (
+            "permission|errno 1]",
+            r"PermissionError\b.{0,24}?(?:(?:at |: )'?(?P<path>/[^\s':]*))?(?=[\s':]|$)|Permission"
+            r" denied"
+            r"|\[Errno 1\] Operation not permitted|(?:is not|not) writ(?:e?able)\b|no write"
+            r" (?:access|permission)",
+        ),
         ("undefined symbol", r"undefined symbol: ?(?P<symbol>\w+)"),
         (
             "not found",

@@ -110,6 +110,22 @@ HEALTHY = (
     ("settings that sound like an end", lines(
         "INFO 03-01 10:00:01 [core.py:69] Initializing a V1 LLM engine (v0.11.0) with config:"
         " model='a/b', shutdown_timeout=0, on_error='kill', oom_kill=False", LOADED, SIZED, READY)),
+    ("a compiler that is not needed", lines(
+        "WARNING 03-01 10:00:01 [x.py:1] nvcc not found, FlashInfer is not compiled", LOADED,
+        SIZED, READY)),
+    ("a tool that is missed and not needed", lines(
+        "OSError: CUDA_HOME environment variable is not set.", LOADED, SIZED, READY)),
+    ("a request that may not write", lines(
+        READY, "ERROR 03-01 10:05:00 [x.py:3] PermissionError: [Errno 13] Permission denied: '/x'",
+        'INFO:     10.0.0.1:5 - "POST /v1/completions HTTP/1.1" 500 Internal Server Error')),
+    ("vLLM that keeps something on the CPU", lines(
+        LOADED, SIZED, READY, API + "INFO 03-01 10:00:00 [x.py:1] no GPU for the lookup, using the"
+        " CPU")),
+    ("a container without its right to NUMA", lines(
+        "get_mempolicy: Operation not permitted", LOADED, SIZED, READY)),
+    ("a Whisper on its GPU", lines(
+        "INFO 03-01 10:00:00 loading whisper large-v3 on cuda:0", READY,
+        'INFO:     10.0.0.1:5 - "POST /v1/audio/transcriptions HTTP/1.1" 200 OK')),
     ("a disabled estimate", lines(
         "WARNING 03-01 10:00:20 [gpu_worker.py:791] CUDA graph memory profiling is disabled. It may"
         " require lowering --gpu-memory-utilization to avoid OOM.", SIZED, READY)),

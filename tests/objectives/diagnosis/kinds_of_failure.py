@@ -292,6 +292,13 @@ WORDLESS = (
         "  Value error, Model architectures ['ZebraForCausalLM'] failed to be inspected. Please")),
     ("what the inspecting process says", "engine_dead_other", "zebra",
      uninspected("RuntimeError: zebra")),
+    ("a signal in the inspecting process", "engine_dead_other", "SIGSEGV", uninspected(
+        "subprocess.CalledProcessError: Command '['python3', '-m', 'x']' died with"
+        " <Signals.SIGSEGV: 11>.")),
+    ("a code below what the engine says", "engine_dead_other", "SIGSEGV", lines(
+        LOADED, "ERROR 03-01 10:00:00 [x.py:3] Worker proc VllmWorker-0 died unexpectedly,"
+        " shutting down executor.", "worker 0: exit code -11",
+        "(APIServer pid=3) RuntimeError: Engine core initialization failed. See root cause")),
     ("a heap", "engine_dead_other", "SIGABRT",
      lines(LOADED, SIZED, READY, "realloc(): invalid pointer")),
     ("a fault", "engine_dead_other", "SIGSEGV", lines(

@@ -193,6 +193,40 @@ def test_a_preemption_is_a_warning_of_a_server_that_lives():
     assert cause_and_line(died) == ("engine_dead_other", 3)
 
 
+class TestAServerThatGoesOnOnTheCpu:
+    FALLBACK = Spot(line=7, evidence="FP16 is not supported on CPU")
+
+    @pytest.mark.parametrize(
+        ("server", "cause"),
+        [("whisper", "cpu_fallback"), ("faster", "cpu_fallback"), ("", "cpu_fallback")],
+    )
+    def test_fell_back(self, server, cause):
+        run = Run(stage=Stage.SERVING, health=spot(3), server=server, fallback=self.FALLBACK)
+        assert judge(run, None, ended=None, evidence=None).cause == cause
+
+    def test_is_no_vllm(self):
+        run = Run(stage=Stage.SERVING, health=spot(3), server="vllm", fallback=self.FALLBACK)
+        assert judge(run, None, ended=None, evidence=None).cause == "ok"
+
+    def test_is_told_by_what_cuda_said_where_it_said_anything(self):
+        warned = Finding(cause="cuda_init", rank=Rank.WEAK, spot=spot(2))
+        run = Run(stage=Stage.SERVING, health=spot(3), server="whisper", warned=warned)
+        assert judge(run, None, ended=None, evidence=None).cause == "cuda_init"
+
+    def test_that_died_is_told_by_its_death(self):
+        run = Run(server="whisper", fallback=self.FALLBACK)
+        died = judge(run, None, ended=Ended(returncode=1), evidence=None)
+        assert died.cause == "engine_dead_other"
+
+
+def test_a_wrapper_decides_only_where_no_error_stands_beside_it():
+    wrapper = Finding(cause="build_tools", rank=Rank.WRAPPER, spot=spot(9))
+    alone, beside = Run(findings=[wrapper]), Run(findings=[wrapper], exception=spot(4))
+    assert judge(alone, None, ended=None, evidence=None).cause == "build_tools"
+    found = judge(beside, None, ended=None, evidence=None)
+    assert (found.cause, found.spot.line) == ("engine_dead_other", 4)
+
+
 class TestTheRunBefore:
     BEFORE = Run(findings=[finding("port_in_use", line=2)])
 

@@ -9,6 +9,7 @@ from objectives.diagnosis.progress import (
     CUDAGRAPH,
     LOAD,
     PHASE_OF_FRAME,
+    PHASES,
     PROFILE,
     SERVING,
     Death,
@@ -20,6 +21,7 @@ from objectives.diagnosis.progress import (
     is_alive,
     is_asked,
     is_eager,
+    is_fallback,
     is_preemption,
     is_secondary,
     is_stall,
@@ -28,6 +30,7 @@ from objectives.diagnosis.progress import (
     phase_of_stage,
     running_requests,
     stage_of,
+    tells_signal,
 )
 from objectives.diagnosis.rules import OUT_OF_DEVICE_MEMORY
 from tests.objectives.diagnosis.failing_logs import OOM
@@ -367,6 +370,60 @@ class TestFigures:
         assert running_requests(RATES.format("9.5", 12)) == 12
         assert running_requests("Running: all reqs") is None
         assert running_requests("12 reqs") is None
+
+
+class TestASignal:
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "worker vllmworkerprocess pid 9 died, exit code: -11",
+            "vllm-1 exited with code 137",
+            "exit status 139",
+            "died with <signals.sigsegv: 11>",
+            "process returned -6",
+        ],
+    )
+    def test_is_told_by_a_code_and_is_a_death(self, line):
+        assert tells_signal(line)
+        assert death_of(line) in {Death.UNEXPECTED, Death.AFTER_TRACEBACK}
+
+    @pytest.mark.parametrize(
+        "line", ["exit code: -15", "exited with code 143", "exit code 1", "line 137, in exit"]
+    )
+    def test_is_none_where_somebody_asked_or_no_signal_ended_it(self, line):
+        assert not tells_signal(line)
+
+    def test_outlives_what_only_reports_another_error(self):
+        assert is_secondary("calledprocesserror: command 'x' returned non-zero exit status 1.")
+        assert not is_secondary("calledprocesserror: command 'x' died with <signals.sigsegv: 11>.")
+
+
+@pytest.mark.parametrize(
+    ("line", "falls_back"),
+    [
+        ("UserWarning: FP16 is not supported on CPU; using FP32 instead", True),
+        ("UserWarning: Performing inference on CPU when CUDA is available", True),
+        ("CUDA is not available, using CPU", True),
+        ("No GPU found: falling back to the CPU", True),
+        ("Device set to use cpu", True),
+        ("GPU KV cache usage: 0.1%, CPU KV cache usage: 0.0%", False),
+        ("the CPU has 16 cores", False),
+        ("Device set to use cuda:0", False),
+    ],
+)
+def test_a_fallback_is_said_by_words_of_both_devices(line, falls_back):
+    assert is_fallback(line) is falls_back
+
+
+def test_every_stage_of_a_start_that_is_not_over_has_words():
+    assert Stage.NOTHING not in PHASES
+    assert {stage for stage in Stage if stage not in PHASES} == {
+        Stage.NOTHING,
+        Stage.SIZED,  # a healthy excerpt may end here
+        Stage.CAPTURED,
+        Stage.ENGINE_UP,
+        Stage.SERVING,
+    }
 
 
 class TestSignsOfLife:

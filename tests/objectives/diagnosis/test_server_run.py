@@ -33,6 +33,11 @@ class TestTheFindingThatDecides:
         late, early = finding(line=9), finding(line=2)
         assert Run(findings=[late, early]).best(Rank.OUTER) is early
 
+    def test_is_of_wrappers_the_last(self):
+        first, last = (finding(rank=Rank.WRAPPER, line=line) for line in (2, 9))
+        assert Run(findings=[first, last]).best(Rank.WRAPPER) is last
+        assert Run(findings=[first, last]).best(Rank.OUTER) is None
+
     def test_is_none_that_weighs_less_than_was_asked_for(self):
         outer = Run(findings=[finding(rank=Rank.OUTER)])
         assert outer.best(Rank.OUTER) is outer.findings[0]
@@ -48,6 +53,12 @@ def test_the_first_findings_are_kept_and_not_more_than_so_many():
 
 
 class TestProgress:
+    def test_remembers_that_cuda_did_not_come_up_for_who_goes_on_without(self):
+        run = Run()
+        run.add(finding("cuda_init", Rank.WEAK))
+        run.advance(Stage.SERVING, spot(7))
+        assert (causes(run), run.warned.cause) == ([], "cuda_init")
+
     def test_takes_back_what_a_start_survives_and_nothing_else(self):
         run = Run(exception=spot())
         for cause in ("model_not_found_or_auth", "cuda_oom_load", "bad_argument", "port_in_use"):
