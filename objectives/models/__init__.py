@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from objectives.models.config import UnsupportedShapeError
+from objectives.models.hub import hub_cache, hub_folder, is_hub_name
 from objectives.models.shape import ModelShape
 from objectives.models.weight_files import weight_bytes
 from objectives.models.whisper import (
@@ -19,6 +20,9 @@ __all__ = [
     "ModelShape",
     "UnsupportedShapeError",
     "canonical_name",
+    "hub_cache",
+    "hub_folder",
+    "is_hub_name",
     "nearest_whisper",
     "weight_bytes",
     "whisper_dims",

@@ -150,6 +150,22 @@ class VllmRules:
         return self.since(0, 10)
 
     @property
+    def caches_hybrid_prefixes(self) -> bool:
+        """Prefixes are cached where it is not asked for, also of models with recurrent layers.
+
+        From 0.28 on. A sequence then keeps two states instead of one (`mamba_cache_mode` "align").
+        """
+        return self.since(0, 28)
+
+    @property
+    def checks_state_blocks(self) -> bool:
+        """The start is refused where running sequences could outnumber the blocks for states.
+
+        From 0.19 on, on a GPU with CUDA graphs; before, fewer graphs were captured.
+        """
+        return self.device_kind == "cuda" and self.since(0, 19)
+
+    @property
     def batches_in_flight(self) -> int:
         """Steps whose tokens a windowed layer must still hold: two with asynchronous scheduling."""
         return 2 if self.device_kind == "cuda" and self.since(0, 27) else 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -45,6 +46,10 @@ class VllmSettings:
         blocks_override: `--num-gpu-blocks-override`.
         cpu_offload_bytes: Weights kept in the host's memory instead.
         pooling: The server embeds or scores and samples nothing.
+        prefix_caching: Asked for or refused; None for the version's own rule.
+        conv_state_dtype, recurrent_state_dtype: Types of a recurrent layer's state.
+        drafts: Tokens that are proposed ahead of each step.
+        drafts_by_model: By layers of the model itself (MTP), not by another model.
         graphs_in_budget: False where the environment turns the estimate off; None for the
             version's own rule.
         unmodelled: Options that change memory in ways this arithmetic does not describe; with
@@ -67,6 +72,11 @@ class VllmSettings:
     dtype: str = "auto"
     quantization: str | None = None
     pooling: bool = False
+    prefix_caching: bool | None = None
+    conv_state_dtype: str = "auto"
+    recurrent_state_dtype: str = "auto"
+    drafts: int = 0
+    drafts_by_model: bool = False
     graphs_in_budget: bool | None = None
     unmodelled: tuple[str, ...] = ()
 
@@ -98,6 +108,7 @@ class VllmSettings:
         tokens = _integer(given, "max-num-batched-tokens")
         seqs = _integer(given, "max-num-seqs")
         length, fits = _length(given)
+        drafts, by_model = _drafts(given)
         batched = tokens or rules.default_batched_tokens(device_total_bytes, device_name, tp)
         return cls(
             utilization=_fraction(given, rules),
@@ -116,6 +127,11 @@ class VllmSettings:
             dtype=str(given.get("dtype", "auto")),
             quantization=str(given["quantization"]) if "quantization" in given else None,
             pooling=_pools(given),
+            prefix_caching=_prefix_caching(given),
+            conv_state_dtype=str(given.get("mamba-cache-dtype", "auto")),
+            recurrent_state_dtype=str(given.get("mamba-ssm-cache-dtype", "auto")),
+            drafts=drafts,
+            drafts_by_model=by_model,
             graphs_in_budget=_graphs(env or {}),
             unmodelled=_unmodelled(given),
         )
@@ -171,6 +187,23 @@ def _cache_bytes(
 def _pools(given: Mapping[str, Scalar]) -> bool:
     runner, task = str(given.get("runner", "")), str(given.get("task", ""))
     return runner == "pooling" or task in ("embed", "embedding", "classify", "reward", "score")
+
+
+def _prefix_caching(given: Mapping[str, Scalar]) -> bool | None:
+    if "no-enable-prefix-caching" in given:
+        return False
+    return _flag(given, "enable-prefix-caching") if "enable-prefix-caching" in given else None
+
+
+def _drafts(given: Mapping[str, Scalar]) -> tuple[int, bool]:
+    """Tokens proposed ahead, and whether by layers of the model itself; 0 where it is not said."""
+    try:
+        stated = json.loads(str(given.get("speculative-config", "{}")))
+    except ValueError:
+        return 0, False
+    if not isinstance(stated, dict) or not isinstance(stated.get("num_speculative_tokens"), int):
+        return 0, False
+    return stated["num_speculative_tokens"], "mtp" in str(stated.get("method", ""))
 
 
 def _graphs(env: Mapping[str, str]) -> bool | None:

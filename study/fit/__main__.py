@@ -26,7 +26,15 @@ from objectives.memory import (
     given,
     predict_vllm,
 )
-from objectives.models import WHISPER_NAMES, ModelShape, UnsupportedShapeError, weight_bytes
+from objectives.models import (
+    WHISPER_NAMES,
+    ModelShape,
+    UnsupportedShapeError,
+    hub_cache,
+    hub_folder,
+    is_hub_name,
+    weight_bytes,
+)
 from objectives.units import GIB
 from objectives.vllm import NEWEST, VllmRules, VllmSettings
 from study.fit.document import Scene, answers_to_json
@@ -87,7 +95,9 @@ def _parser() -> argparse.ArgumentParser:
         "config", nargs="?", type=Path, metavar="CONFIG", help="a study; all its candidates"
     )
     what.add_argument(
-        "--model", type=Path, metavar="PATH", help="a folder or file with a config.json"
+        "--model",
+        metavar="PATH|NAME",
+        help="a folder or file with a config.json, or the name of a model that was downloaded",
     )
     parser.add_argument("--experiment", metavar="NAME", help="of a CONFIG that holds several")
     _device_options(parser.add_argument_group("the device (read live where no total is given)"))
@@ -177,8 +187,9 @@ def _fractions(text: str) -> list[float]:
 
 def _one_model(args: argparse.Namespace) -> int:
     """One model on one device, at one utilisation or several."""
+    folder = _folder(args.model)
     memory, device_name = _device(args)
-    server = _server(args, memory, device_name)
+    server = _server(args, folder, memory, device_name)
     if args.whisper:
         speech = WhisperModel(name=args.whisper).expect(args.device_kind)
         memory = replace(memory, whisper=speech)
@@ -186,7 +197,7 @@ def _one_model(args: argparse.Namespace) -> int:
     servers = [server.with_settings(utilization=value) for value in asked] or [server]
     answers = [predict_vllm(each, memory) for each in servers]
     scene = Scene(
-        model=_name(args.model),
+        model=_name(args.model, folder),
         device_name=device_name,
         free_known=bool(device_name) or args.device_free_gib is not None,
         whisper=args.whisper,
@@ -196,9 +207,26 @@ def _one_model(args: argparse.Namespace) -> int:
     return 0 if any(answer.fits for answer in answers) else 1
 
 
-def _server(args: argparse.Namespace, memory: DeviceMemory, device_name: str) -> ServerModel:
+def _folder(model: str) -> Path:
+    """Where the model lies: a path as it is, a name in the hub's cache on this machine."""
+    place = Path(model).expanduser()
+    if place.exists() or not is_hub_name(model):
+        return place
+    found = hub_folder(model)
+    if found is None:
+        raise UsageError(
+            f"--model {model}: neither a folder here nor a model in the hub's cache"
+            f" ({hub_cache()}): give the folder that holds its config.json, or fetch that"
+            f" (hf download {model} config.json)"
+        )
+    return found
+
+
+def _server(
+    args: argparse.Namespace, folder: Path, memory: DeviceMemory, device_name: str
+) -> ServerModel:
     """The server as it is asked for, at vLLM's own utilisation."""
-    shape = ModelShape.from_config(args.model)
+    shape = ModelShape.from_config(folder)
     rules = VllmRules(args.vllm_version, args.device_kind)
     options = {name: getattr(args, name) for name in _OPTIONS}
     try:
@@ -214,16 +242,16 @@ def _server(args: argparse.Namespace, memory: DeviceMemory, device_name: str) ->
         shape=shape,
         settings=settings,
         rules=rules,
-        weights_bytes=_weights(args, shape),
+        weights_bytes=_weights(args, folder, shape),
         overhead=overhead,
     )
 
 
-def _weights(args: argparse.Namespace, shape: ModelShape) -> int | Estimate | None:
+def _weights(args: argparse.Namespace, folder: Path, shape: ModelShape) -> int | Estimate | None:
     """Given, else read from the files beside the configuration, else left to the shape."""
     if args.weights_gib is not None:
         return given(round(args.weights_gib * GIB))
-    return weight_bytes(args.model, dtype_bytes=shape.dtype_bytes, tied=shape.tied_embeddings)
+    return weight_bytes(folder, dtype_bytes=shape.dtype_bytes, tied=shape.tied_embeddings)
 
 
 def _device(args: argparse.Namespace) -> tuple[DeviceMemory, str]:
@@ -248,8 +276,11 @@ def _device(args: argparse.Namespace) -> tuple[DeviceMemory, str]:
     return DeviceMemory(total_bytes=total, free_bytes=state.free_bytes), device.name
 
 
-def _name(model: Path) -> str:
-    place = model if model.is_dir() else model.parent
+def _name(model: str, folder: Path) -> str:
+    """The name that was asked for; of a path, the folder's."""
+    if not Path(model).expanduser().exists():
+        return model
+    place = folder if folder.is_dir() else folder.parent
     return place.resolve().name
 
 

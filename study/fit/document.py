@@ -92,7 +92,7 @@ def prediction_to_dict(prediction: Prediction) -> dict[str, object]:
         "available_bytes": footprint.available_bytes,
         "needed_bytes": server.needed_bytes,
         "max_model_len": server.max_model_len,
-        "unmodelled": list(server.settings.unmodelled),
+        "unmodelled": list(server.unmodelled),
     }
 
 

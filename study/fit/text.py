@@ -74,14 +74,14 @@ def _is_safe(prediction: Prediction) -> bool:
 
 
 def _unmodelled(prediction: Prediction) -> str:
-    unmodelled = prediction.server.settings.unmodelled
+    unmodelled = prediction.server.unmodelled
     return f" Not in these numbers: {', '.join(unmodelled)}." if unmodelled else ""
 
 
 def _head(scene: Scene, prediction: Prediction) -> str:
     server, memory = prediction.server, prediction.footprint.memory
     shape, settings = server.shape, server.settings
-    heads = f"{shape.kv_heads} KV heads x {shape.head_dim}"
+    heads = f"{shape.full_heads.kv_heads} KV heads x {shape.full_heads.key_dim}"
     if shape.latent is not None:
         heads = f"latent {shape.latent.kv_rank} + {shape.latent.rope_dim}"
     try:

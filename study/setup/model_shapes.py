@@ -5,7 +5,6 @@ Pure: what makes the files is `study.setup.weights`.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from objectives.errors import UsageError
 from objectives.models import (
     ModelShape,
     UnsupportedShapeError,
+    hub_folder,
     weight_bytes,
 )
 from study.config import StudyConfig
@@ -129,15 +129,6 @@ def model_shape(config: StudyConfig, folder: Path | None) -> tuple[ModelShape | 
         return ModelShape.from_config(found), None
     except (UnsupportedShapeError, OSError, ValueError) as error:
         return None, " ".join(str(error).split())
-
-
-def hub_folder(name: str) -> Path | None:
-    """Where the hub's cache on this machine keeps a model, else None; fetches nothing."""
-    home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
-    hub = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
-    snapshots = hub / f"models--{name.replace('/', '--')}" / "snapshots"
-    found = sorted(snapshots.glob("*/config.json"), key=lambda path: path.stat().st_mtime)
-    return found[-1].parent if found else None
 
 
 def llm_weights_bytes(

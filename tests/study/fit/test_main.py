@@ -152,9 +152,11 @@ def test_bad_usage_exits_with_two(options, capsys):
 
 
 def test_a_model_that_the_arithmetic_does_not_describe_is_refused_with_the_reason(tmp_path, capsys):
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "mamba2", "state_size": 128}))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "t5", "num_layers": 12}))
     assert main(["--model", str(tmp_path), "--device-total-gib", "24"]) == 2
-    assert "recurrent" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "cannot tell, because t5 is an encoder-decoder" in err
+    assert err.count("\n") == 1
 
 
 def test_without_numbers_the_device_that_is_there_is_read(model, capsys):
