@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 from objectives.memory.parts import estimate_activation, estimate_graphs, sampler_bytes
 from objectives.memory.predict import Prediction
+from objectives.memory.remedies import allowed_bytes
 from objectives.memory.server_model import ServerModel
 from objectives.models import UnsupportedShapeError
-from objectives.units import GIB, MIB, gib
+from objectives.units import MIB, gib
 
 _STEP = 10_000
 """Utilisations are rounded up to this part of one."""
@@ -32,8 +33,9 @@ class BreakEven:
 
     Attributes:
         one_block: The cache has a block at all: below, the start ends in "no cache blocks".
-        one_request: It holds one request of the longest length, and a recurrent state of every
-            request, of a model with such layers: below, the start is refused.
+        one_request: It holds one request of the longest length: below, the start is refused.
+        states: It holds a recurrent state of every request that may run: below, the start is
+            refused as well. 0 for a model without such layers.
         requests: Number of such requests at once, to the utilisation that holds them.
         most: The highest that the start check allows with what is free; None where there is no
             check.
@@ -41,6 +43,7 @@ class BreakEven:
 
     one_block: float | None
     one_request: float | None
+    states: float | None
     requests: Mapping[int, float | None]
     most: float | None
 
@@ -64,11 +67,12 @@ def break_even(prediction: Prediction, requests: Sequence[int] = (4, 8, 16)) -> 
 
     most = None
     if server.rules.checks_start:
-        room = share_bytes - round(prediction.excess["start_memory_gib"] * GIB)
-        most = max(0.0, min(1.0, math.floor(room / total_bytes * _STEP) / _STEP))
+        room = allowed_bytes(server, footprint.memory, footprint.parts)
+        most = math.floor(room / total_bytes * _STEP) / _STEP
     return BreakEven(
         one_block=needs(server.kv.block_bytes + null),
-        one_request=needs(server.needed_bytes),
+        one_request=needs(one + null),
+        states=needs(server.states_bytes) if server.states_bytes else 0.0,
         requests={count: needs(count * one + null) for count in requests},
         most=most,
     )
@@ -168,7 +172,7 @@ def _narrow_cache(prediction: Prediction) -> Iterator[Gain]:
         share = changed.request_bytes / server.request_bytes
     except UnsupportedShapeError:
         return
-    held = max(prediction.footprint.kv_cache_bytes, server.needed_bytes)
+    held = max(prediction.footprint.kv_cache_bytes, server.request_bytes)
     yield Gain(
         flag="--kv-cache-dtype fp8",
         freed_bytes=int(held * (1 - share)),

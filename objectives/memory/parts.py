@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from objectives.memory.estimate import NOTHING, Estimate, add
 from objectives.memory.server_model import DeviceMemory, ServerModel
-from objectives.models import ModelShape, UnsupportedShapeError
+from objectives.models import ModelShape, cannot_tell
 from objectives.units import GIB, MIB
 
 WORKER_BYTES = 640 * MIB
@@ -125,7 +125,7 @@ def estimate_weights(server: ServerModel) -> Estimate:
         return stated
     whole = shape.weight_bytes if stated is None else stated
     if whole is None:
-        raise UnsupportedShapeError("the configuration does not tell the weights' size: give it")
+        raise cannot_tell("the configuration does not give the weights' size: their files would")
     one = max(0, whole // settings.tensor_parallel_size - settings.cpu_offload_bytes)
     if stated is None:
         margin = _weights_margin(shape, one)

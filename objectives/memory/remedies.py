@@ -37,6 +37,13 @@ def remedy(
     return remedy_of(cause, {}, server.rules.device_kind)
 
 
+def allowed_bytes(server: ServerModel, memory: DeviceMemory, parts: Parts) -> int:
+    """The largest share that the start check allows; the whole device where there is none."""
+    if not server.rules.checks_start:
+        return memory.total_bytes
+    return max(0, min(memory.total_bytes, memory.left_bytes - parts.context.value_bytes))
+
+
 def _for_cache(
     server: ServerModel, memory: DeviceMemory, parts: Parts, available_bytes: int
 ) -> str | None:
@@ -47,9 +54,7 @@ def _for_cache(
     missing = server.needed_bytes - available_bytes
     if server.sized_outright:
         return f"Give the KV cache {gib(missing)} more than that size{less}."
-    total, allowed = memory.total_bytes, memory.total_bytes
-    if server.rules.checks_start:
-        allowed = max(0, min(total, memory.left_bytes - parts.context.value_bytes))
+    total, allowed = memory.total_bytes, allowed_bytes(server, memory, parts)
     enough = round(total * server.settings.utilization) + missing
     if parts.activation.value_bytes >= enough - allowed:
         less += ", or lower --max-num-seqs or --max-num-batched-tokens"

@@ -170,6 +170,13 @@ def layer_count(config: Config) -> int:
     return required(config, LAYERS, "number of layers")
 
 
+def numbers(config: Config, key: str) -> list[int]:
+    """The whole numbers of a list; what is no such number is left out, no list is empty."""
+    value = config.get(key)
+    found = value if isinstance(value, list | tuple) else ()
+    return [each for each in found if isinstance(each, int)]
+
+
 def required(config: Config, keys: Sequence[str], what: str) -> int:
     """As `number`, but it must be there.
 
@@ -210,7 +217,8 @@ def is_encoder(config: Config, whole: Config) -> bool:
     Source: vLLM `model_executor/models/adapters.py` and `config.py` (`is_causal`), `gemma3.py`.
     """
     kind = str(config.get("model_type") or whole.get("model_type") or "")
-    names = [str(name) for name in whole.get("architectures") or ()]
+    stated = whole.get("architectures")
+    names = [str(name) for name in stated] if isinstance(stated, list | tuple) else []
     return (
         kind in _ENCODERS
         or kind.startswith(tuple(f"{known}_" for known in _ENCODERS))
@@ -282,15 +290,15 @@ class Experts:
 
 def latent_of(config: Config) -> Latent | None:
     """The latent attention that a configuration describes; None for ordinary heads."""
-    rank, rope = config.get("kv_lora_rank"), config.get("qk_rope_head_dim")
-    if not rank or not rope:
+    rank, rope = number(config, ("kv_lora_rank",)), number(config, ("qk_rope_head_dim",))
+    if rank is None or rope is None:
         return None
     return Latent(
-        kv_rank=int(rank),
-        rope_dim=int(rope),
-        query_rank=config.get("q_lora_rank"),
-        nope_dim=int(config.get("qk_nope_head_dim") or 128),
-        value_dim=int(config.get("v_head_dim") or 128),
+        kv_rank=rank,
+        rope_dim=rope,
+        query_rank=number(config, ("q_lora_rank",)),
+        nope_dim=number(config, ("qk_nope_head_dim",)) or 128,
+        value_dim=number(config, ("v_head_dim",)) or 128,
     )
 
 
@@ -319,7 +327,7 @@ def _shared_width(config: Config, width: int) -> int:
         return stated
     if config.get("enable_moe_block"):
         return number(config, INTERMEDIATE) or 0
-    return int(config.get("n_shared_experts") or config.get("num_shared_experts") or 0) * width
+    return (number(config, ("n_shared_experts", "num_shared_experts")) or 0) * width
 
 
 def _dense_layers(config: Config, layers: int) -> int:
@@ -335,9 +343,8 @@ def _dense_layers(config: Config, layers: int) -> int:
     if first is not None:
         return min(first, layers)
     if period := number(config, ("expert_layer_period",)):
-        offset = int(config.get("expert_layer_offset") or 0)
+        offset = number(config, ("expert_layer_offset",)) or 0
         return sum(at % period != offset for at in range(layers))
     plain = config.get("mlp_only_layers")
-    step = config.get("decoder_sparse_step") or config.get("interleave_moe_layer_step") or 1
-    sparse = layers // int(step)
+    sparse = layers // (number(config, ("decoder_sparse_step", "interleave_moe_layer_step")) or 1)
     return layers - sparse + (len(plain) if isinstance(plain, list | tuple) else 0)

@@ -1,7 +1,8 @@
-"""Which layer of a model does what: sees every token, a window of them, or keeps a state.
+"""Which layer of a model does what, and what its attention keeps of one token.
 
-Families say it in four ways: a list of names, a pattern of letters, a period, or not at all because
-their code knows. What comes out is counts, for nothing else enters the memory.
+Families say which layer sees every token, a window of them, or keeps a state in four ways: a list
+of names, a pattern of letters, a period, or not at all because their code knows. What comes out is
+counts, for nothing else enters the memory.
 
 Source: transformers' configuration classes; vLLM `model_executor/models/` (`nemotron_h`, `jamba`,
 `falcon_h1`, `qwen3_next`, `deepseek_v2`).
@@ -10,9 +11,22 @@ Source: transformers' configuration classes; vLLM `model_executor/models/` (`nem
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from objectives.models.config import Config, cannot_tell, number
+from objectives.models.config import (
+    HEAD_DIM,
+    HEADS,
+    HIDDEN,
+    KV_HEADS,
+    Config,
+    Latent,
+    UnsupportedShapeError,
+    cannot_tell,
+    number,
+    numbers,
+    required,
+)
+from objectives.models.recurrent import RecurrentLayers, recurrent_of
 
 _NAMES = {
     **dict.fromkeys(("full_attention", "attention", "global_attention"), "full"),
@@ -52,13 +66,13 @@ class LayerPlan:
     Attributes:
         attention: Those with a KV cache of their own.
         attending: Those that attend at all.
-        recurrent: Those that keep a state for each sequence.
+        recurrent: Those that keep a state for each sequence; None without any.
         feed_forward: Those with a feed-forward block.
     """
 
     attention: AttentionLayers
     attending: int
-    recurrent: int
+    recurrent: RecurrentLayers | None
     feed_forward: int
 
 
@@ -71,7 +85,8 @@ def plan_of(config: Config, layers: int, *, encodes: bool = False) -> LayerPlan:
     kind = str(config.get("model_type", ""))
     if kind in _PURE:
         none = AttentionLayers(full=0)
-        return LayerPlan(attention=none, attending=0, recurrent=layers, feed_forward=0)
+        state = recurrent_of(config, layers)
+        return LayerPlan(attention=none, attending=0, recurrent=state, feed_forward=0)
     kinds = layer_kinds(config, layers)
     if kinds is None and (key := next((key for key in _RECURRENT if config.get(key)), None)):
         raise cannot_tell(
@@ -81,7 +96,7 @@ def plan_of(config: Config, layers: int, *, encodes: bool = False) -> LayerPlan:
     return LayerPlan(
         attention=AttentionLayers(full=0) if encodes else attention_layers(config, layers),
         attending=sum(name not in ("state", "none") for name in each),
-        recurrent=sum(name in ("state", "both") for name in each),
+        recurrent=recurrent_of(config, sum(name in ("state", "both") for name in each)),
         feed_forward=each.count("none") if "none" in each else layers,
     )
 
@@ -95,7 +110,7 @@ def attention_layers(config: Config, layers: int) -> AttentionLayers:
         UnsupportedShapeError: for a kind of layer that is neither.
     """
     window = number(config, ("sliding_window", "sliding_window_size"))
-    own = layers - int(config.get("num_kv_shared_layers") or 0)
+    own = max(0, layers - (number(config, ("num_kv_shared_layers",)) or 0))
     kinds = layer_kinds(config, layers)
     if kinds is not None:
         return _by_kind(config, kinds[:own], window)
@@ -145,14 +160,14 @@ def _attending(config: Config, layers: int) -> frozenset[int] | None:
     """Places of the layers with attention, in a hybrid; None for any other model."""
     kimi, places = config.get("linear_attn_config"), range(layers)
     if isinstance(kimi, Mapping) and isinstance(kimi.get("full_attn_layers"), list | tuple):
-        return frozenset(int(at) - 1 for at in kimi["full_attn_layers"])
+        return frozenset(at - 1 for at in numbers(kimi, "full_attn_layers"))
     for key in ("attn_layer_indices", "full_attn_idxs"):
         if isinstance(config.get(key), list | tuple):
-            return frozenset(int(at) for at in config[key])
+            return frozenset(numbers(config, key))
     if isinstance(config.get("attn_type_list"), list | tuple):
         return frozenset(at for at, kind in enumerate(config["attn_type_list"]) if kind)
     if period := number(config, ("attn_layer_period",)):
-        offset = int(config.get("attn_layer_offset") or 0)
+        offset = number(config, ("attn_layer_offset",)) or 0
         return frozenset(at for at in places if at % period == offset)
     if config.get("linear_num_value_heads"):
         period = number(config, ("full_attention_interval",)) or 4
@@ -177,7 +192,8 @@ def _full_of_pattern(config: Config, layers: int) -> int:
     """Layers that see every token, of a model that names a window but no `layer_types`."""
     kind = str(config.get("model_type", ""))
     if config.get("use_sliding_window") and "max_window_layers" in config:
-        return min(layers, int(config["max_window_layers"]))  # Qwen2: the first ones see all
+        first = number(config, ("max_window_layers",)) or 0
+        return min(layers, first)  # Qwen2: the first ones see all
     pattern = number(config, ("sliding_window_pattern", "_sliding_window_pattern"))
     if pattern is None:
         known = {"gemma2": 2, "gpt_oss": 2, "gemma3_text": 6, "gemma4_text": 6, "cohere2": 4}
@@ -196,5 +212,126 @@ def indexed_layers(config: Config, layers: int) -> int:
     pattern = config.get("index_topk_pattern")
     if isinstance(pattern, str | list | tuple):
         return layers - list(pattern[:layers]).count("S")
-    every, offset = config.get("index_topk_freq") or 1, config.get("index_skip_topk_offset", 2)
-    return sum(max(at - int(offset) + 1, 0) % int(every) == 0 for at in range(layers))
+    every = number(config, ("index_topk_freq",)) or 1
+    offset = number(config, ("index_skip_topk_offset",)) or 2
+    return sum(max(at - offset + 1, 0) % every == 0 for at in range(layers))
+
+
+_KV_BITS = {
+    "auto": None,
+    **dict.fromkeys(("half", "float16", "bfloat16"), 16),
+    **dict.fromkeys(("float", "float32"), 32),
+    **dict.fromkeys(("fp8", "fp8_e4m3", "fp8_e5m2", "fp8_inc", "fp8_ds_mla"), 8),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heads:
+    """The heads of one layer.
+
+    Attributes:
+        kv_heads: That keys and values are kept for (1: MQA; fewer than those that ask: GQA).
+        key_dim, value_dim: Width of a key and of a value.
+        own_values: Values have a projection of their own; else the keys' serves both.
+    """
+
+    kv_heads: int
+    key_dim: int
+    value_dim: int
+    own_values: bool = True
+
+    def kept_values(self, tp: int = 1) -> int:
+        """Numbers kept on one of `tp` devices: heads are divided until each device has one."""
+        return max(1, self.kv_heads // tp) * (self.key_dim + self.value_dim)
+
+    def parameters(self, hidden: int, queries: int, *, gate: bool = False) -> int:
+        """Weights of the four projections for so many query heads, with a gate if there is one."""
+        kept = self.kv_heads * (self.key_dim + (self.value_dim if self.own_values else 0))
+        asked = queries * (self.key_dim * (2 if gate else 1) + self.value_dim)
+        return hidden * (asked + kept)
+
+
+NO_HEADS = Heads(kv_heads=0, key_dim=0, value_dim=0)
+
+
+def kv_bits(kv_dtype: str, dtype_bytes: int = 2) -> int:
+    """Bits of one stored key or value.
+
+    Raises:
+        UnsupportedShapeError: for a packed type whose scales this does not count.
+    """
+    if kv_dtype not in _KV_BITS:
+        raise cannot_tell(f"the packing of KV cache type {kv_dtype!r} is not known here")
+    return _KV_BITS[kv_dtype] or 8 * dtype_bytes
+
+
+def heads_of(config: Config, latent: Latent | None) -> tuple[Heads, Heads]:
+    """Heads of the layers that see every token, and of those that see a window.
+
+    Gemma 4 has wider and fewer ones where every token is seen, MiMo more of them in a window.
+
+    Raises:
+        UnsupportedShapeError: naming what the configuration does not give.
+    """
+    if latent is not None:
+        dim = latent.nope_dim + latent.rope_dim
+        alike = Heads(kv_heads=1, key_dim=dim, value_dim=latent.value_dim)
+        return alike, alike
+    dim = _head_dim(config)
+    plain = Heads(
+        kv_heads=_kv_heads(config),
+        key_dim=dim,
+        value_dim=number(config, ("v_head_dim",)) or dim,
+    )
+    return _global(config, plain), _windowed(config, plain)
+
+
+def _global(config: Config, plain: Heads) -> Heads:
+    dim = number(config, ("global_head_dim",))
+    kind = str(config.get("model_type", ""))
+    dim = 512 if dim is None and kind.startswith("gemma4") else dim
+    shares = bool(config.get("attention_k_eq_v"))
+    fewer = number(config, ("num_global_key_value_heads",)) if shares or dim is None else None
+    return replace(
+        plain,
+        kv_heads=fewer or plain.kv_heads,
+        key_dim=dim or plain.key_dim,
+        value_dim=dim or plain.value_dim,
+        own_values=not shares,
+    )
+
+
+def _windowed(config: Config, plain: Heads) -> Heads:
+    return replace(
+        plain,
+        kv_heads=number(config, ("swa_num_key_value_heads",)) or plain.kv_heads,
+        key_dim=number(config, ("swa_head_dim",)) or plain.key_dim,
+        value_dim=number(config, ("swa_v_head_dim",)) or plain.value_dim,
+    )
+
+
+def _kv_heads(config: Config) -> int:
+    heads = number(config, HEADS)
+    if config.get("multi_query") and not config.get("new_decoder_architecture"):
+        if config.get("model_type") == "chatglm":
+            return required(config, ("multi_query_group_num",), "number of KV heads")
+        return 1
+    nested = config.get("attn_config")
+    found = number(config, KV_HEADS)
+    if found is None and isinstance(nested, Mapping):
+        found = number(nested, ("kv_n_heads",))
+    if found is None and heads is None:
+        raise UnsupportedShapeError("the configuration gives neither KV heads nor attention heads")
+    return found or heads or 1
+
+
+def _head_dim(config: Config) -> int:
+    hidden, heads = number(config, HIDDEN), number(config, HEADS)
+    found = number(config, HEAD_DIM)
+    if found is not None:
+        return found
+    if hidden is None or heads is None or hidden < heads:
+        raise UnsupportedShapeError(
+            "the configuration gives neither head_dim nor hidden_size / heads"
+        )
+    return hidden // heads

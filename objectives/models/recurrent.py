@@ -86,10 +86,12 @@ def _gated_delta(config: Config, hidden: int, count: int) -> RecurrentLayers | N
     """Qwen3-Next, Qwen3.5, OLMo hybrid."""
     if not config.get("linear_num_value_heads"):
         return None
-    values = int(config["linear_num_value_heads"])
-    key_dim, value_dim = int(config["linear_key_head_dim"]), int(config["linear_value_head_dim"])
-    keys_width, values_width = int(config["linear_num_key_heads"]) * key_dim, values * value_dim
-    taps = int(config.get("linear_conv_kernel_dim") or 4)
+    values = required(config, ("linear_num_value_heads",), "number of value heads")
+    key_dim = required(config, ("linear_key_head_dim",), "width of a key")
+    value_dim = required(config, ("linear_value_head_dim",), "width of a value")
+    keys_width = key_dim * required(config, ("linear_num_key_heads",), "number of key heads")
+    values_width = values * value_dim
+    taps = number(config, ("linear_conv_kernel_dim",)) or 4
     channels = 2 * keys_width + values_width
     inward = channels + values_width + 2 * values  # the gate, and two numbers for each head
     return RecurrentLayers(
@@ -110,16 +112,17 @@ def _kimi(config: Config, hidden: int, count: int) -> RecurrentLayers | None:
     dim = number(known, ("head_dim",)) or number(config, ("linear_head_dim",))
     if heads is None or dim is None:
         return None
-    taps = number(known, ("short_conv_kernel_size",)) or config.get("linear_conv_kernel_dim") or 4
+    taps = number(known, ("short_conv_kernel_size",))
+    taps = taps or number(config, ("linear_conv_kernel_dim",)) or 4
     width = heads * dim
     gates = 2 * dim * (hidden + width) + hidden * heads  # two of low rank, and one for each head
     return RecurrentLayers(
         count=count,
         channels=3 * width,
-        taps=int(taps) - 1,
+        taps=taps - 1,
         values=width * dim,
         wide=True,
-        parameters=4 * hidden * width + gates + 3 * width * int(taps),
+        parameters=4 * hidden * width + gates + 3 * width * taps,
     )
 
 
@@ -130,11 +133,10 @@ def _mamba2(config: Config, hidden: int, count: int) -> RecurrentLayers | None:
         heads = number(config, ("num_heads",))
     if heads is None:
         return None
-    expand = config.get("mamba_expand") or config.get("expand") or 2
-    inner = number(config, ("mamba_d_ssm",)) or int(expand * hidden)
-    dim = config.get("mamba_d_head") or config.get("mamba_head_dim") or config.get("mamba_headdim")
-    dim = dim or (config.get("head_dim") if config.get("model_type") == "mamba2" else None)
-    width = heads * dim if isinstance(dim, int) else inner
+    inner = number(config, ("mamba_d_ssm",)) or _expand(config) * hidden
+    own = ("head_dim",) if config.get("model_type") == "mamba2" else ()
+    dim = number(config, ("mamba_d_head", "mamba_head_dim", "mamba_headdim", *own))
+    width = inner if dim is None else heads * dim
     state = required(config, ("mamba_d_state", "ssm_state_size", "state_size"), "state size")
     taps = number(config, ("mamba_d_conv", "conv_kernel")) or 4
     groups = number(config, ("mamba_n_groups", "mamba_ngroups", "n_groups")) or 1
@@ -151,6 +153,11 @@ def _mamba2(config: Config, hidden: int, count: int) -> RecurrentLayers | None:
     )
 
 
+def _expand(config: Config) -> int:
+    """How much wider than the model a state-space layer is."""
+    return number(config, ("mamba_expand", "expand")) or 2
+
+
 def _states_are_wide(config: Config) -> bool:
     """Nemotron-H keeps 32 bits unless its configuration says otherwise; the others the model's."""
     stated = config.get("mamba_ssm_cache_dtype")
@@ -164,18 +171,16 @@ def _mamba1(config: Config, hidden: int, count: int) -> RecurrentLayers | None:
     state = number(config, ("mamba_d_state", "state_size"))
     if state is None:
         return None
-    expand = config.get("mamba_expand") or config.get("expand") or 2
-    pure = "state_size" in config
-    width = (number(config, ("intermediate_size", "d_inner")) if pure else None) or expand * hidden
+    pure = number(config, ("intermediate_size", "d_inner")) if "state_size" in config else None
+    width = pure or _expand(config) * hidden
     taps = number(config, ("mamba_d_conv", "conv_kernel")) or 4
-    rank = config.get("mamba_dt_rank") or config.get("time_step_rank")
-    rank = rank if isinstance(rank, int) else -(-hidden // 16)
+    rank = number(config, ("mamba_dt_rank", "time_step_rank")) or -(-hidden // 16)
     return RecurrentLayers(
         count=count,
-        channels=int(width),
+        channels=width,
         taps=taps - 1,
-        values=int(width) * state,
-        parameters=int(width) * (3 * hidden + 2 * rank + 3 * state + taps),
+        values=width * state,
+        parameters=width * (3 * hidden + 2 * rank + 3 * state + taps),
     )
 
 

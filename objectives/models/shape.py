@@ -13,21 +13,32 @@ from typing import Any
 
 from objectives.models import config as keys
 from objectives.models.config import Config, Experts, Latent, experts_of, latent_of
-from objectives.models.encoder import SpeechEncoder, is_gated, speech_encoder_of
-from objectives.models.heads import NO_HEADS, Heads, heads_of, kv_bits
-from objectives.models.layers import AttentionLayers, indexed_layers, plan_of
+from objectives.models.layers import (
+    NO_HEADS,
+    AttentionLayers,
+    Heads,
+    heads_of,
+    indexed_layers,
+    kv_bits,
+    plan_of,
+)
 from objectives.models.quantization import Quantization, cache_bits, quantization_of
-from objectives.models.recurrent import RecurrentLayers, recurrent_of
+from objectives.models.recurrent import RecurrentLayers
+from objectives.models.whisper import SpeechEncoder, speech_encoder_of
 
 _FOUR_TIMES = ("gpt2", "gpt_bigcode", "gptj", "bloom", "falcon", "mpt")
 _UNGATED = (
     *(*_FOUR_TIMES, "opt", "gpt_neox", "phi", "starcoder2", "whisper"),
-    *("nemotron", "nemotron_h", "nemotron_h_puzzle"),
+    *("nemotron", "nemotron_h", "nemotron_h_puzzle", "clip_text_model", "siglip_text_model"),
+    *("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra", "mpnet", "deberta"),
 )
 _TIED_BY_DEFAULT = (
     *("opt", "gpt2", "gpt_bigcode", "bloom", "falcon", "mpt", "gemma", "cohere", "starcoder2"),
     *("whisper", "lfm2", "zamba2", "mamba", "falcon_mamba"),
 )
+_UNTIED = ("falcon_h1", "mamba2")
+"""By their own rule, unlike families whose names begin alike."""
+
 _GATED_QUERIES = ("qwen3_next", "qwen3_5")
 _DRAFT_LAYERS = ("mtp_num_hidden_layers", "num_nextn_predict_layers")
 _VIDEO_TOKENS = 2496
@@ -130,14 +141,14 @@ class ModelShape:
         hidden, latent = keys.number(config, keys.HIDDEN), latent_of(config)
         plan = plan_of(config, layers, encodes=encodes)
         full, window = heads_of(config, latent) if plan.attending else (NO_HEADS, NO_HEADS)
-        tied = config.get("tie_word_embeddings", kind.startswith(_TIED_BY_DEFAULT))
+        tied = kind.startswith(_TIED_BY_DEFAULT) and kind not in _UNTIED
         return cls(
             layers=layers,
             attention=plan.attention,
             attending=plan.attending,
             full_heads=full,
             window_heads=window,
-            recurrent=recurrent_of(config, plan.recurrent),
+            recurrent=plan.recurrent,
             feed_forward=plan.feed_forward,
             indexed=indexed_layers(config, layers),
             heads=keys.number(config, keys.HEADS),
@@ -145,13 +156,13 @@ class ModelShape:
             intermediate=_intermediate(config, kind, hidden),
             vocab=keys.number(config, keys.VOCAB),
             max_position=keys.max_position(config),
-            tied_embeddings=encodes or bool(tied),
+            tied_embeddings=encodes or bool(config.get("tie_word_embeddings", tied)),
             dtype_bytes=4 if dtype in ("float32", "float") else 2,
             quantization=quantization_of(config, quantization),
             cache_bits=cache_bits(config),
             latent=latent,
             experts=experts_of(config, layers),
-            gated=is_gated(kind) if encodes and "causal" not in kind else kind not in _UNGATED,
+            gated=kind not in _UNGATED,
             gated_queries=bool(config.get("attn_output_gate", kind.startswith(_GATED_QUERIES))),
             extra_parameters=_per_layer_embeddings(config, layers),
             draft_layers=keys.number(config, _DRAFT_LAYERS) or 0,
@@ -289,7 +300,7 @@ def _intermediate(config: Config, kind: str, hidden: int | None) -> int | None:
     wide = ("shared_intermediate_size",) if "shared_intermediate_size" in config else ()
     found = keys.number(config, keys.INTERMEDIATE if experts else (*wide, *keys.INTERMEDIATE))
     if found is not None and config.get("block_auto_adjust_ff_dim"):  # LFM2, as Llama's first code
-        rounded = int(config.get("block_multiple_of") or 256)
+        rounded = keys.number(config, ("block_multiple_of",)) or 256
         found = -(-(2 * found // 3) // rounded) * rounded
     assumed = 4 * hidden if hidden is not None and kind in _FOUR_TIMES else None
     return assumed if found is None else found

@@ -51,6 +51,8 @@ _OPTIONS = (
     "max_num_seqs",
     "max_num_batched_tokens",
     "enforce_eager",
+    "enable_prefix_caching",
+    "no_enable_prefix_caching",
 )
 """Of vLLM, under its own names."""
 
@@ -150,6 +152,12 @@ def _server_options(group: argparse._ArgumentGroup) -> None:
     ):
         group.add_argument(flag, metavar="N" if "dtype" not in flag else "TYPE", help=meaning)
     group.add_argument("--enforce-eager", action="store_true", help="no CUDA graphs")
+    group.add_argument(
+        "--enable-prefix-caching",
+        action="store_true",
+        help="a model with recurrent layers then keeps two states for each sequence",
+    )
+    group.add_argument("--no-enable-prefix-caching", action="store_true", help="and here one")
     group.add_argument(
         "--vllm-version",
         default=NEWEST_VERSION,
@@ -251,7 +259,12 @@ def _weights(args: argparse.Namespace, folder: Path, shape: ModelShape) -> int |
     """Given, else read from the files beside the configuration, else left to the shape."""
     if args.weights_gib is not None:
         return given(round(args.weights_gib * GIB))
-    return weight_bytes(folder, dtype_bytes=shape.dtype_bytes, tied=shape.tied_embeddings)
+    return weight_bytes(
+        folder,
+        dtype_bytes=shape.dtype_bytes,
+        tied=shape.tied_embeddings,
+        layers=None if shape.speech else shape.layers,
+    )
 
 
 def _device(args: argparse.Namespace) -> tuple[DeviceMemory, str]:

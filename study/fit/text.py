@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import textwrap
 from collections.abc import Sequence
@@ -10,11 +11,12 @@ from typing import TYPE_CHECKING
 from objectives.memory import (
     Estimate,
     Prediction,
+    ServerModel,
     break_even,
     cheapest_gains,
     overhead_note,
 )
-from objectives.models import UnsupportedShapeError
+from objectives.models import AttentionLayers, UnsupportedShapeError
 from objectives.units import GIB, gib
 from study.fit.document import Scene, candidates_to_list
 
@@ -80,29 +82,45 @@ def _unmodelled(prediction: Prediction) -> str:
 
 def _head(scene: Scene, prediction: Prediction) -> str:
     server, memory = prediction.server, prediction.footprint.memory
-    shape, settings = server.shape, server.settings
-    heads = f"{shape.full_heads.kv_heads} KV heads x {shape.full_heads.key_dim}"
-    if shape.latent is not None:
-        heads = f"latent {shape.latent.kv_rank} + {shape.latent.rope_dim}"
-    try:
-        per_token = shape.kv_bytes_per_token(settings.kv_cache_dtype, settings.tensor_parallel_size)
-        each = f", {per_token:,} bytes of KV cache a token"
-    except UnsupportedShapeError:
-        each = ""
-    windows = ""
-    if shape.attention.window:
-        kept = f"{shape.attention.window_tokens:,} tokens"
-        windows = f" ({shape.attention.window} keep a window of {kept})"
     kind = "a CPU's memory node" if server.on_cpu else "a GPU"
     device = f"{scene.device_name or kind} of {gib(memory.total_bytes)}"
     free = f"{gib(memory.free_bytes)} free" if scene.free_known else "taken as empty"
     speech = f", beside Whisper {scene.whisper}" if scene.whisper else ""
     return "\n".join(
         (
-            _wrap(f"{scene.model}: {shape.layers} layers{windows}, {heads}{each}"),
+            _wrap(f"{scene.model}: {_layers(server)}"),
             _wrap(f"on {device}, {free}; vLLM {server.rules.version}{speech}"),
         )
     )
+
+
+def _layers(server: ServerModel) -> str:
+    """What the layers are and what they keep, in one phrase."""
+    shape, settings = server.shape, server.settings
+    tp = settings.tensor_parallel_size
+    if shape.encoder_only:
+        return f"{shape.layers} layers of an encoder, which keep no KV cache"
+    said = [f"{shape.layers} layers{_windows(shape.attention)}"]
+    if shape.recurrent is not None:
+        kept = (each for each in server.kv.groups if each.keeps == "state")
+        state = sum(each.layers * each.page_bytes for each in kept)
+        said.append(f"{shape.recurrent.count} keep {gib(state)} of state for each sequence")
+    if shape.latent is not None:
+        said.append(f"latent {shape.latent.kv_rank} + {shape.latent.rope_dim}")
+    elif shape.attending:
+        said.append(f"{shape.full_heads.kv_heads} KV heads x {shape.full_heads.key_dim}")
+    if shape.speech is not None:
+        said.append(f"{shape.speech.tokens:,} tokens of sound kept for each request")
+    with contextlib.suppress(UnsupportedShapeError):
+        if per_token := shape.kv_bytes_per_token(settings.kv_cache_dtype, tp):
+            said.append(f"{per_token:,} bytes of KV cache a token")
+    return ", ".join(said)
+
+
+def _windows(attention: AttentionLayers) -> str:
+    if not attention.window:
+        return ""
+    return f" ({attention.window} keep a window of {attention.window_tokens:,} tokens)"
 
 
 def _table(answers: Sequence[Prediction]) -> str:
@@ -208,11 +226,16 @@ def _even(prediction: Prediction) -> str:
         return "none" if value is None else f"{value:.4f}"
 
     length = prediction.server.max_model_len
+    states = ""
+    if prediction.server.states_bytes:
+        seqs = f"{prediction.server.settings.max_num_seqs:,} requests"
+        states = f" {at(even.states)} for a recurrent state of each of {seqs}."
     steps = ", ".join(f"{at(value)} for {count}" for count, value in even.requests.items())
     most = "" if even.most is None else f" The start check allows up to {even.most:.4f}."
     return _wrap(
         f"Break-even utilisation: {at(even.one_block)} for the first block of KV cache,"
-        f" {at(even.one_request)} for one request of {length:,} tokens; {steps} at once.{most}"
+        f" {at(even.one_request)} for one request of {length:,} tokens; {steps}"
+        f" at once.{states}{most}"
     )
 
 

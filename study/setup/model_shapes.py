@@ -140,4 +140,9 @@ def llm_weights_bytes(
     folder = Path(model).expanduser() if local else hub_folder(model)
     if folder is None:
         return None
-    return weight_bytes(folder, dtype_bytes=shape.dtype_bytes, tied=shape.tied_embeddings)
+    return weight_bytes(
+        folder,
+        dtype_bytes=shape.dtype_bytes,
+        tied=shape.tied_embeddings,
+        layers=None if shape.speech else shape.layers,
+    )

@@ -2,9 +2,21 @@
 
 import pytest
 
-from objectives.models.config import UnsupportedShapeError
-from objectives.models.layers import attention_layers, indexed_layers, layer_kinds, plan_of
+from objectives.models.config import UnsupportedShapeError, latent_of
+from objectives.models.layers import (
+    attention_layers,
+    heads_of,
+    indexed_layers,
+    kv_bits,
+    layer_kinds,
+    plan_of,
+)
 from tests.objectives.models import published_shapes as published
+
+STATE = {"model_type": "zamba2", "hidden_size": 64, "num_heads": 8, "n_mamba_heads": 8,
+         "mamba_d_state": 16}  # fmt: skip
+LFM2 = {"model_type": "lfm2", "hidden_size": 64, "conv_L_cache": 3, "num_hidden_layers": 16}
+LIGHTNING = {"model_type": "minimax_text_01", "hidden_size": 64, "num_attention_heads": 4}
 
 
 def test_a_window_that_is_switched_off_is_none():
@@ -71,25 +83,19 @@ def test_recurrent_layers_that_no_list_places_cannot_be_told():
         (published.NEMOTRON_NANO_9B, 4, 27, 25),
         (published.FALCON_H1_7B, 44, 44, 44),
         (published.BAMBA_9B, 3, 29, 32),
-        ({"model_type": "mamba2"}, 0, 64, 0),
-        ({"model_type": "lfm2", "full_attn_idxs": [2, 5]}, 2, 14, 16),
-        ({"model_type": "zamba2", "layers_block_type": ["mamba", "hybrid"]}, 1, 2, 2),
+        ({**STATE, "model_type": "mamba2", "num_hidden_layers": 64}, 0, 64, 0),
+        ({**LFM2, "full_attn_idxs": [2, 5]}, 2, 14, 16),
+        ({**STATE, "layers_block_type": ["mamba", "hybrid"]}, 1, 2, 2),
         ({"model_type": "minimax_m2", "attn_type_list": [1, 1]}, 2, 0, 2),
-        ({"model_type": "minimax_text_01", "attn_type_list": [0, 1]}, 1, 1, 2),
+        ({**LIGHTNING, "attn_type_list": [0, 1]}, 1, 1, 2),
     ],
 )
 def test_hybrids_name_a_list_a_pattern_a_period_or_places(
     config, attending, recurrent, feed_forward
 ):
-    layers = config.get("num_hidden_layers") or {"mamba2": 64, "lfm2": 16}.get(
-        config["model_type"], 2
-    )
-    plan = plan_of(config, layers)
-    assert (plan.attending, plan.recurrent, plan.feed_forward) == (
-        attending,
-        recurrent,
-        feed_forward,
-    )
+    plan = plan_of(config, config.get("num_hidden_layers", 2))
+    states = 0 if plan.recurrent is None else plan.recurrent.count
+    assert (plan.attending, states, plan.feed_forward) == (attending, recurrent, feed_forward)
 
 
 def test_an_encoder_attends_and_keeps_nothing():
@@ -108,3 +114,50 @@ def test_an_encoder_attends_and_keeps_nothing():
 )
 def test_layers_may_share_an_index(changes, indexed):
     assert indexed_layers({**published.GLM_5, **changes}, 78) == indexed
+
+
+def kept(config):
+    full, window = heads_of(config, latent_of(config))
+    return full.kept_values(), window.kept_values()
+
+
+def test_ordinary_layers_are_all_alike():
+    assert kept(published.LLAMA_3_1_8B) == (2 * 8 * 128, 2 * 8 * 128)
+
+
+def test_gemma_4_has_wider_and_fewer_heads_where_every_token_is_seen():
+    assert kept(published.GEMMA_4_26B_A4B) == (2 * 2 * 512, 2 * 8 * 256)
+    plain = {**published.GEMMA_4_26B_A4B, "attention_k_eq_v": False}
+    assert kept(plain) == (2 * 8 * 512, 2 * 8 * 256)
+
+
+def test_values_may_be_narrower_than_keys_and_a_window_may_have_more_heads():
+    config = {
+        "num_attention_heads": 64,
+        "num_key_value_heads": 4,
+        "head_dim": 192,
+        "v_head_dim": 128,
+        "swa_num_key_value_heads": 8,
+    }
+    assert kept(config) == (4 * 320, 8 * 320)
+
+
+def test_heads_are_divided_until_each_device_has_one():
+    full, _ = heads_of(published.QWEN3_6_35B_A3B, None)
+    assert [full.kept_values(tp) for tp in (1, 2, 4)] == [1024, 512, 512]
+
+
+def test_shared_projections_and_gates_change_the_weights_and_not_the_cache():
+    full, _ = heads_of(published.GEMMA_4_26B_A4B, None)
+    assert full.parameters(2816, 16) == 2816 * 512 * (2 * 16 + 2)
+    assert full.parameters(2816, 16, gate=True) == 2816 * 512 * (3 * 16 + 2)
+
+
+@pytest.mark.parametrize(("name", "bits"), [("auto", 16), ("fp8", 8), ("float32", 32)])
+def test_a_type_has_bits(name, bits):
+    assert kv_bits(name) == bits
+
+
+def test_a_packed_type_cannot_be_told():
+    with pytest.raises(UnsupportedShapeError, match=r"cannot tell, because .*'nvfp4'"):
+        kv_bits("nvfp4")

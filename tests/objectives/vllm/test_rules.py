@@ -89,3 +89,14 @@ def test_older_cpu_builds_size_the_cache_without_the_fraction():
     assert rules("0.11.0", "cpu").cpu_cache_bytes(32 * GIB) == 4 * GIB
     assert rules("0.14.0", "cpu").cpu_cache_bytes(32 * GIB) == 16 * GIB
     assert rules("0.32.0", "cpu").utilization_counts
+
+
+def test_prefixes_of_hybrids_are_cached_unasked_since_0_28():
+    assert not rules("0.27.1").caches_hybrid_prefixes
+    assert rules("0.28.0").caches_hybrid_prefixes
+
+
+def test_blocks_for_states_are_counted_since_0_19_where_there_are_graphs():
+    assert not rules("0.18.1").checks_state_blocks
+    assert rules("0.19.0").checks_state_blocks
+    assert not rules("0.32.0", "cpu").checks_state_blocks

@@ -83,3 +83,38 @@ def test_a_number_of_tokens_that_was_asked_for_is_told_from_the_default():
 def test_a_pooling_server_samples_nothing():
     assert settings(runner="pooling").pooling
     assert not settings().pooling
+
+
+@pytest.mark.parametrize(
+    ("args", "caches"),
+    [
+        ({}, None),
+        ({"enable_prefix_caching": True}, True),
+        ({"enable_prefix_caching": "false"}, False),
+        ({"no_enable_prefix_caching": True}, False),
+    ],
+)
+def test_prefixes_are_cached_as_asked_or_as_the_version_has_it(args, caches):
+    assert settings(**args).prefix_caching is caches
+
+
+def test_types_of_recurrent_states_are_read():
+    found = settings(mamba_cache_dtype="float32", mamba_ssm_cache_dtype="bfloat16")
+    assert (found.conv_state_dtype, found.recurrent_state_dtype) == ("float32", "bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("stated", "drafts"),
+    [
+        ('{"method": "mtp", "num_speculative_tokens": 3}', (3, True)),
+        ('{"method": "qwen3_next_mtp", "num_speculative_tokens": 1}', (1, True)),
+        ('{"model": "small", "num_speculative_tokens": 5}', (5, False)),
+        ('{"method": "ngram"}', (0, False)),
+        ("{", (0, False)),
+        ("[1]", (0, False)),
+    ],
+)
+def test_drafts_are_counted_and_still_are_not_certain(stated, drafts):
+    found = settings(speculative_config=stated)
+    assert (found.drafts, found.drafts_by_model) == drafts
+    assert found.unmodelled == ("speculative-config",)
