@@ -13,18 +13,22 @@ from objectives.vllm.rules import VllmRules
 from objectives.vllm.settings import VllmSettings
 from tests.corpus import corpus_folder
 from tests.objectives.models.published_shapes import (
+    BAMBA_9B,
     BERT_BASE,
+    FALCON_H1_7B,
     GEMMA_3_4B,
     GEMMA_4_26B_A4B,
     GLM_5,
     GPT_OSS_20B,
     GRANITE_4_SMALL,
+    JAMBA_MINI,
     KIMI_LINEAR_48B,
     LLAMA_3_1_8B,
     NEMOTRON_NANO_9B,
     QWEN2_5_7B,
     QWEN3_6_27B,
     QWEN3_6_35B_A3B,
+    QWEN3_NEXT_80B,
     WHISPER_TURBO,
 )
 
@@ -197,6 +201,29 @@ def test_a_block_of_attention_is_as_large_as_a_state(config, options, block):
     state = kv.groups[1].page_bytes
     assert kv.block_tokens == block
     assert all(group.page_bytes == state for group in kv.groups)
+
+
+@pytest.mark.parametrize(
+    ("config", "tokens_and_blocks"),
+    [
+        (QWEN3_6_27B, [(784, 19), (784, 19), (784, 19)]),
+        (QWEN3_NEXT_80B, [(544, 25), (544, 25), (272, 43)]),
+        (JAMBA_MINI, [(80, 139), (80, 139), (80, 139)]),
+        (GRANITE_4_SMALL, [(528, 37), (528, 37), (528, 37)]),
+        (NEMOTRON_NANO_9B, [(1312, 22), (1312, 22), (1312, 22)]),
+        (FALCON_H1_7B, [(1568, 9), (1568, 9), (784, 15)]),
+        (BAMBA_9B, [(528, 39), (528, 39), (528, 39)]),
+        (KIMI_LINEAR_48B, [(1920, 12), (1024, 16), (512, 26)]),
+        (GEMMA_4_26B_A4B, [(16, 1918), (16, 1918), (16, 2230)]),
+        (GPT_OSS_20B, [(16, 890), (16, 890), (16, 890)]),
+    ],
+)
+def test_the_layout_is_that_of_vllms_own_code(config, tokens_and_blocks):
+    """Of 0.32.0, for one, two and four devices: `get_kv_cache_groups` and what follows from it."""
+    found = [layout(config, "0.32.0", tp=tp) for tp in (1, 2, 4)]
+    assert [
+        (kv.block_tokens, kv.blocks_per_request(10_000, 2 * STEP)) for kv in found
+    ] == tokens_and_blocks
 
 
 def test_a_state_for_each_sequence_and_another_where_prefixes_are_cached():
