@@ -44,7 +44,7 @@ _LETTERS = {"M": "state", "*": "full", "-": "none", "E": "none"}
 _PURE = ("mamba", "mamba2", "falcon_mamba")
 _RECURRENT = (
     *("ssm_state_size", "state_size", "mamba_d_state", "mamba_d_conv", "mamba_num_heads"),
-    *("linear_attn_config", "linear_num_key_heads", "conv_L_cache"),
+    *("linear_attn_config", "linear_num_key_heads", "conv_L_cache", "layer_group_size"),
 )
 _LAYER_LISTS = ("layers_block_type", "layer_types", "hybrid_layer_pattern")
 
@@ -93,11 +93,12 @@ def plan_of(config: Config, layers: int, *, encodes: bool = False) -> LayerPlan:
             f"which layers of {kind or 'the model'} are recurrent is not said ({key})"
         )
     each = kinds or ("full",) * layers
+    wide = _sharing(config) if config.get("use_double_wide_mlp") else 0  # those count twice
     return LayerPlan(
         attention=AttentionLayers(full=0) if encodes else attention_layers(config, layers),
         attending=sum(name not in ("state", "none") for name in each),
         recurrent=recurrent_of(config, sum(name in ("state", "both") for name in each)),
-        feed_forward=each.count("none") if "none" in each else layers,
+        feed_forward=each.count("none") if "none" in each else layers + wide,
     )
 
 
@@ -110,7 +111,7 @@ def attention_layers(config: Config, layers: int) -> AttentionLayers:
         UnsupportedShapeError: for a kind of layer that is neither.
     """
     window = number(config, ("sliding_window", "sliding_window_size"))
-    own = max(0, layers - (number(config, ("num_kv_shared_layers",)) or 0))
+    own = max(0, layers - _sharing(config))
     kinds = layer_kinds(config, layers)
     if kinds is not None:
         return _by_kind(config, kinds[:own], window)
@@ -121,6 +122,11 @@ def attention_layers(config: Config, layers: int) -> AttentionLayers:
     if full == own:
         return AttentionLayers(full=own)
     return AttentionLayers(full=full, window=own - full, window_tokens=window)
+
+
+def _sharing(config: Config) -> int:
+    """The last layers, which read the cache of an earlier one."""
+    return number(config, ("num_kv_shared_layers",)) or 0
 
 
 def layer_kinds(config: Config, layers: int) -> tuple[str, ...] | None:
@@ -148,8 +154,11 @@ def _named(names: str | list[str] | tuple[str, ...], known: Mapping[str, str]) -
 
 def _by_period(config: Config, layers: int) -> tuple[str, ...] | None:
     """Layers of a hybrid that names a period or places; None for any other model."""
-    if config.get("mamba_d_ssm"):  # Falcon-H1 has both side by side in every layer
+    if config.get("model_type") == "falcon_h1":  # both side by side in every layer
         return ("both",) * layers
+    if str(config.get("model_type")).startswith("llama4") and config.get("attention_chunk_size"):
+        rotates = numbers(config, "no_rope_layers") or [(at + 1) % 4 for at in range(layers)]
+        return tuple("chunk" if each else "full" for each in rotates[:layers])
     attending = _attending(config, layers)
     if attending is None:
         return None

@@ -196,7 +196,7 @@ def _short_convolution(config: Config, hidden: int, count: int) -> RecurrentLaye
 
 def _lightning(config: Config, hidden: int, count: int) -> RecurrentLayers | None:
     """MiniMax's linear attention: a matrix for each head."""
-    if not isinstance(config.get("attn_type_list"), list | tuple):
+    if not str(config.get("model_type")).startswith("minimax"):
         return None
     heads = required(config, ("num_attention_heads",), "number of heads")
     dim = number(config, ("head_dim",)) or hidden // heads

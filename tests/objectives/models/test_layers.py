@@ -55,6 +55,12 @@ def test_chunked_layers_are_told_apart_from_sliding_ones():
     assert (found.window, found.window_tokens, found.chunked) == (3, 8192, True)
 
 
+def test_llama_4_sees_everything_in_every_fourth_layer_or_where_it_says():
+    config = {"model_type": "llama4_text", "attention_chunk_size": 8192}
+    assert layer_kinds(config, 8) == ("chunk", "chunk", "chunk", "full") * 2
+    assert layer_kinds({**config, "no_rope_layers": [0, 1]}, 2) == ("full", "chunk")
+
+
 def test_layers_that_read_anothers_cache_keep_none():
     kinds = ["sliding_attention"] * 4 + ["full_attention"]
     config = {"layer_types": kinds * 6, "sliding_window": 512, "num_kv_shared_layers": 10}
@@ -86,6 +92,18 @@ def test_recurrent_layers_that_no_list_places_cannot_be_told():
         ({**STATE, "model_type": "mamba2", "num_hidden_layers": 64}, 0, 64, 0),
         ({**LFM2, "full_attn_idxs": [2, 5]}, 2, 14, 16),
         ({**STATE, "layers_block_type": ["mamba", "hybrid"]}, 1, 2, 2),
+        ({**LIGHTNING, "layer_types": ["linear_attention", "full_attention"]}, 1, 1, 2),
+        (
+            {
+                "model_type": "gemma4_text",
+                "num_kv_shared_layers": 4,
+                "use_double_wide_mlp": True,
+                "num_hidden_layers": 6,
+            },
+            6,
+            0,
+            10,
+        ),
         ({"model_type": "minimax_m2", "attn_type_list": [1, 1]}, 2, 0, 2),
         ({**LIGHTNING, "attn_type_list": [0, 1]}, 1, 1, 2),
     ],
