@@ -100,7 +100,7 @@ def _vllm(config: StudyConfig, engine: Engine, log: Callable[[str], None]) -> Vl
             weights_bytes=llm_weights_bytes(config, llm.model, shape, local=llm.local),
         ),
         start_s=section.start_timeout_s,
-        is_dummy=llm.weights == "dummy",
+        is_dummy=section.weights == "dummy",
         path=llm.model,
         is_local=llm.local,
     )
@@ -109,10 +109,6 @@ def _vllm(config: StudyConfig, engine: Engine, log: Callable[[str], None]) -> Vl
 def _whisper(config: StudyConfig, engine: Engine, log: Callable[[str], None]) -> WhisperKind:
     """The speech server of a study, with every model that a candidate can have."""
     section = config.document.whisper
-    found = {
-        name: resolve_whisper(name, section.weights, engine=engine, log=log)
-        for name in whisper_models(config)
-    }
     return WhisperKind(
         name="whisper",
         engine=engine,
@@ -120,7 +116,10 @@ def _whisper(config: StudyConfig, engine: Engine, log: Callable[[str], None]) ->
         memory=WhisperMemory(),
         start_s=section.start_timeout_s,
         is_dummy=section.weights == "dummy",
-        paths={name: model.model for name, model in found.items()},
+        paths={
+            name: resolve_whisper(name, section.weights, engine=engine, log=log)
+            for name in whisper_models(config)
+        },
         fixed_tokens=config.document.load.stt.output_tokens,
     )
 
@@ -179,28 +178,14 @@ def load_profile(config: StudyConfig, vocabulary: int | None) -> LoadProfile:
     Raises:
         UsageError: The load contradicts itself.
     """
-    load = config.document.load
+    load, seconds = config.document.load, {"warmup_s", "measure_s", "drain_s", "timeout_s"}
+    stt = load.stt.model_dump() | {"files": tuple(map(Path, load.stt.files))}
     try:
         return LoadProfile(
             seed=config.document.seed,
-            llm=LlmLoad(
-                rate_rps=load.llm.rate_rps,
-                arrivals=load.llm.arrivals,
-                prompt_tokens=load.llm.prompt_tokens,
-                output_tokens=load.llm.output_tokens,
-                vocab_size=vocabulary or SMALL_VOCABULARY,
-            ),
-            stt=SttLoad(
-                rate_rps=load.stt.rate_rps,
-                arrivals=load.stt.arrivals,
-                clip_s=load.stt.clip_s,
-                files=tuple(Path(file) for file in load.stt.files),
-                output_tokens=load.stt.output_tokens,
-            ),
-            warmup_s=load.warmup_s,
-            measure_s=load.measure_s,
-            drain_s=load.drain_s,
-            timeout_s=load.timeout_s,
+            llm=LlmLoad(**load.llm.model_dump(), vocab_size=vocabulary or SMALL_VOCABULARY),
+            stt=SttLoad(**stt),
+            **load.model_dump(include=seconds),
         )
     except ValueError as error:
         raise UsageError(f"{config.source or 'bundled study'}: load.{error}") from error
@@ -213,12 +198,6 @@ def neighbour_of(section: NeighbourSection) -> Neighbour:
         least = None if section.gib is None else round(section.gib * GIB)
         return Running(name=section.name, match=section.match, min_bytes=least)
     if section.kind == "command":
-        return Command(
-            name=section.name,
-            argv=section.argv,
-            env=section.env,
-            ready_s=section.ready_s,
-            url=section.url,
-        )
+        return Command(**section.model_dump(include={"name", "argv", "env", "ready_s", "url"}))
     assert section.gib is not None
     return Hold(name=section.name, bytes_=round(section.gib * GIB))

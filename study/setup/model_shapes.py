@@ -71,22 +71,19 @@ class DummyLlm:
         return config | ({"quantization_config": _AWQ} if self.quantization else {})
 
 
-def _qwen(
-    layers: int,
-    hidden: int,
-    heads: int,
-    kv_heads: int,
-    intermediate: int,
-    *,
-    large: bool = False,
-    quantization: Literal["awq"] | None = None,
-) -> DummyLlm:
-    """A Qwen2.5: heads of 64 or 128, 32768 tokens; from 7B on, embeddings of their own."""
-    return DummyLlm(
+_QWEN = {  # layers, hidden, heads, KV heads, intermediate, vocabulary
+    "0.5B-Instruct": (24, 896, 14, 2, 4864, 151_936),
+    "1.5B-Instruct": (28, 1536, 12, 2, 8960, 151_936),
+    "3B-Instruct": (36, 2048, 16, 2, 11008, 151_936),
+    "7B-Instruct": (28, 3584, 28, 4, 18944, 152_064),
+    "7B-Instruct-AWQ": (28, 3584, 28, 4, 18944, 152_064),
+}
+LLM_SHAPES = {
+    f"Qwen/Qwen2.5-{name}": DummyLlm(
         family="qwen2",
-        vocab=152_064 if large else 151_936,
-        tied=not large,
-        quantization=quantization,
+        vocab=vocab,
+        tied=not name.startswith("7B"),  # from 7B on, embeddings of their own
+        quantization="awq" if name.endswith("AWQ") else None,
         layers=layers,
         hidden=hidden,
         heads=heads,
@@ -95,14 +92,7 @@ def _qwen(
         intermediate=intermediate,
         max_position=32_768,
     )
-
-
-LLM_SHAPES: dict[str, DummyLlm] = {
-    "Qwen/Qwen2.5-0.5B-Instruct": _qwen(24, 896, 14, 2, 4864),
-    "Qwen/Qwen2.5-1.5B-Instruct": _qwen(28, 1536, 12, 2, 8960),
-    "Qwen/Qwen2.5-3B-Instruct": _qwen(36, 2048, 16, 2, 11008),
-    "Qwen/Qwen2.5-7B-Instruct": _qwen(28, 3584, 28, 4, 18944, large=True),
-    "Qwen/Qwen2.5-7B-Instruct-AWQ": _qwen(28, 3584, 28, 4, 18944, large=True, quantization="awq"),
+    for name, (layers, hidden, heads, kv_heads, intermediate, vocab) in _QWEN.items()
 }
 """Models whose names are enough for random weights of the same size (their config.json)."""
 
