@@ -11,8 +11,9 @@ import json
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -31,10 +32,8 @@ from study.reports import annotate, text_report, with_notes
 from study.results import findings_to_dict, read_study
 from study.samplers import Predict, make_sampler
 from study.search import (
-    Limits,
     Lines,
     Progress,
-    Quiet,
     Search,
     retry_stale,
     run_search,
@@ -61,18 +60,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with _terminations_as_interrupts():
             return _run(args)
-    except (UsageError, StorageError) as error:
-        return _refused(error)
-    except EngineError as error:
-        return _refused(error)
+    except (UsageError, StorageError, EngineError) as error:
+        print(f"study.run: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("study.run: interrupted; the same command goes on from here", file=sys.stderr)
         return INTERRUPTED
-
-
-def _refused(error: Exception) -> int:
-    print(f"study.run: {' '.join(str(error).split())}", file=sys.stderr)
-    return 2
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -147,7 +140,7 @@ def _terminations_as_interrupts() -> Iterator[None]:
 
 def _run(args: argparse.Namespace) -> int:
     config = _config(args)
-    progress: Progress = Quiet() if args.quiet else _progress(args)
+    progress: Progress = Progress() if args.quiet else _progress(args)
     try:
         for note in config.notes:
             progress.log(note)
@@ -156,9 +149,13 @@ def _run(args: argparse.Namespace) -> int:
         with ExitStack() as opened:
             prepare = _live if args.replay is None else _replay
             search = prepare(config, args, progress, opened)
-            limits = Limits(trials=args.trials, timeout_s=args.timeout)
-            write = _metrics_writer(args, search)
-            healthy = run_search(search, limits, progress, on_trial_end=write)
+            healthy = run_search(
+                search,
+                progress,
+                trials=args.trials,
+                timeout_s=args.timeout,
+                on_trial_end=partial(_write_metrics, search.config, args.metrics),
+            )
             return _conclude(search, args, healthy=healthy)
     finally:
         progress.close()
@@ -174,15 +171,13 @@ def _progress(args: argparse.Namespace) -> Progress:
 
 def _config(args: argparse.Namespace) -> StudyConfig:
     config = read_config(args.config, experiment=args.experiment)
-    changes: dict[str, object] = {}
-    if args.storage:
-        changes["storage"] = args.storage
-    if args.study_name:
-        changes["name"] = args.study_name
-    if args.sampler:
-        changes["sampler"] = {"name": args.sampler}
-    if args.seed is not None:
-        changes["seed"] = args.seed
+    asked = {
+        "storage": args.storage,
+        "name": args.study_name,
+        "sampler": args.sampler,
+        "seed": args.seed,
+    }
+    changes = {key: value for key, value in asked.items() if value not in (None, "")}
     return config.with_changes(**changes) if changes else config
 
 
@@ -279,14 +274,10 @@ def _open(config: StudyConfig, sampler: BaseSampler, opened: ExitStack) -> optun
     return study
 
 
-def _metrics_writer(args: argparse.Namespace, search: Search) -> Callable[[optuna.Study], None]:
-    """What keeps the metrics file up to date, if one was asked for."""
-
-    def write(study: optuna.Study) -> None:
-        if args.metrics is not None:
-            write_metrics(read_study(study, search.config.storage_url), args.metrics)
-
-    return write
+def _write_metrics(config: StudyConfig, file: Path | None, study: optuna.Study) -> None:
+    """Keep the metrics file up to date, if one was asked for."""
+    if file is not None:
+        write_metrics(read_study(study, config.storage_url), file)
 
 
 def _conclude(search: Search, args: argparse.Namespace, *, healthy: bool) -> int:

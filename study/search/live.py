@@ -21,14 +21,14 @@ from rich.text import Text
 
 from objectives.units import GIB
 from study.results import is_launched
-from study.search.progress import FrontRows, Holder, Holding, outcome, setting
+from study.search.progress import FrontRows, Holder, Holding, Progress, outcome, setting
 
 _COLOURS = ("cyan", "magenta", "yellow", "blue", "green")
 _REFRESH_S = 0.5
 
 
 @dataclass
-class Live:
+class Live(Progress):
     """A view that redraws itself until it is closed.
 
     Attributes:
