@@ -10,7 +10,6 @@ import argparse
 import json
 import signal
 import sys
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -26,6 +25,7 @@ from objectives.servers import end_leftovers
 from objectives.serving import calibration_of
 from storage import artifacts, trials
 from storage.trials import StorageError
+from study.command import add_config, only, quiet_libraries, refused
 from study.config import StudyConfig, read_config
 from study.fit import render_candidates
 from study.reports import annotate, text_report, with_notes
@@ -55,17 +55,20 @@ INTERRUPTED = 130
 def main(argv: Sequence[str] | None = None) -> int:
     """The command."""
     args = _parser().parse_args(argv)
-    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    quiet_libraries()
     try:
         with _terminations_as_interrupts():
             return _run(args)
     except (UsageError, StorageError, EngineError) as error:
-        print(f"study.run: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return refused("study.run", error)
     except KeyboardInterrupt:
         print("study.run: interrupted; the same command goes on from here", file=sys.stderr)
         return INTERRUPTED
+
+
+_count = only(int, lambda value: value >= 1, "1 or more")
+_natural = only(int, lambda value: value >= 0, "0 or more")
+_seconds = only(float, lambda value: 0 < value < float("inf"), "a number above 0")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -74,10 +77,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Measure candidates: create a study or go on with it.",
         epilog="example: python -m study.run my-box.yaml --trials 20",
     )
-    parser.add_argument(
-        "config", type=Path, nargs="?", help="YAML; default: the bundled study for this machine"
-    )
-    parser.add_argument("--experiment", metavar="NAME", help="which block of a file with several")
+    add_config(parser)
     parser.add_argument("--trials", type=_count, metavar="N", help="launch at most N more trials")
     parser.add_argument("--timeout", type=_seconds, metavar="S", help="stop after S seconds")
     parser.add_argument("--storage", metavar="URL", help="default: sqlite:///studies/NAME.db")
@@ -99,27 +99,6 @@ def _parser() -> argparse.ArgumentParser:
         "--metrics", type=Path, metavar="FILE", help="keep Prometheus metrics of the run in FILE"
     )
     return parser
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"found {text}, allowed: 1 or more")
-    return value
-
-
-def _natural(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"found {text}, allowed: 0 or more")
-    return value
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"found {text}, allowed: a number above 0")
-    return value
 
 
 @contextmanager

@@ -41,9 +41,7 @@ class EngineReport:
         return {"ok": self.ok, "problems": list(self.problems), "facts": self.facts}
 
 
-def find_engine(
-    role: ServerName, configured: str | None, device_kind: DeviceKind, *, home: Path | None = None
-) -> Engine:
+def find_engine(role: ServerName, configured: str | None, device_kind: DeviceKind) -> Engine:
     """The engine that a server is launched with.
 
     Args:
@@ -51,18 +49,17 @@ def find_engine(
         configured: An interpreter, a virtual environment's folder, the name of a built engine;
             `auto` or None: see above. What is named is taken as it is; `check_engine` judges it.
         device_kind: What the server shall compute on.
-        home: Where built engines are; default: `study_home()`.
 
     Raises:
         UsageError: What was named is not there.
         EngineError: Nothing was named and nothing suitable is there; says how to build it.
     """
     if configured not in (None, "auto"):
-        return engine_at(str(configured), home)
+        return engine_at(str(configured))
     if variable := os.environ.get(ENGINE_VARIABLE):
-        return probe(locate_interpreter(variable), home=home)
+        return probe(locate_interpreter(variable))
     passed_over = []
-    for engine in _candidates(role, device_kind, home):
+    for engine in _candidates(role, device_kind):
         problems = engine.problems(role, device_kind)
         if not problems:
             return engine
@@ -70,30 +67,30 @@ def find_engine(
     raise EngineError(_nothing_found(role, device_kind, passed_over))
 
 
-def engine_at(configured: str, home: Path | None) -> Engine:
+def engine_at(configured: str) -> Engine:
     """The engine whose interpreter a person named.
 
     Raises:
         UsageError: It is not there.
         EngineError: It cannot be run.
     """
-    if configured in RECIPES and (engine := built_engine(configured, home=home)):
+    if configured in RECIPES and (engine := built_engine(configured)):
         return engine
     if configured in RECIPES:
         raise UsageError(
             f"engine {configured!r} is not built: python -m study.engines build --recipe "
             f"{configured}"
         )
-    return probe(locate_interpreter(configured), home=home)
+    return probe(locate_interpreter(configured))
 
 
-def _candidates(role: ServerName, device_kind: DeviceKind, home: Path | None) -> Iterator[Engine]:
+def _candidates(role: ServerName, device_kind: DeviceKind) -> Iterator[Engine]:
     """Engines that might do, the likeliest first."""
     likely = sorted(RECIPES, key=lambda name: name != device_kind)
     for name in likely:
-        if role in RECIPES[name].roles and (engine := built_engine(name, home=home)):
+        if role in RECIPES[name].roles and (engine := built_engine(name)):
             yield engine
-    yield probe(Path(sys.executable), name="this interpreter", home=home)
+    yield probe(Path(sys.executable), name="this interpreter")
 
 
 def _nothing_found(role: ServerName, device_kind: DeviceKind, passed_over: Sequence[str]) -> str:

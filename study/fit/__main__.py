@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -29,6 +28,7 @@ from objectives.memory import (
 from objectives.models import WHISPER_NAMES, ModelShape, UnsupportedShapeError, weight_bytes
 from objectives.units import GIB
 from objectives.vllm import NEWEST, VllmRules, VllmSettings
+from study.command import only, put, refused
 from study.fit.document import Scene, answers_to_json
 from study.fit.text import render, render_candidates
 
@@ -63,16 +63,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _candidates(args) if args.config is not None else _one_model(args)
     except (UsageError, UnsupportedShapeError, BenchError) as error:
-        print(f"{PROG}: {error}", file=sys.stderr)
-        return 2
+        return refused(PROG, error)
 
 
-def _print(text: str) -> None:
-    """Print, also to a reader who leaves after the first line."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - for the interpreter's end
+def _floats(text: str) -> list[float]:
+    return [float(part) for part in text.split(",") if part.strip()]
+
+
+_amount = only(float, lambda gib: 0 < gib < 1 << 20, "a number of GiB above 0")
+_size = only(float, lambda gib: 0 <= gib < 1 << 20, "a number of GiB")
+_fractions = only(
+    _floats,
+    lambda values: bool(values) and all(0 < value <= 1 for value in values),
+    "above 0 and up to 1, separated by commas",
+)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -148,33 +152,6 @@ def _server_options(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def _amount(text: str) -> float:
-    value = _size(text)
-    if value == 0:
-        raise argparse.ArgumentTypeError(f"{text!r}: a number of GiB above 0 is needed")
-    return value
-
-
-def _size(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < 1 << 20:
-        raise argparse.ArgumentTypeError(f"{text!r}: a number of GiB is needed")
-    return value
-
-
-def _fractions(text: str) -> list[float]:
-    try:
-        values = [float(part) for part in text.split(",") if part.strip()]
-    except ValueError:
-        values = []
-    if not values or not all(0 < value <= 1 for value in values):
-        raise argparse.ArgumentTypeError(f"{text!r}: above 0 and up to 1, separated by commas")
-    return values
-
-
 def _one_model(args: argparse.Namespace) -> int:
     """One model on one device, at one utilisation or several."""
     memory, device_name = _device(args)
@@ -192,7 +169,7 @@ def _one_model(args: argparse.Namespace) -> int:
         whisper=args.whisper,
     )
     document = answers_to_json(scene, answers)
-    _print(json.dumps(document, indent=2) if args.json else render(scene, answers))
+    put(json.dumps(document, indent=2) if args.json else render(scene, answers))
     return 0 if any(answer.fits for answer in answers) else 1
 
 
@@ -259,7 +236,7 @@ def _candidates(args: argparse.Namespace) -> int:
     from study.setup import predict_all  # noqa: PLC0415 - optuna and engines, only for a study
 
     rows = predict_all(read_config(args.config, experiment=args.experiment))
-    _print(render_candidates(rows, as_json=args.json))
+    put(render_candidates(rows, as_json=args.json))
     return 0 if any(row.fits for row in rows) else 1
 
 
