@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from statistics import median
 
 import optuna
 import pandas as pd
@@ -51,43 +50,36 @@ def phases_frame(findings: Findings) -> pd.DataFrame:
 
 def kv_cache_frame(findings: Findings) -> pd.DataFrame:
     """KV cache as predicted before the launch and as vLLM logged it, bytes and percent off."""
-    rows = []
-    for trial in findings.trials:
-        predicted, logged = trial.kv_cache_bytes
-        if predicted is not None and logged:
-            rows.append(
-                {
-                    "trial": trial.number,
-                    "predicted_bytes": predicted,
-                    "logged_bytes": logged,
-                    "off_percent": 100 * (predicted - logged) / logged,
-                }
-            )
-    columns = ["trial", "predicted_bytes", "logged_bytes", "off_percent"]
-    return pd.DataFrame(rows, columns=columns).set_index("trial")
+    rows = [
+        (trial.number, predicted, logged)
+        for trial in findings.trials
+        for predicted, logged in [trial.kv_cache_bytes]
+        if predicted is not None and logged
+    ]
+    columns = ["trial", "predicted_bytes", "logged_bytes"]
+    frame = pd.DataFrame(rows, columns=columns).set_index("trial")
+    off = frame["predicted_bytes"] - frame["logged_bytes"]
+    return frame.assign(off_percent=100 * off / frame["logged_bytes"])
 
 
 def noise_frame(findings: Findings) -> pd.DataFrame:
     """Settings that were measured several times: median and range of each objective."""
-    rows = []
-    for setting in findings.points:
-        if len(setting.trials) < 2:
-            continue
-        for name in findings.directions:
-            found = [value for t in setting.trials if (value := t.figure(name)) is not None]
-            if found:
-                rows.append(
-                    {
-                        "setting": setting.point,
-                        "objective": name,
-                        "measurements": len(found),
-                        "median": median(found),
-                        "least": min(found),
-                        "most": max(found),
-                    }
-                )
-    columns = ["setting", "objective", "measurements", "median", "least", "most"]
-    return pd.DataFrame(rows, columns=columns).set_index(["setting", "objective"])
+    rows = [
+        (setting.point, name, value)
+        for setting in findings.points
+        if len(setting.trials) > 1
+        for name in findings.directions
+        for trial in setting.trials
+        if (value := trial.figure(name)) is not None
+    ]
+    keys = ["setting", "objective"]
+    frame = pd.DataFrame(rows, columns=[*keys, "value"]).astype({"value": float})
+    return frame.groupby(keys, sort=False).agg(
+        measurements=("value", "count"),
+        median=("value", "median"),
+        least=("value", "min"),
+        most=("value", "max"),
+    )
 
 
 def generations_frame(findings: Findings) -> pd.DataFrame:
