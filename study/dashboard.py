@@ -106,11 +106,7 @@ def _places(args: argparse.Namespace) -> tuple[str, str]:
 def make(storage: BaseStorage, url: str, *, artifacts: str, port: int) -> WSGIServer:
     """A server that is bound and not running yet; notes and figures are brought up to date.
 
-    Args:
-        storage: What is shown; whoever opened it closes it.
-        url: Its URL.
-        artifacts: A folder, or `s3://BUCKET`.
-        port: 0 takes any that is free.
+    Whoever opened the storage closes it. Port 0 takes any that is free.
 
     Raises:
         UsageError: The port is taken.

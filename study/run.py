@@ -163,7 +163,7 @@ def _config(args: argparse.Namespace) -> StudyConfig:
 def _dry_run(config: StudyConfig, *, as_json: bool) -> int:
     rows = predict_all(config)
     print(render_candidates(rows, as_json=as_json))
-    return 0 if any(row.fits for row in rows) else 1
+    return 0 if any(row.prediction.fits for row in rows) else 1
 
 
 def _live(

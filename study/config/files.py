@@ -23,10 +23,6 @@ from study.config.study_config import StudyConfig, checked
 def read_config(path: Path | None, *, experiment: str | None = None) -> StudyConfig:
     """Read and check a configuration; without a path, the bundled study for this machine.
 
-    Args:
-        path: A YAML file of our own format or of the legacy one.
-        experiment: Which experiment of a file that holds several.
-
     Raises:
         UsageError: The file cannot be read or says something that is not allowed.
     """

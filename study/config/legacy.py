@@ -45,12 +45,7 @@ def is_legacy(block: Mapping[str, Any]) -> bool:
 def from_legacy(
     block: Mapping[str, Any], *, source: str, bundled: Callable[[bool], dict[str, Any]]
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """A `dream.yaml` block over a bundled study.
-
-    Args:
-        block: The experiment.
-        source: The file's name, for refusals.
-        bundled: Gives the bundled study; told whether a GPU may be used.
+    """A `dream.yaml` block over a bundled study; `bundled` is told whether a GPU may be used.
 
     Returns:
         The same in our format, and what a person has to read once.

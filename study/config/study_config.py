@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +22,13 @@ from study.config.schema import OBJECTIVES, SAMPLERS, Document, ParameterSection
 
 @dataclass(frozen=True, kw_only=True)
 class StudyConfig:
-    """A configuration that was checked: nothing in it needs a second look.
+    """A configuration that was checked: nothing in it needs a second look."""
 
-    Attributes:
-        document: What the file says, defaults filled in.
-        source: The file, or None for a bundled study.
-        space: What may vary.
-        baseline: What runs today, a whole point of the space; None if there is none.
-        notes: What a person has to read once, a sentence each.
-    """
-
-    document: Document
-    source: Path | None
+    document: Document  # what the file says, defaults filled in
+    source: Path | None  # the file; None for a bundled study
     space: SearchSpace
-    baseline: dict[str, Scalar] | None
-    notes: tuple[str, ...] = field(default=())
+    baseline: dict[str, Scalar] | None  # what runs today, a whole point; None if there is none
+    notes: tuple[str, ...] = ()  # what a person has to read once, a sentence each
 
     @property
     def name(self) -> str:
@@ -80,12 +72,7 @@ class StudyConfig:
 def checked(
     data: Mapping[str, Any], *, source: Path | None, notes: tuple[str, ...] = ()
 ) -> StudyConfig:
-    """Check what a file says.
-
-    Args:
-        data: The file's content, in our own format.
-        source: The file; None for a bundled study.
-        notes: What a person has to read once.
+    """Check what a file says in our own format; without a `source`, a bundled study.
 
     Raises:
         UsageError: A key is unknown or missing, or says something that is not allowed.

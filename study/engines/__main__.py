@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from objectives.device import Device, open_device
@@ -137,7 +138,7 @@ def _check(options: argparse.Namespace) -> int:
     document = {
         "ok": all(report.ok for report in reports),
         "device": _device_to_dict(device),
-        "engines": [report.to_dict() for report in reports],
+        "engines": [{"ok": report.ok, **asdict(report)} for report in reports],
     }
     _print(options.json, document, (line for each in reports for line in _report_text(each)))
     return 0 if document["ok"] else 1

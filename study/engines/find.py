@@ -36,10 +36,6 @@ class EngineReport:
         """Whether nothing speaks against the engine."""
         return not self.problems
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
-        return {"ok": self.ok, "problems": list(self.problems), "facts": self.facts}
-
 
 def find_engine(role: ServerName, configured: str | None, device_kind: DeviceKind) -> Engine:
     """The engine that a server is launched with.

@@ -237,7 +237,7 @@ def _candidates(args: argparse.Namespace) -> int:
 
     rows = predict_all(read_config(args.config, experiment=args.experiment))
     put(render_candidates(rows, as_json=args.json))
-    return 0 if any(row.fits for row in rows) else 1
+    return 0 if any(row.prediction.fits for row in rows) else 1
 
 
 if __name__ == "__main__":

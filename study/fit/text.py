@@ -233,7 +233,7 @@ def candidates_table(rows: Sequence[Predicted]) -> str:
     names = list(dict.fromkeys(name for row in rows for name in row.params))
     table = [(*names, "KV cache", "tokens", "requests", "excess GiB", "")]
     table += [(*(_value(row, name) for name in names), *_outcome(row)) for row in rows]
-    count = sum(row.fits for row in rows)
+    count = sum(row.prediction.fits for row in rows)
     refused = sum(row.prediction.refusal is not None for row in rows)
     lead = f"{count} of {len(rows)} candidates fit; {refused} would not be launched."
     doubts = list(dict.fromkeys(doubt for row in rows for doubt in row.prediction.doubts))

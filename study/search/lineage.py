@@ -40,8 +40,7 @@ def lineage_for(
         trial: The trial.
         params: Its point.
         values: What it is about to return; None if it will not return any.
-        final: Seal everything that stands on the trial now: attributes, constraints, values. At
-            a trial's begin there is nothing to seal but its parameters.
+        final: Seal all that stands on the trial now; at its begin that is its parameters alone.
 
     Returns:
         `id`, `parents` (ids), `generation` (steps from the root, or the tournament's), and

@@ -31,10 +31,7 @@ _REFRESH_S = 0.5
 class Live(Progress):
     """A view that redraws itself until it is closed.
 
-    Attributes:
-        console: Where it is drawn.
-        holding: Asked for the device's memory now and then; None where nobody knows.
-        front: Asked for the front's rows (trial, setting, values) after every trial.
+    `holding` is asked now and then, None where nobody knows; `front` after every trial.
     """
 
     console: Console = field(default_factory=lambda: Console(stderr=True))
@@ -135,12 +132,7 @@ class Live(Progress):
 
 
 def memory_bar(holding: Holding, *, width: int) -> Text:
-    """The device's memory as a bar, a colour a tenant, and a line that names them.
-
-    Args:
-        holding: Who holds what.
-        width: Columns of the bar.
-    """
+    """The device's memory as a bar of `width` columns, a colour a tenant, and a line of names."""
     bar, legend = Text(), Text()
     tenants = sorted(holding.by_tenant.items(), key=lambda item: -item[1])
     for index, (name, held) in enumerate(tenants):

@@ -45,12 +45,8 @@ def run_search(
 ) -> bool:
     """Ask, judge, tell, until there is a reason to stop.
 
-    Args:
-        search: The study, and how its trials are judged.
-        progress: Shows what happens.
-        trials: Launched trials from now on; None: the configuration's budget decides.
-        timeout_s: Seconds from now on; None: the budget decides.
-        on_trial_end: Called after every trial.
+    At most so many launched `trials` and `timeout_s` seconds from now on; None: the configuration's
+    budget decides. `on_trial_end` is called after every trial.
 
     Returns:
         Whether the bench is healthy; if not, `progress` has shown why.

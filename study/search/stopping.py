@@ -139,12 +139,9 @@ def generation_of(study: optuna.Study) -> int | None:
 
 
 def is_settled(study: optuna.Study, patience: int, tolerance: float) -> bool:
-    """Whether the last launched trials added next to nothing to the front.
+    """Whether the last `patience` launched trials added next to nothing to the front.
 
-    Args:
-        study: The study.
-        patience: How many trials.
-        tolerance: Which share of the hypervolume is next to nothing.
+    Next to nothing is up to `tolerance`, as a share of its hypervolume.
     """
     directions = directions_of(study)
     launched = [trial for trial in read_trials(study) if trial.launched]

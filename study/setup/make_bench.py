@@ -22,12 +22,7 @@ SMALL_VOCABULARY = 2048
 
 
 def make_bench(config: StudyConfig, *, build_engines: bool, log: Callable[[str], None]) -> Bench:
-    """Everything that a study's trials share; makes what is missing, and says so.
-
-    Args:
-        config: What a person wants.
-        build_engines: Build the engines that are missing.
-        log: Called with what happens, a sentence at a time.
+    """Everything that a study's trials share; makes what is missing, and says so a sentence a time.
 
     Raises:
         UsageError: Something that the configuration names is not there.
@@ -169,11 +164,7 @@ def _published(config: StudyConfig) -> Mapping[str, float]:
 
 
 def load_profile(config: StudyConfig, vocabulary: int | None) -> LoadProfile:
-    """The load as the bench takes it.
-
-    Args:
-        config: What a person wants.
-        vocabulary: Tokens of the model's vocabulary, if known.
+    """The load as the bench takes it; `vocabulary` is that of the model in tokens, if known.
 
     Raises:
         UsageError: The load contradicts itself.

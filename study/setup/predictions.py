@@ -36,11 +36,6 @@ class Predicted:
     params: Mapping[str, Scalar]
     prediction: CandidatePrediction
 
-    @property
-    def fits(self) -> bool:
-        """Whether it would be launched, and is expected to start."""
-        return self.prediction.fits
-
 
 def predict_all(config: StudyConfig) -> list[Predicted]:
     """Predict every candidate of a finite space against the live device; launches nothing.
@@ -108,9 +103,7 @@ def predictor(
 ) -> Callable[[Mapping[str, Scalar]], PointPrediction]:
     """What arithmetic says of a point of the space, with the device as it is when it is asked.
 
-    Args:
-        bench: What the study's trials share.
-        learned: Gives what the starts so far taught.
+    `learned` gives what the starts so far taught.
     """
     read_at_s = -FRESH_S
     state, known = bench.device.read(), Calibration()
