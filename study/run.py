@@ -33,6 +33,7 @@ from study.results import findings_to_dict, read_study
 from study.samplers import Predict, make_sampler
 from study.search import (
     Lines,
+    Live,
     Progress,
     Search,
     retry_stale,
@@ -119,7 +120,7 @@ def _terminations_as_interrupts() -> Iterator[None]:
 
 def _run(args: argparse.Namespace) -> int:
     config = _config(args)
-    progress: Progress = Progress() if args.quiet else _progress(args)
+    progress = _progress(args)
     try:
         for note in config.notes:
             progress.log(note)
@@ -141,11 +142,9 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _progress(args: argparse.Namespace) -> Progress:
-    if sys.stderr.isatty() and not args.json:
-        from study.search import Live  # noqa: PLC0415 - only where somebody watches
-
-        return Live()
-    return Lines()
+    if args.quiet:
+        return Progress()
+    return Live() if sys.stderr.isatty() and not args.json else Lines()
 
 
 def _config(args: argparse.Namespace) -> StudyConfig:

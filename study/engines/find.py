@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,10 @@ def find_engine(role: ServerName, configured: str | None, device_kind: DeviceKin
         if not problems:
             return engine
         passed_over += problems
-    raise EngineError(_nothing_found(role, device_kind, passed_over))
+    raise EngineError(
+        f"no engine for {role} on {device_kind} ({'; '.join(passed_over)}): python -m "
+        f"study.engines build makes one, about {RECIPES[device_kind].size_bytes / 1e9:.1f} GB"
+    )
 
 
 def engine_at(configured: str) -> Engine:
@@ -70,14 +73,13 @@ def engine_at(configured: str) -> Engine:
         UsageError: It is not there.
         EngineError: It cannot be run.
     """
-    if configured in RECIPES and (engine := built_engine(configured)):
+    if configured not in RECIPES:
+        return probe(locate_interpreter(configured))
+    if engine := built_engine(configured):
         return engine
-    if configured in RECIPES:
-        raise UsageError(
-            f"engine {configured!r} is not built: python -m study.engines build --recipe "
-            f"{configured}"
-        )
-    return probe(locate_interpreter(configured))
+    raise UsageError(
+        f"engine {configured!r} is not built: python -m study.engines build --recipe {configured}"
+    )
 
 
 def _candidates(role: ServerName, device_kind: DeviceKind) -> Iterator[Engine]:
@@ -87,14 +89,6 @@ def _candidates(role: ServerName, device_kind: DeviceKind) -> Iterator[Engine]:
         if role in RECIPES[name].roles and (engine := built_engine(name)):
             yield engine
     yield probe(Path(sys.executable), name="this interpreter")
-
-
-def _nothing_found(role: ServerName, device_kind: DeviceKind, passed_over: Sequence[str]) -> str:
-    size_gb = RECIPES[device_kind].size_bytes / 1e9
-    return (
-        f"no engine for {role} on {device_kind} ({'; '.join(passed_over)}): "
-        f"python -m study.engines build makes one, about {size_gb:.1f} GB"
-    )
 
 
 def check_engine(
@@ -114,7 +108,8 @@ def check_engine(
             for a moment); else by arithmetic on what is remembered of it (milliseconds).
     """
     capability = capability_of(device)
-    wanted = _roles_of(engine) if roles is None else tuple(roles)
+    has = {"vllm": engine.vllm_version, "whisper": engine.whisper_version}
+    wanted = tuple(role for role in ROLES if has[role]) if roles is None else tuple(roles)
     problems = [] if wanted else [f"{engine.interpreter} has neither vLLM nor openai-whisper"]
     for role in wanted:
         problems += engine.problems(
@@ -129,11 +124,6 @@ def check_engine(
         else:
             problems += _strangeness(facts["seen"], device)
     return EngineReport(problems=tuple(dict.fromkeys(problems)), facts=facts)
-
-
-def _roles_of(engine: Engine) -> tuple[ServerName, ...]:
-    has = {"vllm": engine.vllm_version, "whisper": engine.whisper_version}
-    return tuple(role for role in ROLES if has[role])
 
 
 def _strangeness(seen: dict[str, Any], device: Device) -> list[str]:

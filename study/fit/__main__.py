@@ -35,16 +35,15 @@ from study.fit.text import render, render_candidates
 PROG = "python -m study.fit"
 NEWEST_VERSION = ".".join(map(str, NEWEST))
 
-_OPTIONS = (
-    "max_model_len",
-    "kv_cache_dtype",
-    "tensor_parallel_size",
-    "block_size",
-    "max_num_seqs",
-    "max_num_batched_tokens",
-    "enforce_eager",
-)
-"""Of vLLM, under its own names."""
+_OPTIONS = {
+    "max_model_len": "tokens of the longest request; default: the model's own",
+    "kv_cache_dtype": "auto, fp8, ...",
+    "tensor_parallel_size": "devices that share the model",
+    "block_size": "tokens of a block of KV cache",
+    "max_num_seqs": "requests of one step",
+    "max_num_batched_tokens": "tokens of one step",
+}
+"""Of vLLM, under its own names, and what each takes."""
 
 EXAMPLE = f"""\
 examples:
@@ -134,14 +133,8 @@ def _server_options(group: argparse._ArgumentGroup) -> None:
         metavar="F[,F...]",
         help="--gpu-memory-utilization; several make a table; default: vLLM's own",
     )
-    for flag, meaning in (
-        ("--max-model-len", "tokens of the longest request; default: the model's own"),
-        ("--kv-cache-dtype", "auto, fp8, ..."),
-        ("--tensor-parallel-size", "devices that share the model"),
-        ("--block-size", "tokens of a block of KV cache"),
-        ("--max-num-seqs", "requests of one step"),
-        ("--max-num-batched-tokens", "tokens of one step"),
-    ):
+    for name, meaning in _OPTIONS.items():
+        flag = f"--{name.replace('_', '-')}"
         group.add_argument(flag, metavar="N" if "dtype" not in flag else "TYPE", help=meaning)
     group.add_argument("--enforce-eager", action="store_true", help="no CUDA graphs")
     group.add_argument(
@@ -163,7 +156,7 @@ def _one_model(args: argparse.Namespace) -> int:
     servers = [server.with_settings(utilization=value) for value in asked] or [server]
     answers = [predict_vllm(each, memory) for each in servers]
     scene = Scene(
-        model=_name(args.model),
+        model=(args.model if args.model.is_dir() else args.model.parent).resolve().name,
         device_name=device_name,
         free_known=bool(device_name) or args.device_free_gib is not None,
         whisper=args.whisper,
@@ -177,7 +170,7 @@ def _server(args: argparse.Namespace, memory: DeviceMemory, device_name: str) ->
     """The server as it is asked for, at vLLM's own utilisation."""
     shape = ModelShape.from_config(args.model)
     rules = VllmRules(args.vllm_version, args.device_kind)
-    options = {name: getattr(args, name) for name in _OPTIONS}
+    options = {name: getattr(args, name) for name in (*_OPTIONS, "enforce_eager")}
     try:
         settings = VllmSettings.from_args(
             options, rules, device_total_bytes=memory.total_bytes, device_name=device_name
@@ -223,11 +216,6 @@ def _device(args: argparse.Namespace) -> tuple[DeviceMemory, str]:
     state = device.read()
     total = state.total_bytes - (state.reserved_bytes or 0)
     return DeviceMemory(total_bytes=total, free_bytes=state.free_bytes), device.name
-
-
-def _name(model: Path) -> str:
-    place = model if model.is_dir() else model.parent
-    return place.resolve().name
 
 
 def _candidates(args: argparse.Namespace) -> int:

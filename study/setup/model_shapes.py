@@ -7,33 +7,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from objectives.errors import UsageError
-from objectives.models import (
-    ModelShape,
-    UnsupportedShapeError,
-    weight_bytes,
-)
-from study.config import StudyConfig
+from objectives.models import ModelShape, UnsupportedShapeError, weight_bytes
+from study.config import DummyModel, StudyConfig
 
 _AWQ = {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True, "version": "gemm"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class DummyLlm:
+class DummyLlm(DummyModel):
     """The shape of a language model whose weights are random."""
 
-    layers: int
-    hidden: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    intermediate: int
-    vocab: int
-    max_position: int  # tokens
     family: Literal["llama", "qwen2"] = "llama"
     tied: bool = False  # input and output embeddings are one
     quantization: Literal["awq"] | None = None  # 4 bits a weight

@@ -47,15 +47,10 @@ def resolve_llm(
     spec: DummyLlm | None = None,
     log: Log = lambda _line: None,
 ) -> ResolvedModel:
-    """What vLLM shall load.
+    """What vLLM shall load: a name, or a folder with a `config.json`.
 
-    Args:
-        model: A name, or a folder with a `config.json`; None with dummy weights: `spec` decides.
-        weights: "dummy": random weights, at the size of the folder's or the name's architecture,
-            or of `spec`. vLLM then needs `--load-format dummy`.
-        engine: Makes the folder, if one must be made.
-        spec: The shape, where `model` is None.
-        log: Called before something is made, with what.
+    Random ("dummy") weights have the size of its architecture; of `spec`, where `model` is None.
+    vLLM then needs `--load-format dummy`. `log` is called before something is made, with what.
 
     Raises:
         UsageError: The folder or file is not there, or the size of the model is not known.
