@@ -18,8 +18,7 @@ GOOD_TRIALS = 5
 def trials_frame(findings: Findings) -> pd.DataFrame:
     """A row a trial: setting, outcome, objectives as measured, constraints, phases in seconds.
 
-    Returns:
-        Indexed by trial number; what was not measured is missing.
+    What was not measured is missing.
     """
     rows = [
         {
@@ -107,11 +106,8 @@ def generations_frame(findings: Findings) -> pd.DataFrame:
 def importances_frame(study: optuna.Study, findings: Findings) -> pd.DataFrame:
     """How much each parameter decides whether a trial is among the best tenth, by objective.
 
-    Optuna's measure asks what makes a value small, so a maximised objective goes in negated.
-
-    Returns:
-        Parameters by objectives, each column adding up to 1; empty with fewer than
-        `GOOD_TRIALS` measurements.
+    Each column adds up to 1; empty with fewer than `GOOD_TRIALS` measurements. Optuna's measure
+    asks what makes a value small, so a maximised objective goes in negated.
     """
     measured = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
     if measured < GOOD_TRIALS:

@@ -60,10 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _lineage(study: optuna.Study, number: int) -> int:
-    """Print a trial's parents, and whether any record of the study was changed since.
-
-    Returns:
-        0, or 1 if one was.
+    """Print a trial's parents; 1 if any record of the study was changed since, which it says, or 0.
 
     Raises:
         UsageError: There is no such trial.

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import optuna
@@ -105,12 +104,8 @@ def _parser() -> argparse.ArgumentParser:
 @contextmanager
 def _terminations_as_interrupts() -> Iterator[None]:
     """SIGTERM and SIGHUP end a run as Ctrl-C does: servers ended, everything finished stored."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # a background job ignores the first
-    before = {number: signal.signal(number, interrupt) for number in numbers}
+    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
     try:
         yield
     finally:

@@ -75,13 +75,9 @@ def build_engine(
 
     Two builders do not collide: the second waits, and finds the engine done.
 
-    Args:
-        device_kind: What its servers shall compute on; names the recipe if `recipe` does not.
-        log: Called with what happens, a line at a time, before it happens.
-        recipe: A name of `RECIPES`.
-        capability: Of the GPU it is for, where known: an older one than the recipe serves is
-            refused before anything is downloaded.
-        rebuild: Make it again although it is there.
+    The device's kind names the recipe if `recipe` does not. `log` is called with what happens, a
+    line at a time, before it happens. A GPU of less `capability` than the recipe serves is refused
+    before anything is downloaded.
 
     Raises:
         UsageError: No such recipe.

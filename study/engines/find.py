@@ -40,11 +40,8 @@ class EngineReport:
 def find_engine(role: ServerName, configured: str | None, device_kind: DeviceKind) -> Engine:
     """The engine that a server is launched with.
 
-    Args:
-        role: The server.
-        configured: An interpreter, a virtual environment's folder, the name of a built engine;
-            `auto` or None: see above. What is named is taken as it is; `check_engine` judges it.
-        device_kind: What the server shall compute on.
+    `configured` is an interpreter, a virtual environment's folder, the name of a built engine;
+    `auto` or None: see above. What is named is taken as it is; `check_engine` judges it.
 
     Raises:
         UsageError: What was named is not there.

@@ -64,7 +64,7 @@ def lineage_for(
         },
         "sealed": sorted(set(trial.user_attrs) - _UNSEALED) if final else None,
     }
-    return {**record, "sha256": _digest(record, params, trial, values, _hashes(parents))}
+    return {**record, "sha256": _digest(record, params, trial, values, parents)}
 
 
 def trial_id(study: optuna.Study, number: int) -> str:
@@ -93,7 +93,7 @@ def verify_lineage(study: optuna.Study) -> list[str]:
             continue
         record = {key: value for key, value in stored.items() if key != "sha256"}
         parents = [by_id[parent] for parent in stored["parents"]]
-        digest = _digest(record, trial.params, trial, trial.values, _hashes(parents))
+        digest = _digest(record, trial.params, trial, trial.values, parents)
         if digest != stored["sha256"]:
             problems.append(f"trial {trial.number}: its record or a parent's was changed")
     return problems
@@ -149,20 +149,17 @@ def _depth(parents: Sequence[FrozenTrial]) -> int:
     return 1 + max((depth for depth in depths if depth is not None), default=-1)
 
 
-def _hashes(parents: Sequence[FrozenTrial]) -> list[str]:
-    return [str(parent.user_attrs.get(ATTR, {}).get("sha256")) for parent in parents]
-
-
 def _digest(
     record: Mapping[str, Any],
     params: Mapping[str, Scalar],
     trial: Trial | FrozenTrial,
     values: Sequence[float] | None,
-    parents: Sequence[str],
+    parents: Sequence[FrozenTrial],
 ) -> str:
     """SHA-256 over the canonical JSON of a record, of what it seals, and of its parents' hashes."""
     sealed = record["sealed"]
-    whole: dict[str, Any] = {"record": record, "params": dict(params), "parents": list(parents)}
+    hashes = [str(parent.user_attrs.get(ATTR, {}).get("sha256")) for parent in parents]
+    whole: dict[str, Any] = {"record": record, "params": dict(params), "parents": hashes}
     if sealed is not None:
         whole["attrs"] = {name: trial.user_attrs.get(name) for name in sealed}
         whole["constraints"] = dict(trial.constraints)

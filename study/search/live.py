@@ -5,12 +5,12 @@ Shows what `study.search.progress` says as lines; whoever pipes the run gets tho
 
 from __future__ import annotations
 
-import statistics
 import threading
 import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from statistics import median
 
 from optuna.trial import FrozenTrial
 from rich.console import Console, Group, RenderableType
@@ -117,7 +117,7 @@ class Live(Progress):
     def _time(self, now_s: float) -> str:
         words = [f"running {_clock(now_s - self._began_s)}"]
         if self._durations_s:
-            words.append(f"a trial takes {statistics.median(self._durations_s):.0f} s")
+            words.append(f"a trial takes {median(self._durations_s):.0f} s")
         if self._left:
             words.append(self._left)
         return ", ".join(words)

@@ -35,10 +35,9 @@ class DummyLlm(DummyModel):
             )
         if self.family == "qwen2" and self.heads * self.head_dim != self.hidden:
             raise UsageError(f"hidden: {self.hidden} is not heads times head_dim, as qwen2 needs")
+        names = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM"}
         config = {
-            "architectures": [
-                {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM"}[self.family]
-            ],
+            "architectures": [names[self.family]],
             "model_type": self.family,
             "num_hidden_layers": self.layers,
             "hidden_size": self.hidden,

@@ -53,18 +53,13 @@ def predict_all(config: StudyConfig) -> list[Predicted]:
     inputs = prediction_inputs(config, device, shape)
     state = device.read()
     settings = fixed_settings(config.document)
-    return [
-        Predicted(
-            params=point,
-            prediction=predict_candidate(
-                Candidate.lay(config.space, point, settings),
-                inputs,
-                state,
-                Calibration(),
-            ),
-        )
-        for point in points
-    ]
+
+    def predicted(point: Mapping[str, Scalar]) -> Predicted:
+        candidate = Candidate.lay(config.space, point, settings)
+        prediction = predict_candidate(candidate, inputs, state, Calibration())
+        return Predicted(params=point, prediction=prediction)
+
+    return list(map(predicted, points))
 
 
 def prediction_inputs(config: StudyConfig, device: Device, shape: ModelShape) -> PredictionInputs:
@@ -84,9 +79,8 @@ def prediction_inputs(config: StudyConfig, device: Device, shape: ModelShape) ->
         ),
         "whisper": WhisperMemory(),
     }
-    order = [name for name in config.document.start_order if name in servers]
     return PredictionInputs(
-        servers={name: servers[name] for name in order},
+        servers={name: servers[name] for name in config.document.start_order if name in servers},
         device_kind=device.kind,
         device_uuid=device.uuid,
         neighbours=[neighbour_of(section) for section in config.document.neighbours],
