@@ -143,9 +143,8 @@ def rendered(study: optuna.Study, findings: Findings, form: str) -> str:
         return json.dumps(findings_to_dict(findings), allow_nan=False) + "\n"
     if form == "csv":
         return str(table_frame(study).to_csv(index=False))
-    if form == "jsonl":
-        return legacy_lines(findings)
-    return html_report(findings) if form == "html" else text_report(findings)
+    written = {"jsonl": legacy_lines, "html": html_report, "text": text_report}
+    return written[form](findings)
 
 
 def _put(text: str, output: Path | None) -> None:

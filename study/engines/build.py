@@ -221,10 +221,7 @@ class _Builder:
 
 
 def packages_folder(folder: Path) -> Path:
-    """`site-packages` of a virtual environment.
-
-    Raises: EngineError, if there is none.
-    """
+    """`site-packages` of a virtual environment. Raises: EngineError, if there is none."""
     found = sorted(folder.glob("lib/python3*/site-packages"))
     if not found:
         raise EngineError(f"{folder} is no virtual environment")

@@ -33,23 +33,17 @@ def make_bench(config: StudyConfig, *, build_engines: bool, log: Callable[[str],
     log(f"device: {device.name}, {device.total_bytes / GIB:.1f} GiB")
     for reason in device.passed_over:
         log(f"not taken: {reason}")
-    vllm_engine = _engine("vllm", document.engines.vllm, device, build_engines, log)
-    named = document.engines.whisper
-    whisper_engine = _engine(
-        "whisper",
-        document.engines.vllm if named == "auto" else named,
-        _whisper_device(config, device),
-        build_engines,
-        log,
-    )
+    engines = document.engines
+    vllm_engine = _engine("vllm", engines.vllm, device, build_engines, log)
+    named = engines.vllm if engines.whisper == "auto" else engines.whisper
+    place = _whisper_device(config, device)
+    whisper_engine = _engine("whisper", named, place, build_engines, log)
     # Before anything is predicted: a fraction of a node that still grows would mean another size
     # in every trial.
-    settled = device.settle()
-    if settled[1].total_bytes > settled[0].total_bytes:
-        log(
-            f"memory of {device.name} grew from {settled[0].total_bytes / GIB:.1f} to "
-            f"{settled[1].total_bytes / GIB:.1f} GiB when it was touched"
-        )
+    before, after = (state.total_bytes / GIB for state in device.settle())
+    if after > before:
+        grew = f"grew from {before:.1f} to {after:.1f} GiB when it was touched"
+        log(f"memory of {device.name} {grew}")
     vllm = _vllm(config, vllm_engine, log)
     whisper = _whisper(config, whisper_engine, log)
     shape = vllm.memory.shape

@@ -89,17 +89,15 @@ def dummy_shape(config: StudyConfig) -> DummyLlm:
 
 def model_shape(config: StudyConfig, folder: Path | None) -> tuple[ModelShape | None, str | None]:
     """The language model's shape, or why it is not known."""
-    document = config.document
+    name = config.document.vllm.model or ""
     found: Path | Mapping[str, object] | None = folder
-    if found is None and document.vllm.weights == "dummy":
-        known = LLM_SHAPES.get(document.vllm.model or "")
-        found = (known or dummy_shape(config)).config()
-    if found is None:
-        name = document.vllm.model or ""
+    if folder is None and config.document.vllm.weights == "dummy":
+        found = LLM_SHAPES.get(name, dummy_shape(config)).config()
+    elif folder is None:
         local = Path(name).expanduser()
         found = local if (local / "config.json").is_file() else hub_folder(name)
     if found is None:
-        return None, f"{document.vllm.model} is not on this machine yet, its config.json is unknown"
+        return None, f"{name} is not on this machine yet, its config.json is unknown"
     try:
         return ModelShape.from_config(found), None
     except (UnsupportedShapeError, OSError, ValueError) as error:

@@ -132,8 +132,7 @@ def _expected(
     """The objectives that arithmetic knows before a launch."""
     figures: dict[str, float] = {}
     stt, llm, load = bench.serving("stt"), bench.serving("llm"), bench.profile.llm
-    wer = None if stt is None else bench.wer.get(candidate[stt.name].model)
-    if wer is not None:
+    if stt is not None and (wer := bench.wer.get(candidate[stt.name].model)) is not None:
         figures["wer"] = wer
     start = None if llm is None else prediction.starts.get(llm.name)
     if llm is not None and load is not None and start is not None:
