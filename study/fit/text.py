@@ -7,13 +7,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from objectives.memory import (
-    Estimate,
-    Prediction,
-    break_even,
-    cheapest_gains,
-    overhead_note,
-)
+from objectives.memory import Estimate, Prediction, break_even, cheapest_gains, overhead_note
 from objectives.models import UnsupportedShapeError
 from objectives.units import GIB, gib
 from study.fit.document import Scene, candidates_to_list
@@ -54,16 +48,14 @@ def render(scene: Scene, answers: Sequence[Prediction]) -> str:
 
 def outcome_line(prediction: Prediction) -> str:
     """Fits, is refused, or is worth a launch; with the arithmetic and the remedy."""
-    evidence = prediction.evidence
-    if prediction.fits:
-        doubt = "" if _is_safe(prediction) else " It is within the margin: a launch decides."
-        return f"It fits: {evidence}.{doubt}{_unmodelled(prediction)}"
-    lead = "It does not fit" if prediction.certain else "It probably does not fit"
-    doubt = "" if prediction.certain else " It is within the margin: a launch decides."
-    return (
-        f"{lead} ({prediction.cause}): {evidence}.{doubt} {prediction.remedy}"
-        f"{_unmodelled(prediction)}"
-    )
+    settled = _is_safe(prediction) if prediction.fits else prediction.certain
+    doubt = "" if settled else " It is within the margin: a launch decides."
+    said = f"It fits: {prediction.evidence}.{doubt}"
+    if not prediction.fits:
+        lead = "It does not fit" if prediction.certain else "It probably does not fit"
+        said = f"{lead} ({prediction.cause}): {prediction.evidence}.{doubt} {prediction.remedy}"
+    unmodelled = prediction.server.settings.unmodelled
+    return f"{said} Not in these numbers: {', '.join(unmodelled)}." if unmodelled else said
 
 
 def _is_safe(prediction: Prediction) -> bool:
@@ -71,11 +63,6 @@ def _is_safe(prediction: Prediction) -> bool:
         excess <= -prediction.margins[name] or prediction.margins[name] == 0
         for name, excess in prediction.excess.items()
     )
-
-
-def _unmodelled(prediction: Prediction) -> str:
-    unmodelled = prediction.server.settings.unmodelled
-    return f" Not in these numbers: {', '.join(unmodelled)}." if unmodelled else ""
 
 
 def _head(scene: Scene, prediction: Prediction) -> str:
@@ -97,12 +84,8 @@ def _head(scene: Scene, prediction: Prediction) -> str:
     device = f"{scene.device_name or kind} of {gib(memory.total_bytes)}"
     free = f"{gib(memory.free_bytes)} free" if scene.free_known else "taken as empty"
     speech = f", beside Whisper {scene.whisper}" if scene.whisper else ""
-    return "\n".join(
-        (
-            _wrap(f"{scene.model}: {shape.layers} layers{windows}, {heads}{each}"),
-            _wrap(f"on {device}, {free}; vLLM {server.rules.version}{speech}"),
-        )
-    )
+    model = _wrap(f"{scene.model}: {shape.layers} layers{windows}, {heads}{each}")
+    return f"{model}\n" + _wrap(f"on {device}, {free}; vLLM {server.rules.version}{speech}")
 
 
 def _table(answers: Sequence[Prediction]) -> str:
@@ -122,10 +105,8 @@ def _table(answers: Sequence[Prediction]) -> str:
     return columns(rows, left=(5,))
 
 
-def word(prediction: Prediction | None) -> str:
+def word(prediction: Prediction) -> str:
     """One word for a table, and the cause where there is one."""
-    if prediction is None:
-        return "unknown"
     if prediction.fits:
         return "fits"
     return f"{'refused' if prediction.certain else 'doubtful'}: {prediction.cause}"
@@ -233,7 +214,7 @@ def candidates_table(rows: Sequence[Predicted]) -> str:
     names = list(dict.fromkeys(name for row in rows for name in row.params))
     table = [(*names, "KV cache", "tokens", "requests", "excess GiB", "")]
     table += [(*(_value(row, name) for name in names), *_outcome(row)) for row in rows]
-    count = sum(row.fits for row in rows)
+    count = sum(row.prediction.fits for row in rows)
     refused = sum(row.prediction.refusal is not None for row in rows)
     lead = f"{count} of {len(rows)} candidates fit; {refused} would not be launched."
     doubts = list(dict.fromkeys(doubt for row in rows for doubt in row.prediction.doubts))
@@ -246,9 +227,9 @@ def _value(row: Predicted, name: str) -> str:
 
 
 def _outcome(row: Predicted) -> tuple[str, str, str, str, str]:
-    prediction = next(iter(row.prediction.starts.values()), None)
-    if prediction is None:
+    if not row.prediction.starts:
         return "-", "-", "-", "-", "unknown"
+    prediction = next(iter(row.prediction.starts.values()))
     capacity = prediction.footprint.capacity
     return (
         gib(prediction.footprint.available_bytes),

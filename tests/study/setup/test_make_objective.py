@@ -19,7 +19,7 @@ from storage.trials import this_worker
 from study.config.study_config import checked
 from study.samplers.legacy_fitness import FIGURES, fitness_of
 from study.search.lineage import verify_lineage
-from study.search.progress import Holding, Quiet
+from study.search.progress import Holding, Progress
 from study.setup.make_objective import DEVICE_WAIT_S, fitness, serving_objective
 from tests.serving_bench import GIB, FakeBench
 from tests.study.setup.test_predictions import Node
@@ -39,7 +39,7 @@ FITS = {"vllm_memory_util": 0.15, "whisper_model_size": "tiny"}
 OUT_OF_BOUNDS = {"vllm_memory_util": 0.75, "whisper_model_size": "tiny"}
 
 
-class Watcher(Quiet):
+class Watcher(Progress):
     """Writes down what it is told, and how the trial stands in the study meanwhile."""
 
     def __init__(self, study):
