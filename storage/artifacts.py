@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import BinaryIO, Protocol
 
 from optuna.artifacts import (
     ArtifactMeta,
+    Backoff,
+    Boto3ArtifactStore,
     FileSystemArtifactStore,
     download_artifact,
     get_all_artifact_meta,
@@ -32,17 +33,8 @@ MIMETYPES = {
 }
 
 
-class ArtifactStore(Protocol):
-    """What Optuna asks of an artifact store."""
-
-    def open_reader(self, artifact_id: str) -> BinaryIO:
-        """The artifact's bytes."""
-
-    def write(self, artifact_id: str, content_body: BinaryIO) -> None:
-        """Keep bytes under an id."""
-
-    def remove(self, artifact_id: str) -> None:
-        """Forget an artifact."""
+ArtifactStore = FileSystemArtifactStore | Backoff
+"""A folder, or a bucket that is asked again when it does not answer."""
 
 
 def artifact_place(storage_url: str, configured: str | None = None) -> str:
@@ -65,8 +57,6 @@ def open_artifacts(place: str) -> ArtifactStore:
     """
     if place.startswith("s3://"):
         try:
-            from optuna.artifacts import Backoff, Boto3ArtifactStore  # noqa: PLC0415
-
             return Backoff(Boto3ArtifactStore(place.removeprefix("s3://").rstrip("/")))
         except ImportError as error:
             raise StorageError(f"{place}: needs the extra s3 (boto3)") from error
@@ -78,11 +68,7 @@ def open_artifacts(place: str) -> ArtifactStore:
     return FileSystemArtifactStore(base_path=folder)
 
 
-def keep(
-    store: ArtifactStore,
-    trial: Trial,
-    path: Path,
-) -> str | None:
+def keep(store: ArtifactStore, trial: Trial, path: Path) -> str | None:
     """Keep a file with a running trial; an empty or missing file is not kept.
 
     Returns:
@@ -103,12 +89,7 @@ def kept(storage: BaseStorage, trial: FrozenTrial) -> dict[str, ArtifactMeta]:
     return {meta.filename: meta for meta in get_all_artifact_meta(trial, storage=storage)}
 
 
-def read(
-    store: ArtifactStore,
-    storage: BaseStorage,
-    trial: FrozenTrial,
-    name: str,
-) -> bytes:
+def read(store: ArtifactStore, storage: BaseStorage, trial: FrozenTrial, name: str) -> bytes:
     """The bytes of one artifact.
 
     Raises:

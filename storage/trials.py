@@ -83,30 +83,16 @@ def open_storage(url: str, *, create: bool = True, on_stale: OnStale | None = No
 def storage_at(
     url: str, *, create: bool = True, on_stale: OnStale | None = None
 ) -> Iterator[BaseStorage]:
-    """A storage that is open as long as the block lasts.
-
-    Args:
-        url: As for `open_storage`.
-        create: Likewise.
-        on_stale: Likewise.
-
-    Raises:
-        StorageError: It cannot be opened.
-    """
+    """A storage that is open as long as the block lasts; see `open_storage`."""
     storage = open_storage(url, create=create, on_stale=on_stale)
     try:
         yield storage
-    finally:
-        close_storage(storage)
-
-
-def close_storage(storage: BaseStorage) -> None:
-    """End a storage's connections; whoever uses it again makes new ones."""
-    if isinstance(storage, RDBStorage):
-        storage.remove_session()
-        storage.engine.dispose()
-    elif isinstance(storage, GrpcStorageProxy):
-        storage.close()
+    finally:  # whoever uses it again makes new connections
+        if isinstance(storage, RDBStorage):
+            storage.remove_session()
+            storage.engine.dispose()
+        elif isinstance(storage, GrpcStorageProxy):
+            storage.close()
 
 
 def _open(url: str, path: Path | None, on_stale: OnStale | None) -> BaseStorage:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,8 +23,6 @@ from objectives.units import Scalar
 from study.replay.table import Row, Table
 from study.results import objective_names
 
-__all__ = ["Row", "Table", "read_table", "table_frame"]
-
 STATES = ("COMPLETE", "PRUNED")
 """A failed trial says nothing of its point, and has no row."""
 
@@ -35,15 +32,8 @@ GROUPS = ("param", "value", "constraint")
 Reader = Callable[[str], Scalar]
 """From a cell to a parameter's value."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class _Columns:
-    """Where everything stands in a line: name to position, by kind."""
-
-    param: Mapping[str, int]
-    value: Mapping[str, int]
-    constraint: Mapping[str, int]
-    plain: Mapping[str, int]
+Columns = Mapping[str, Mapping[str, int]]
+"""Where everything stands in a line: name to position, by group; `plain` is one, too."""
 
 
 def read_table(path: Path) -> Table:
@@ -66,15 +56,16 @@ def read_table(path: Path) -> Table:
             raise UsageError(
                 f"{path}: line {number}: found {len(line)} cells, allowed: {len(header)}"
             )
-    readers = {name: _reader([line[at] for line in cells]) for name, at in columns.param.items()}
+    readers = {name: _reader([line[at] for line in cells]) for name, at in columns["param"].items()}
     rows = tuple(
         _row(f"{path}: line {number}", line, columns, readers)
         for number, line in enumerate(cells, start=2)
     )
-    return Table(path, tuple(columns.param), tuple(columns.value), tuple(columns.constraint), rows)
+    param, value, constraint = (tuple(columns[group]) for group in GROUPS)
+    return Table(path, param, value, constraint, rows)
 
 
-def _columns(path: Path, header: Sequence[str]) -> _Columns:
+def _columns(path: Path, header: Sequence[str]) -> Columns:
     named: dict[str, dict[str, int]] = {group: {} for group in GROUPS}
     for at, column in enumerate(header):
         group, _, name = column.partition(":")
@@ -93,8 +84,7 @@ def _columns(path: Path, header: Sequence[str]) -> _Columns:
             raise UsageError(f"{path}: found no {group}: column, allowed: at least one")
     if "state" not in header:
         raise UsageError(f"{path}: found no column state")
-    plain = {name: header.index(name) for name in PLAIN if name in header}
-    return _Columns(**named, plain=plain)
+    return {**named, "plain": {name: header.index(name) for name in PLAIN if name in header}}
 
 
 def _reader(cells: Sequence[str]) -> Reader:
@@ -112,28 +102,28 @@ def _reader(cells: Sequence[str]) -> Reader:
     return str
 
 
-def _row(where: str, line: Sequence[str], columns: _Columns, readers: Mapping[str, Reader]) -> Row:
-    plain = {name: line[at] for name, at in columns.plain.items()}
+def _row(where: str, line: Sequence[str], columns: Columns, readers: Mapping[str, Reader]) -> Row:
+    plain = {name: line[at] for name, at in columns["plain"].items()}
     if plain["state"] not in STATES:
         raise UsageError(f"{where}: state: found {plain['state']!r}, allowed: {', '.join(STATES)}")
     measured = plain["state"] == "COMPLETE"
-    if not measured and any(line[at] for at in columns.value.values()):
+    if not measured and any(line[at] for at in columns["value"].values()):
         raise UsageError(f"{where}: found a value, allowed: none where the state is PRUNED")
     constraints = {
         name: _float(f"{where}: constraint:{name}", line[at])
-        for name, at in columns.constraint.items()
+        for name, at in columns["constraint"].items()
         if line[at]
     }
     if measured and any(excess > 0 for excess in constraints.values()):
         raise UsageError(f"{where}: found COMPLETE with a violated constraint, allowed: PRUNED")
     values = {
         name: _float(f"{where}: value:{name}", line[at])
-        for name, at in columns.value.items()
+        for name, at in columns["value"].items()
         if measured
     }
     took = plain.get("duration_s")
     return Row(
-        params={name: readers[name](line[at]) for name, at in columns.param.items() if line[at]},
+        params={name: readers[name](line[at]) for name, at in columns["param"].items() if line[at]},
         values=values or None,
         constraints=constraints,
         cause=plain.get("cause") or None,

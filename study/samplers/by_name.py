@@ -77,21 +77,13 @@ def _tpe(space: SearchSpace, seed: int | None, *, n_startup_trials: int = 10) ->
     return SamplerChooser(make)
 
 
-def _grid(space: SearchSpace, seed: int | None) -> Chooser:
-    return GridChooser(space)
-
-
-def _random(space: SearchSpace, seed: int | None) -> Chooser:
-    return RandomChooser()
-
-
 NAMES: Mapping[str, Make] = {
     "auto": _auto,
     "tournament": _tournament,
     "tpe": _tpe,
     "gp": _gp,
-    "grid": _grid,
-    "random": _random,
+    "grid": lambda space, seed: GridChooser(space),
+    "random": lambda space, seed: RandomChooser(),
 }
 """What a study may ask for, and who makes it."""
 
@@ -127,7 +119,7 @@ def make_sampler(
     try:
         chooser = NAMES[name](space, seed, **options)
     except (TypeError, ValueError) as error:
-        raise UsageError(f"sampler {name}: {_first_line(error)}") from error
+        raise UsageError(f"sampler {name}: {str(error).splitlines()[0]}") from error
     return PointSampler(
         space,
         chooser,
@@ -137,7 +129,3 @@ def make_sampler(
         repeats=repeats,
         exhausted=exhausted,
     )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]

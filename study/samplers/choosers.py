@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import numpy as np
-import optuna
 from optuna.samplers import BaseSampler
 
 from objectives.errors import UsageError
@@ -13,7 +12,7 @@ from objectives.space import SearchSpace
 from objectives.units import Scalar
 from study.samplers.draws import neighbour
 from study.samplers.encoding import Encoding
-from study.samplers.sampling_context import Point, SamplingContext
+from study.samplers.sampling_context import Chooser, Point, SamplingContext
 
 TRIES = 12
 """So often a sampler is asked again before the nearest point that may be proposed is taken."""
@@ -21,19 +20,7 @@ TRIES = 12
 _WALK = 200
 
 
-class NoAncestry:
-    """For choosers to whom generations mean nothing."""
-
-    def ancestry(self, study: optuna.Study, number: int) -> Mapping[str, object] | None:
-        """Nothing is known."""
-        return None
-
-    def generation(self, study: optuna.Study) -> int | None:
-        """There are none."""
-        return None
-
-
-class RandomChooser(NoAncestry):
+class RandomChooser(Chooser):
     """Any point, all with the same probability."""
 
     def choose(self, context: SamplingContext) -> Point:
@@ -44,7 +31,7 @@ class RandomChooser(NoAncestry):
         return context.drawn(1)[0]
 
 
-class GridChooser(NoAncestry):
+class GridChooser(Chooser):
     """One point after the other, the last parameter varying fastest."""
 
     def __init__(self, space: SearchSpace) -> None:
@@ -65,7 +52,7 @@ class GridChooser(NoAncestry):
         return context.candidates()[0]
 
 
-class SamplerChooser(NoAncestry):
+class SamplerChooser(Chooser):
     """Asks one of Optuna's samplers, until its answer is a point that may be proposed.
 
     Args:

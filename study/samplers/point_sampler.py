@@ -100,7 +100,9 @@ class PointSampler(BaseSampler):
             predictions=self._predictions,
             rng=self._rng(trial.number),
             fixed=fixed_params(trial),
-            remaining=None if self._points is None else history.left_of(self._points),
+            remaining=None
+            if self._points is None
+            else {key: at for key, at in self._points.items() if key not in history.counts},
         )
 
     def _answer(self, context: SamplingContext) -> Mapping[str, Any]:

@@ -103,10 +103,6 @@ class History:
         """Points that somebody measures now, or that wait in the queue, by key."""
         return {point_key(params): self.space.spelt(params) for params in self.running.values()}
 
-    def left_of(self, points: Mapping[str, dict[str, Scalar]]) -> dict[str, dict[str, Scalar]]:
-        """Those of a space's points, by key, that nobody finished."""
-        return {key: point for key, point in points.items() if key not in self.counts}
-
     def is_taken(self, key: str, claimed: Container[str]) -> bool:
         """Whether a point needs no further proposal."""
         return key in self.counts or key in claimed or self.failed[key] >= ATTEMPTS

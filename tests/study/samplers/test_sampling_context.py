@@ -28,7 +28,9 @@ def ask(study, *, space=SPACE, predict=None, fixed=None, seed=0):
         predictions=PointPredictions(space, predict),
         rng=np.random.default_rng(seed),
         fixed=fixed or {},
-        remaining=None if points is None else history.left_of(keyed),
+        remaining=None
+        if points is None
+        else {k: p for k, p in keyed.items() if k not in history.counts},
     )
 
 
