@@ -10,18 +10,16 @@ import csv
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import optuna
 import pandas as pd
-from optuna.trial import FrozenTrial, TrialState
 
 from objectives.errors import UsageError
 from objectives.evidence import infeasible_of
-from objectives.space import plain
 from objectives.units import Scalar
 from study.replay.table import Row, Table
-from study.results import objective_names
+from study.results import TrialRecord, objective_names, read_trials
 
 STATES = ("COMPLETE", "PRUNED")
 """A failed trial says nothing of its point, and has no row."""
@@ -148,56 +146,34 @@ def table_frame(study: optuna.Study) -> pd.DataFrame:
         A row for every trial that was measured or found infeasible, by number; what a trial does
         not have is missing.
     """
-    trials = [
-        trial
-        for trial in study.get_trials(
-            deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)
-        )
-        if trial.params
-    ]
-    objectives = objective_names(study)
+    trials = [trial for trial in read_trials(study) if trial.state in STATES and trial.params]
+    # The study's order: SQL storages give a trial's constraints in another one.
+    declared = study.user_attrs.get("constraints", ())
+    constraints = dict.fromkeys([*declared, *(name for t in trials for name in t.constraints)])
     columns = [
-        *(f"param:{name}" for name in _named(trials, lambda trial: trial.params)),
-        *(f"value:{name}" for name in objectives),
-        *(f"constraint:{name}" for name in _constraint_names(study, trials)),
+        *dict.fromkeys(f"param:{name}" for trial in trials for name in trial.params),
+        *(f"value:{name}" for name in objective_names(study)),
+        *(f"constraint:{name}" for name in constraints),
         *PLAIN,
     ]
-    return pd.DataFrame(
-        [_cells(trial, objectives) for trial in trials], columns=columns, dtype=object
-    )
+    return pd.DataFrame([_cells(trial) for trial in trials], columns=columns, dtype=object)
 
 
-def _named(
-    trials: Sequence[FrozenTrial], of: Callable[[FrozenTrial], Mapping[str, object]]
-) -> list[str]:
-    return list(dict.fromkeys(name for trial in trials for name in of(trial)))
-
-
-def _constraint_names(study: optuna.Study, trials: Sequence[FrozenTrial]) -> list[str]:
-    """In the study's order; SQL storages give a trial's constraints in another one."""
-    declared = cast(Sequence[str], study.user_attrs.get("constraints", ()))
-    return list(dict.fromkeys([*declared, *_named(trials, lambda trial: trial.constraints)]))
-
-
-def _cells(trial: FrozenTrial, objectives: Sequence[str]) -> dict[str, Any]:
-    said = infeasible_of(trial.user_attrs)
-    measured = trial.state == TrialState.COMPLETE
+def _cells(trial: TrialRecord) -> dict[str, Any]:
+    said = infeasible_of(trial.attrs)
     return {
-        **{f"param:{name}": plain(value) for name, value in trial.params.items()},
-        **{
-            f"value:{name}": value
-            for name, value in zip(objectives, trial.values if measured else (), strict=False)
-        },
+        **{f"param:{name}": value for name, value in trial.params.items()},
+        **{f"value:{name}": value for name, value in (trial.values or {}).items()},
         **{f"constraint:{name}": excess for name, excess in trial.constraints.items()},
-        "state": trial.state.name,
+        "state": trial.state,
         "cause": None if said is None else said.cause,
         "duration_s": _duration_s(trial),
     }
 
 
-def _duration_s(trial: FrozenTrial) -> float | None:
+def _duration_s(trial: TrialRecord) -> float | None:
     """What the trial took; on a replay, what its row took."""
-    stored = trial.user_attrs.get("recorded_duration_s")
+    stored = trial.attrs.get("recorded_duration_s")
     if isinstance(stored, int | float):
         return float(stored)
-    return None if trial.duration is None else round(trial.duration.total_seconds(), 3)
+    return None if trial.duration_s is None else round(trial.duration_s, 3)

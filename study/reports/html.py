@@ -27,7 +27,6 @@ from study.reports.plots import (
     pairs,
 )
 from study.results import (
-    SCENARIOS,
     STATE_WORDS,
     Findings,
     TrialRecord,
@@ -133,8 +132,8 @@ def _under(findings: Findings) -> str:
 def _chosen(findings: Findings) -> dict[int, str]:
     """Each picked trial, and for which scenarios."""
     chosen: dict[int, list[str]] = {}
-    for scenario in SCENARIOS:
-        if (pick := findings.picks[scenario]) is not None:
+    for scenario, pick in findings.picks.items():
+        if pick is not None:
             chosen.setdefault(pick, []).append(scenario)
     return {pick: " and ".join(scenarios) for pick, scenarios in chosen.items()}
 

@@ -14,7 +14,6 @@ from collections.abc import Iterable, Sequence
 from objectives.evidence import Fault, Infeasible
 from study.results import (
     ROWS,
-    SCENARIOS,
     Findings,
     MeasuredPoint,
     TrialRecord,
@@ -143,8 +142,7 @@ def _picks(findings: Findings) -> str:
     if not findings.points:
         return ""
     lines = [_title("Picks")]
-    for scenario in SCENARIOS:
-        chosen = findings.picks[scenario]
+    for scenario, chosen in findings.picks.items():
         if chosen is None:
             lines.append(f"{scenario:<9} none: what decides it was not measured")
             continue

@@ -24,10 +24,9 @@ def headline(findings: Findings) -> str:
             f"None of the {_settings(len(tried))} tried works on {where}; the most frequent "
             f"cause is {cause} ({times} of {len(findings.infeasible)} trials)."
         )
-    headline = best(findings)
     return (
         f"{works} of {_settings(len(tried))} tried work{'s' if works == 1 else ''} on {where}, "
-        f"{len(findings.front)} of them on the front; {_headline(findings, headline)}."
+        f"{len(findings.front)} of them on the front; {_headline(findings, best(findings))}."
     )
 
 
@@ -57,11 +56,8 @@ def _headline(findings: Findings, setting: MeasuredPoint) -> str:
         return f"what runs today does not ({cause}); the best compromise is {name}{doubt}"
     if today.point == setting.point:
         return f"what runs today, {name}, is already the best compromise{doubt}"
-    return f"{name} changes, against what runs today: {_changes(findings, setting)}{doubt}"
-
-
-def _changes(findings: Findings, setting: MeasuredPoint) -> str:
-    return ", ".join(change_in_words(change) for change in changes(findings, setting))
+    changed = ", ".join(map(change_in_words, changes(findings, setting)))
+    return f"{name} changes, against what runs today: {changed}{doubt}"
 
 
 def change_in_words(change: Change) -> str:
