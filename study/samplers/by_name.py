@@ -101,15 +101,7 @@ def make_sampler(
 ) -> PointSampler:
     """A sampler by name.
 
-    Args:
-        name: One of `NAMES`.
-        space: What may vary.
-        seed: Of everything that is drawn; None: another one for each worker.
-        predict: What arithmetic knows of a point before its launch.
-        budget: Launched trials of the study, in all.
-        repeats: So many measurements again of points that decide the front.
-        exhausted: "raise" or "repeat", once nothing is left to propose.
-        **options: What the sampler itself takes.
+    It is one of `NAMES`; `options` are what that takes itself, all else is `PointSampler`'s.
 
     Raises:
         UsageError: The name or an option is unknown, or the sampler cannot serve this space.

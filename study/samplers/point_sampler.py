@@ -83,9 +83,8 @@ class PointSampler(BaseSampler):
         Raises:
             SpaceExhaustedError: Nothing is left to propose.
         """
-        history = self._history(study)
         # Two workers that ask at the same time would both be given the best point.
-        wait_for_turn(study, history, trial.number)
+        wait_for_turn(study, self._history(study), trial.number)
         return dict(self._answer(self._context(study, trial)))
 
     def _context(self, study: optuna.Study, trial: FrozenTrial) -> SamplingContext:
