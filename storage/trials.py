@@ -9,7 +9,6 @@ its host is noticed by the others.
 from __future__ import annotations
 
 import json
-import os
 import re
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -201,7 +200,7 @@ def study_at(
 
 def this_worker() -> dict[str, object]:
     """Who runs a trial: host, process, and when that process began (seconds since the epoch)."""
-    me = psutil.Process(os.getpid())
+    me = psutil.Process()
     return {"host": socket.gethostname(), "pid": me.pid, "began": me.create_time()}
 
 

@@ -131,9 +131,8 @@ def trial_note(trial: TrialRecord) -> str:
 
 
 def _outcome(trial: TrialRecord) -> str:
-    weights = trial.evidence.weights
-    caveat = f" ({weights} weights)" if weights == "dummy" else ""
-    caveat = " (replay of a recorded table)" if weights == "replay" else caveat
+    special = {"dummy": " (dummy weights)", "replay": " (replay of a recorded table)"}
+    caveat = special.get(trial.evidence.weights or "real", "")
     if trial.state == "COMPLETE":
         fitness = "" if trial.fitness is None else f", legacy fitness {number(trial.fitness)}"
         return f"Measured{fitness}{caveat}"

@@ -10,10 +10,9 @@ it shows.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib import resources
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from study.reports.infeasible_map import letters, map_figure
@@ -57,6 +56,7 @@ from study.results import (
 def html_report(findings: Findings) -> str:
     """The whole page."""
     pages = Environment(
+        loader=PackageLoader("study.reports", ""),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -64,8 +64,7 @@ def html_report(findings: Findings) -> str:
         keep_trailing_newline=True,
     )
     pages.filters.update(label=label, point=point, pairs=pairs)
-    text = resources.files("study.reports").joinpath("report.html").read_text(encoding="utf-8")
-    return pages.from_string(text).render(
+    return pages.get_template("report.html").render(
         findings=findings,
         light=variables(dark=False),
         dark=variables(dark=True),
@@ -147,13 +146,12 @@ def _pick_rows(findings: Findings) -> Iterator[list[str]]:
 
 def _figures(findings: Findings, chosen: int | None) -> list[str]:
     """A trial's setting and figures; why there are none where there are none."""
+    nothing = ["–"] * (len(findings.directions) + 1)
     if chosen is None:
-        return ["–", "not tried", *["–"] * (len(findings.directions) + 1)]
-    trial = findings[chosen]
-    setting = findings.measured_point(chosen)
+        return ["–", "not tried", *nothing]
+    trial, setting = findings[chosen], findings.measured_point(chosen)
     if setting is None:
-        reason = f"{point(trial.params)}: {trial.cause}"
-        return [str(chosen), reason, *["–"] * (len(findings.directions) + 1)]
+        return [str(chosen), f"{point(trial.params)}: {trial.cause}", *nothing]
     return [
         str(chosen),
         point(trial.params),

@@ -33,7 +33,6 @@ class Side:
     """One side of the map.
 
     Attributes:
-        name: The parameter's.
         ticks: A word for each column or row, from low to high.
         place: Trial number to its column or row; without trials that lack the parameter.
     """

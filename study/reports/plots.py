@@ -110,9 +110,7 @@ def pairs(findings: Findings) -> list[tuple[str, str]]:
 def front_figure(findings: Findings, axes_of: Sequence[tuple[str, str]] | None = None) -> Figure:
     """Every feasible setting, the front with its intervals, and the baseline.
 
-    Args:
-        findings: Of the study.
-        axes_of: Pairs of objectives, x and y, a panel each; by default those that differ.
+    A panel for each pair of objectives, x and y; by default for those that differ.
     """
     panels = list(axes_of or pairs(findings))
     with mpl.rc_context(STYLE):
@@ -346,10 +344,7 @@ def inline_svg(figure: Figure, *, name: str, words: str) -> str:
     palette becomes a CSS variable, so the same picture is right on light and on dark paper, and
     its identifiers get a prefix, so several pictures can stand in one page.
 
-    Args:
-        figure: Drawn in the palette's light colours.
-        name: A word for it, unique in the page.
-        words: What it shows, for a screen reader.
+    The name is a word for it, unique in the page; the colours must be the palette's light ones.
     """
     text = _written(figure, salt=name)
     box, body = _SIZE.search(text), _BODY.search(text)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shlex
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from objectives.evidence import Fault, Infeasible
 from study.results import (
@@ -179,21 +179,17 @@ def _next(findings: Findings) -> str:
     return "\n".join(lines)
 
 
-def columns(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+def columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """A table, right-aligned; a header breaks at its underscores, spaces and hyphens."""
-    body = [list(row) for row in rows]
     stacks = [_stack(cell) for cell in header]
     height = max(map(len, stacks))
     heads = [[""] * (height - len(stack)) + stack for stack in stacks]
-    widths = [
-        max(len(cell) for cell in (*heads[column], *(row[column] for row in body)))
-        for column in range(len(header))
-    ]
-    lines = [[heads[column][line] for column in range(len(header))] for line in range(height)]
+    lines = [*zip(*heads, strict=True)]
+    widths = [max(map(len, column)) for column in zip(*lines, *rows, strict=True)]
     rule = ["-" * width for width in widths]
     return [
         "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in (*lines, rule, *body)
+        for line in (*lines, rule, *rows)
     ]
 
 

@@ -27,12 +27,7 @@ def trial_timeline(trial: TrialRecord) -> Figure:
 
 
 def timeline_figure(evidence: TrialEvidence, *, caption: str) -> Figure:
-    """Phases as bars on one time axis, memory stacked below where it was watched.
-
-    Args:
-        evidence: Of the trial.
-        caption: Above the picture: the trial, the setting, the outcome.
-    """
+    """Phases as bars on one time axis, memory stacked below where it was watched."""
     spans, telemetry = evidence.timeline, evidence.telemetry
     watched = telemetry if telemetry and telemetry.samples else None
     heights = [0.3 * max(len(spans), 2), *([1.9] if watched else [])]
@@ -105,15 +100,9 @@ def caption(trial: TrialRecord) -> str:
 
 
 def pictures(folder: Path, evidence: TrialEvidence, *, weights: str = "real") -> list[Path]:
-    """The pictures of a trial that is about to end, to be kept with it.
+    """The pictures of a trial that is about to end, drawn in a folder that exists.
 
-    Args:
-        folder: Where to draw; it exists.
-        evidence: What is about to stand on the trial.
-        weights: Said in the picture unless they are real.
-
-    Returns:
-        Files; none where nothing was launched.
+    None where nothing was launched; weights are said in the picture unless they are real.
     """
     if not evidence.settings:
         return []

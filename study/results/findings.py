@@ -30,11 +30,9 @@ class Findings:
     """A whole study, read once.
 
     Attributes:
-        study: Its name.
         storage: Where it is kept, without a password.
         directions: Objective name to minimize or maximize, in the objectives' order.
         attrs: What was stored with the study: device, load, engines, baseline, space, ...
-        trials: All trials, by number.
         points: The feasible points, each with all its measurements.
         front: Numbers of the trials whose setting no feasible setting dominates, rising.
         baseline: The trial of what runs today; None if it was not tried.

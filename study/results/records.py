@@ -25,9 +25,7 @@ class TrialRecord:
     """One trial, as it stands in the storage.
 
     Attributes:
-        number: Optuna's number.
         state: COMPLETE, PRUNED, FAIL, RUNNING or WAITING.
-        params: The point of the space.
         values: Objective name to value, in the objective's own unit; None unless COMPLETE, and
             where a value is no finite number.
         constraints: Constraint name to its excess, > 0 violated.

@@ -101,7 +101,7 @@ def make_sampler(
 ) -> PointSampler:
     """A sampler by name.
 
-    It is one of `NAMES`; `options` are what that takes itself, all else is `PointSampler`'s.
+    The name is one of `NAMES`; `options` are what that takes itself, all else is `PointSampler`'s.
 
     Raises:
         UsageError: The name or an option is unknown, or the sampler cannot serve this space.

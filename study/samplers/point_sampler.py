@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -132,7 +133,7 @@ class PointSampler(BaseSampler):
         point = self._chooser.choose(context)
         if self._predictions.any and self._predictions.of(point, fresh=True).is_infeasible:
             # Once: if the second answer cannot work either, the launch's own check stops it.
-            return self._chooser.choose(context.again())
+            return self._chooser.choose(replace(context))  # lists anew what is worth a launch
         return point
 
     def _baseline(self, context: SamplingContext) -> Point | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy as np
@@ -32,9 +32,7 @@ class SamplingContext:
     """Which point should this trial measure?
 
     Attributes:
-        study: The study.
         trial: The trial that asks; it holds no point yet.
-        space: What may vary.
         history: What was tried, by everybody.
         predictions: What arithmetic knows.
         rng: To draw from: it depends on the seed and on the trial's number only.
@@ -118,10 +116,6 @@ class SamplingContext:
     def maximises(self, objective: str) -> bool:
         """Whether an objective is to be maximised, by its name."""
         return directions_of(self.study).get(objective) == "maximize"
-
-    def again(self) -> SamplingContext:
-        """The same context, listing anew what is worth a launch."""
-        return replace(self)
 
     def with_fixed(self, point: Point) -> Point:
         """The point with the values that the trial has to use."""

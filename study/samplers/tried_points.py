@@ -40,7 +40,6 @@ class History:
     """What a study has tried, kept up to date with as few reads as possible.
 
     Attributes:
-        space: What may vary.
         finished: COMPLETE and PRUNED trials with a whole point, by number of their end's reading.
         counts: How often each point was finished.
         failed: How often the bench broke at a point.
@@ -58,12 +57,7 @@ class History:
     _open: set[int] = field(default_factory=set)
 
     def update(self, study: optuna.Study, *, but: int | None = None) -> None:
-        """Read what is new.
-
-        Args:
-            study: The study.
-            but: The number of the trial that asks; it holds no point yet.
-        """
+        """Read what is new, but not the trial that asks: it holds no point yet."""
         trials = study.get_trials(deepcopy=False)
         # Only what was open at the last look, and what is new: a study of 10,000 trials is asked
         # for a point in milliseconds.

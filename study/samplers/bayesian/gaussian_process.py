@@ -54,7 +54,6 @@ class Gaussian:
     """A Gaussian process over points that are known by their distances.
 
     Attributes:
-        prior: Of its hyperparameters.
         least: Deviation of values that are all the same.
         theta: Logarithms of lengths, scale and noise; None before the first fit.
     """

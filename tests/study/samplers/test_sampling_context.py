@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import optuna
 import pytest
@@ -132,6 +134,6 @@ def test_a_maximised_objective_is_known_by_its_name(study):
 def test_asked_again_it_lists_anew(study):
     context = ask(study)
     before = context.candidates()
-    again = context.again()
+    again = replace(context)
     assert again.candidates() == before
     assert again.candidates() is not before
