@@ -1,25 +1,19 @@
 """A trial's logs and samples: beside the database, or in a bucket.
 
-Optuna keeps a list of artifacts with each trial; this module decides where the bytes are, and
-finds them again by the file name they had.
+Optuna keeps a list of artifacts with each trial; this module decides where the bytes are.
 """
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 from optuna.artifacts import (
-    ArtifactMeta,
     Backoff,
     Boto3ArtifactStore,
     FileSystemArtifactStore,
-    download_artifact,
-    get_all_artifact_meta,
     upload_artifact,
 )
-from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial, Trial
+from optuna.trial import Trial
 
 from storage.trials import StorageError, sqlite_path
 
@@ -82,21 +76,3 @@ def keep(store: ArtifactStore, trial: Trial, path: Path) -> str | None:
         study_or_trial=trial,
         mimetype=MIMETYPES.get(path.suffix, "application/octet-stream"),
     )
-
-
-def kept(storage: BaseStorage, trial: FrozenTrial) -> dict[str, ArtifactMeta]:
-    """The artifacts of a trial, by file name."""
-    return {meta.filename: meta for meta in get_all_artifact_meta(trial, storage=storage)}
-
-
-def read(store: ArtifactStore, storage: BaseStorage, trial: FrozenTrial, name: str) -> bytes:
-    """The bytes of one artifact.
-
-    Raises:
-        KeyError: The trial has no artifact of that name.
-    """
-    meta = kept(storage, trial)[name]
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "artifact"
-        download_artifact(artifact_store=store, file_path=str(path), artifact_id=meta.artifact_id)
-        return path.read_bytes()

@@ -72,10 +72,9 @@ def open_storage(url: str, *, create: bool = True, on_stale: OnStale | None = No
             raise StorageError(f"{path.parent}: cannot be made: {error.strerror}") from error
     try:
         return _open(url, path, on_stale)
-    except ImportError as error:
-        raise StorageError(f"{masked(url)}: {str(error).splitlines()[0]}") from error
-    except (sqlalchemy.exc.SQLAlchemyError, OSError, ValueError) as error:
-        raise StorageError(f"{masked(url)}: {_first_line(error)}") from error
+    except (ImportError, sqlalchemy.exc.SQLAlchemyError, OSError, ValueError) as error:
+        line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise StorageError(f"{masked(url)}: {line}") from error
 
 
 @contextmanager
@@ -116,10 +115,6 @@ def _open(url: str, path: Path | None, on_stale: OnStale | None) -> BaseStorage:
         f"{masked(url)}: unknown scheme {scheme!r}; allowed: sqlite, postgresql, mysql, journal, "
         "redis, grpc"
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _sqlite(url: str) -> RDBStorage:

@@ -93,12 +93,8 @@ class Table:
     def predictor(self, *, margin: float = 0.0) -> Predict | None:
         """A prediction that knows the table's constraints, as arithmetic would before a launch.
 
-        Args:
-            margin: How unsure it pretends to be: a point whose largest excess is within this
-                share of the column's range is not certain.
-
-        Returns:
-            None if the table has no constraints.
+        None if it has none. A point with an excess within the margin, a share of the column's
+        range, is not certain.
         """
         if not self.constraints:
             return None

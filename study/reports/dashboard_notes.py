@@ -31,8 +31,6 @@ from study.results import (
     seconds,
 )
 
-Objective = Callable[[Trial], Sequence[float]]
-
 
 def annotate(study: optuna.Study, findings: Findings) -> None:
     """Write the study's note and figures; a note that is up to date is left alone."""
@@ -55,7 +53,9 @@ def graphs(findings: Findings) -> dict[str, Figure]:
     return kept
 
 
-def with_notes(objective: Objective) -> Callable[[Trial], tuple[float, ...]]:
+def with_notes(
+    objective: Callable[[Trial], Sequence[float]],
+) -> Callable[[Trial], tuple[float, ...]]:
     """The same objective; each trial gets its note when it ends, however it ends."""
 
     def judged(trial: Trial) -> tuple[float, ...]:

@@ -109,11 +109,8 @@ def _order(value: Scalar) -> tuple[int, float, str]:
     """Numbers by size, then Whisper's checkpoints by theirs, then other words by the alphabet."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return (0, float(value), "")
-    return (
-        1,
-        float(WHISPER_SIZES.get(str(value).removesuffix(".en"), len(WHISPER_SIZES))),
-        str(value),
-    )
+    size = WHISPER_SIZES.get(str(value).removesuffix(".en"), len(WHISPER_SIZES))
+    return (1, float(size), str(value))
 
 
 def _cells(

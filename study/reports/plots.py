@@ -253,9 +253,7 @@ def _memory_axes(axes: Axes, findings: Findings, trials: Sequence[TrialRecord]) 
     names = [bar_name(findings, trial) for trial in trials]
     axes.set_yticks(range(len(trials)), names)
     axes.set(xlabel="peak memory (GiB)", ylabel="trial", xlim=(0, None))
-    axes.set_ylim(len(trials) - 0.4, -0.6)
-    if total_bytes:
-        axes.set_ylim(len(trials) + 0.15, -0.6)
+    axes.set_ylim(len(trials) + (0.15 if total_bytes else -0.4), -0.6)
     axes.grid(visible=True, axis="x", linewidth=0.6)
     if trials:
         axes.legend(loc="lower center", bbox_to_anchor=(0.45, 1.0), ncols=4, handlelength=1.0)
@@ -346,7 +344,10 @@ def inline_svg(figure: Figure, *, name: str, words: str) -> str:
 
     The name is a word for it, unique in the page; the colours must be the palette's light ones.
     """
-    text = _written(figure, salt=name)
+    buffer = io.StringIO()
+    with mpl.rc_context({**STYLE, "svg.hashsalt": name}):  # the same figure gives the same text
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
     box, body = _SIZE.search(text), _BODY.search(text)
     assert box is not None and body is not None, "matplotlib wrote no SVG"
     drawn = _STYLESHEET.sub("", _METADATA.sub("", body[1]))
@@ -360,11 +361,3 @@ def inline_svg(figure: Figure, *, name: str, words: str) -> str:
         f'viewBox="{box[1]}" role="img" aria-labelledby="{title}" class="drawing">'
         f'<title id="{title}">{escape(words)}</title>{drawn}</svg>'
     )
-
-
-def _written(figure: Figure, *, salt: str) -> str:
-    """The SVG document; the same figure gives the same text."""
-    buffer = io.StringIO()
-    with mpl.rc_context({**STYLE, "svg.hashsalt": salt}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return buffer.getvalue()

@@ -84,8 +84,7 @@ def _front(findings: Findings) -> str:
 
 
 def _trials(numbers: Sequence[int]) -> str:
-    listed = ", ".join(map(str, numbers))
-    return f"trial {listed}" if len(numbers) == 1 else f"trials {listed}"
+    return f"trial{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
 
 
 def _front_cards(findings: Findings, settings: Sequence[MeasuredPoint]) -> list[str]:
@@ -129,13 +128,10 @@ def _cause(cause: str, trials: Sequence[TrialRecord], telling: TrialRecord) -> l
 
 def _failed(findings: Findings) -> str:
     failed = [trial for trial in findings.trials if trial.state == "FAIL"]
-    if not failed:
-        return ""
-    lines = [_title("Failed: the bench broke, the settings are not to blame")]
-    for trial in failed:
-        fault = trial.evidence.error or Fault()
-        lines.append(_wrap(f"{trial.number}: {fault.cause}: {fault.message}", indent="  "))
-    return "\n".join(lines)
+    faults = [(trial.number, trial.evidence.error or Fault()) for trial in failed]
+    lines = [_wrap(f"{tried}: {it.cause}: {it.message}", indent="  ") for tried, it in faults]
+    title = _title("Failed: the bench broke, the settings are not to blame")
+    return "\n".join([title, *lines]) if lines else ""
 
 
 def _picks(findings: Findings) -> str:

@@ -37,10 +37,7 @@ Rank = tuple[float, ...]
 def choose(
     settings: Sequence[MeasuredPoint], directions: Mapping[str, str]
 ) -> dict[str, int | None]:
-    """The pick of every scenario: a trial's number, or None where nothing can win.
-
-    `settings` are the feasible ones.
-    """
+    """A trial's number for every scenario, of feasible settings; None where nothing can win."""
     pool = [setting for setting in settings if not setting.doubted] or list(settings)
     front = {setting.point for setting in undominated(settings, directions)}
     reasons = [(_slowness(each, pool), _fewness(each), _poorness(each, pool)) for each in pool]

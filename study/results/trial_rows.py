@@ -53,9 +53,7 @@ def setting_row(findings: Findings, setting: MeasuredPoint) -> list[str]:
     ]
 
 
-def telling_trials(
-    findings: Findings,
-) -> Iterator[tuple[str, list[TrialRecord], TrialRecord]]:
+def telling_trials(findings: Findings) -> Iterator[tuple[str, list[TrialRecord], TrialRecord]]:
     """Each cause, its trials, and the one to quote: one that was really started if one was."""
     for cause, _ in causes(findings):
         trials = [trial for trial in findings.infeasible if str(trial.cause) == cause]

@@ -39,9 +39,6 @@ class TournamentChooser(SamplerChooser):
         return self._sampler.generation_of_seat(len(self._sampler.seated(study)))
 
 
-Make = Callable[..., Chooser]
-
-
 def _model(space: SearchSpace, *, design: int, informed: bool) -> Chooser:
     from study.samplers.bayesian import ModelChooser  # noqa: PLC0415 - SciPy, 0.2 s
 
@@ -77,7 +74,7 @@ def _tpe(space: SearchSpace, seed: int | None, *, n_startup_trials: int = 10) ->
     return SamplerChooser(make)
 
 
-NAMES: Mapping[str, Make] = {
+NAMES: Mapping[str, Callable[..., Chooser]] = {
     "auto": _auto,
     "tournament": _tournament,
     "tpe": _tpe,

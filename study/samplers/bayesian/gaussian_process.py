@@ -25,11 +25,9 @@ class Prior:
 
     Attributes:
         length: Typical distance over which it changes; 1 is a parameter's whole range.
-        length_spread: Of `length`, natural logarithm.
         scale: Typical variance.
-        scale_spread: Of `scale`, natural logarithm.
         noise: Typical variance of a single measurement.
-        noise_spread: Of `noise`, natural logarithm.
+        length_spread: Of its natural logarithm; likewise of the other two.
     """
 
     length: float = 1.5

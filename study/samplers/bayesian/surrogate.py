@@ -48,7 +48,7 @@ class Observations:
     def __init__(self, encoding: Encoding, study: optuna.Study) -> None:
         self._encoding = encoding
         self._directions = directions_of(study)
-        self.names: Sequence[str] = list(self._directions)
+        self.names = list(self._directions)
         self.points: list[dict[str, Scalar]] = []
         self.violated: set[str] = set()
         self._index: dict[str, int] = {}
