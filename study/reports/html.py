@@ -26,6 +26,7 @@ from study.reports.plots import (
     pairs,
 )
 from study.results import (
+    SCENARIOS,
     STATE_WORDS,
     Findings,
     TrialRecord,
@@ -131,8 +132,8 @@ def _under(findings: Findings) -> str:
 def _chosen(findings: Findings) -> dict[int, str]:
     """Each picked trial, and for which scenarios."""
     chosen: dict[int, list[str]] = {}
-    for scenario, pick in findings.picks.items():
-        if pick is not None:
+    for scenario in SCENARIOS:
+        if (pick := findings.picks[scenario]) is not None:
             chosen.setdefault(pick, []).append(scenario)
     return {pick: " and ".join(scenarios) for pick, scenarios in chosen.items()}
 

@@ -32,6 +32,7 @@ from study.results.phrases import (
     seconds,
     spread,
 )
+from study.results.picks import SCENARIOS
 from study.results.points import MeasuredPoint, intervals, measured_points
 from study.results.records import (
     TrialRecord,
@@ -56,6 +57,7 @@ from study.results.trial_rows import (
 
 __all__ = [
     "ROWS",
+    "SCENARIOS",
     "STATE_WORDS",
     "UNITS",
     "Findings",

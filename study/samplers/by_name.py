@@ -15,11 +15,10 @@ from optuna.samplers import BaseSampler, TPESampler
 
 from objectives.errors import UsageError
 from objectives.space import SearchSpace
-from study.samplers.choosers import GridChooser, RandomChooser, SamplerChooser
+from study.samplers.choosers import Chooser, GridChooser, RandomChooser, SamplerChooser
 from study.samplers.legacy_fitness import fitness_of
 from study.samplers.point_sampler import PointSampler
 from study.samplers.predictions import Predict
-from study.samplers.sampling_context import Chooser
 from study.samplers.tournament import TournamentOptions, TournamentSampler
 
 

@@ -1,10 +1,12 @@
-"""Choosers that learn nothing, and those that ask one of Optuna's samplers."""
+"""Who chooses a point: by learning nothing, or by asking one of Optuna's samplers."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 
 import numpy as np
+import optuna
 from optuna.samplers import BaseSampler
 
 from objectives.errors import UsageError
@@ -12,12 +14,28 @@ from objectives.space import SearchSpace
 from objectives.units import Scalar
 from study.samplers.draws import neighbour
 from study.samplers.encoding import Encoding
-from study.samplers.sampling_context import Chooser, Point, SamplingContext
+from study.samplers.sampling_context import Point, SamplingContext
 
 TRIES = 12
 """So often a sampler is asked again before the nearest point that may be proposed is taken."""
 
 _WALK = 200
+
+
+class Chooser(ABC):
+    """Who answers."""
+
+    @abstractmethod
+    def choose(self, context: SamplingContext) -> Mapping[str, Scalar]:
+        """The point that the trial should measure."""
+
+    def ancestry(self, study: optuna.Study, number: int) -> Mapping[str, object] | None:
+        """`generation` and `parents` of a trial, where the chooser has such things."""
+        return None
+
+    def generation(self, study: optuna.Study) -> int | None:
+        """The generation that the next trial will be in, where there are generations."""
+        return None
 
 
 class RandomChooser(Chooser):

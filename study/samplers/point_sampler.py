@@ -15,8 +15,9 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from objectives.space import SearchSpace, point_key
 from study.results import is_launched
+from study.samplers.choosers import Chooser
 from study.samplers.predictions import PointPredictions, Predict, SpaceExhaustedError
-from study.samplers.sampling_context import Chooser, Point, SamplingContext
+from study.samplers.sampling_context import Point, SamplingContext
 from study.samplers.tried_points import (
     History,
     fixed_params,

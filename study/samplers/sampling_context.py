@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -124,19 +123,3 @@ class SamplingContext:
 
 def _excess(prediction: PointPrediction) -> float:
     return sum(max(value, 0.0) for value in prediction.excess.values())
-
-
-class Chooser(ABC):
-    """Who answers."""
-
-    @abstractmethod
-    def choose(self, context: SamplingContext) -> Mapping[str, Scalar]:
-        """The point that the trial should measure."""
-
-    def ancestry(self, study: optuna.Study, number: int) -> Mapping[str, object] | None:
-        """`generation` and `parents` of a trial, where the chooser has such things."""
-        return None
-
-    def generation(self, study: optuna.Study) -> int | None:
-        """The generation that the next trial will be in, where there are generations."""
-        return None

@@ -40,9 +40,9 @@ from objectives.units import Scalar
 from study.replay import Table, read_table
 from study.results import far_corner, hypervolume
 from study.samplers import PointSampler, SpaceExhaustedError, make_sampler
-from study.samplers.choosers import nearest_allowed
+from study.samplers.choosers import Chooser, nearest_allowed
 from study.samplers.encoding import Encoding
-from study.samplers.sampling_context import Chooser, SamplingContext
+from study.samplers.sampling_context import SamplingContext
 
 LEGACY = ("stt_latency_ms", "llm_latency_ms", "concurrent_capacity")
 MAXIMISED = ("concurrent_capacity",)

@@ -18,9 +18,10 @@ from study.results import Floats, far_corner
 from study.samplers.bayesian.acquisition import expected_gain
 from study.samplers.bayesian.gaussian_process import Prior
 from study.samplers.bayesian.surrogate import Surrogate
+from study.samplers.choosers import Chooser
 from study.samplers.draws import neighbour
 from study.samplers.encoding import Encoding
-from study.samplers.sampling_context import Chooser, Point, SamplingContext
+from study.samplers.sampling_context import Point, SamplingContext
 
 DRAWN = 200
 """Of a space that is too large to look at every point, so many around the front; of an infinite
