@@ -17,7 +17,6 @@ from study.results.pareto import (
     undominated,
 )
 from study.results.phrases import (
-    DEVICE_WORDS,
     STATE_WORDS,
     UNITS,
     causes,
@@ -46,14 +45,17 @@ from study.results.records import (
 from study.results.trial_rows import (
     ROWS,
     conditions,
+    device_line,
     foremost,
     kv_cache_rows,
     percentile_rows,
     phase_rows,
+    setting_row,
+    states_line,
+    telling_trials,
 )
 
 __all__ = [
-    "DEVICE_WORDS",
     "ROWS",
     "SCENARIOS",
     "STATE_WORDS",
@@ -68,6 +70,7 @@ __all__ = [
     "choice",
     "command_lines",
     "conditions",
+    "device_line",
     "directions_of",
     "doubts_of",
     "far_corner",
@@ -98,7 +101,10 @@ __all__ = [
     "read_study",
     "read_trials",
     "seconds",
+    "setting_row",
     "spread",
+    "states_line",
+    "telling_trials",
     "trial_record",
     "undominated",
 ]

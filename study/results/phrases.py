@@ -107,13 +107,9 @@ def causes(findings: Findings) -> list[tuple[str, int]]:
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """One quantity of a setting against the baseline's.
+    """One objective of a setting against the baseline's.
 
-    Attributes:
-        name: The objective.
-        before: The baseline's figure.
-        after: The setting's.
-        better: True or False; None where the intervals overlap, or nothing changed.
+    `better` is None where the intervals overlap, or nothing changed.
     """
 
     name: str
@@ -139,18 +135,12 @@ def changes(findings: Findings, setting: MeasuredPoint) -> list[Change]:
     found = []
     for name, direction in findings.directions.items():
         before, after = today.values()[name], setting.values()[name]
-        clear = (
-            not intervals_overlap(spread(today, name), spread(setting, name)) and before != after
-        )
-        lower_is_better = direction == "minimize"
-        found.append(
-            Change(
-                name=name,
-                before=before if findings.target(name) is None else (today.figure(name) or before),
-                after=after if findings.target(name) is None else (setting.figure(name) or after),
-                better=(after < before) == lower_is_better if clear else None,
-            )
-        )
+        overlap = intervals_overlap(spread(today, name), spread(setting, name))
+        better = (after < before) == (direction == "minimize")
+        judged = None if overlap or before == after else better
+        if findings.target(name) is not None:  # a value is a distance: show the figures themselves
+            before, after = today.figure(name) or before, setting.figure(name) or after
+        found.append(Change(name=name, before=before, after=after, better=judged))
     return found
 
 

@@ -9,7 +9,18 @@ from objectives.measurement import Measurement, Served, Summary
 from objectives.space import SERVERS
 from study.results.findings import Findings
 from study.results.pareto import balanced
-from study.results.phrases import flat, gib, number, seconds
+from study.results.phrases import (
+    DEVICE_WORDS,
+    STATE_WORDS,
+    causes,
+    choice,
+    doubts_of,
+    figure_with_interval,
+    flat,
+    gib,
+    number,
+    seconds,
+)
 from study.results.points import MeasuredPoint
 from study.results.records import TrialRecord
 
@@ -31,27 +42,53 @@ def foremost(findings: Findings) -> list[MeasuredPoint]:
     return sorted([*chosen, *rest][:ROWS], key=lambda setting: setting.trial.number)
 
 
+def setting_row(findings: Findings, setting: MeasuredPoint) -> list[str]:
+    """Trial (with a star if a measurement is doubted), parameters, objectives, fitness, times."""
+    return [
+        f"{setting.trial.number}{'*' if doubts_of([setting]) else ''}",
+        *(choice(setting.trial.params.get(name)) for name in findings.parameters),
+        *(figure_with_interval(setting, name) for name in findings.directions),
+        number(setting.figure("fitness")),
+        str(len(setting.trials)),
+    ]
+
+
+def telling_trials(findings: Findings) -> Iterator[tuple[str, list[TrialRecord], TrialRecord]]:
+    """Each cause, its trials, and the one to quote: one that was really started if one was."""
+    for cause, _ in causes(findings):
+        trials = [trial for trial in findings.infeasible if str(trial.cause) == cause]
+        yield cause, trials, min(trials, key=lambda trial: trial.predicted)
+
+
+def device_line(findings: Findings, link: str) -> str:
+    """`GPU: its name`, and its memory after the link where that is known."""
+    device = findings.device
+    total = f"{link} {gib(device['total_bytes'])} GiB" if device.get("total_bytes") else ""
+    kind = DEVICE_WORDS.get(str(device.get("kind")), "device")
+    return f"{kind}: {device.get('name', 'not recorded')}{total}"
+
+
+def states_line(findings: Findings) -> str:
+    """How many trials are measured, infeasible, ..."""
+    counts = {words: findings.count(state) for state, words in STATE_WORDS.items()}
+    return ", ".join(f"{count} {words}" for words, count in counts.items() if count) or "none"
+
+
 def percentile_rows(findings: Findings) -> list[list[str]]:
     """Trial, what, p50, p95, p99 (ms), requests and failed ones: of the front and the baseline."""
     front = [setting.trial.number for setting in foremost(findings)]
-    numbers = dict.fromkeys((*_some(findings.baseline), *front))
-    return [row for number_ in numbers for row in _percentiles(findings[number_])]
-
-
-def _some(chosen: int | None) -> list[int]:
-    return [] if chosen is None else [chosen]
-
-
-def _percentiles(trial: TrialRecord) -> list[list[str]]:
+    numbers = dict.fromkeys((findings.baseline, *front))
     return [
         [
-            str(trial.number),
+            str(chosen),
             words,
             *(_milliseconds(times.of(quantile)) for quantile in QUANTILES),
             str(served.requests),
             str(served.failed),
         ]
-        for words, served, times in _times(trial.evidence.measurement)
+        for chosen in numbers
+        if chosen is not None
+        for words, served, times in _times(findings[chosen].evidence.measurement)
     ]
 
 
