@@ -24,18 +24,18 @@ WANTED = re.compile(
     r"vllm/("
     r"engine/(arg_utils|llm_engine)|config|config/\w+|envs|utils|utils/\w+|usage/usage_lib"
     r"|platforms/(cuda|cpu|interface)|device_allocator/\w+|executor/\w+|worker/(cpu_)?worker"
-    r"|v1/core/kv_cache_utils|v1/metrics/\w+|v1/engine/(core|utils|async_llm|exceptions)"
+    r"|v1/kv_cache_interface|v1/core/\w+|v1/metrics/\w+|v1/engine/(core|utils|async_llm|exceptions)"
     r"|v1/executor/\w+|v1/worker/\w+|v1/worker/gpu/(model_runner|cudagraph_utils)"
     r"|v1/attention/backends/(triton_attn|flash_attn|fa_utils)|attention/utils/fa_utils"
     r"|v1/sample/sampler|v1/sample/ops/topk_topp_sampler"
     r"|model_executor/models/registry|entrypoints/(\w+/)*(api_server|cli_args|entry|api_utils)"
-    r"|entrypoints/(utils|launcher|openai/server_utils)"
+    r"|entrypoints/(\w+/)*(launcher|server_utils)|entrypoints/utils"
     r")\.py$"
 )
 _PIECE_BYTES = 1 << 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Source:
     """The texts of one version.
 
@@ -54,18 +54,24 @@ class Source:
 
     def nodes(self, kind: type[Any], within: str = "") -> Iterator[tuple[str, Any]]:
         """Every node of a kind, with its file; `within` is an expression for paths."""
-        for path, tree in self.trees.items():
+        for path, by_kind in self._by_kind.items():
             if re.search(within, path):
-                yield from ((path, node) for node in ast.walk(tree) if isinstance(node, kind))
+                yield from ((path, node) for node in by_kind.get(kind, ()))
+
+    @cached_property
+    def _by_kind(self) -> dict[str, dict[type[ast.AST], list[ast.AST]]]:
+        """Path to its nodes by kind, so that a tree is walked once for all checks."""
+        found: dict[str, dict[type[ast.AST], list[ast.AST]]] = {}
+        for path, tree in self.trees.items():
+            by_kind = found.setdefault(path, {})
+            for node in ast.walk(tree):
+                by_kind.setdefault(type(node), []).append(node)
+        return found
 
     def function(self, name: str, within: str = "") -> ast.FunctionDef | None:
         """The first function of that name; None if there is none."""
         found = (node for _, node in self.nodes(ast.FunctionDef, within) if node.name == name)
         return next(found, None)
-
-    def code(self, node: ast.AST | None) -> str:
-        """A node as one spelling of it; empty for None."""
-        return "" if node is None else ast.unparse(node)
 
 
 def from_wheel(version: str, file: Any) -> Source:
