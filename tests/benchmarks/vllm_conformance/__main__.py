@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import itertools
 import json
 import sys
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from objectives.vllm import VllmRules
@@ -35,34 +37,58 @@ What this program relies on, held against the source in vLLM's own wheels. Made 
 `python -m tests.benchmarks.vllm_conformance --markdown docs/vllm-versions.md`; nothing here was
 started, and nothing was seen on a card. Rules by version are in `objectives/vllm/rules.py`.
 
+{read}
+
 A dot is yes, "none" that there is no such rule yet and that ours knows it. **no** and **changed**
 have a number, told below the table; **?** is not found: the check saw nothing that it could judge.
 
 """
 
 
+_BETWEEN = "Of a rule that changed between two of them the first that has it counts."
+
+Table = Mapping[str, Sequence[str]]
+"""Row to its cells, one a version."""
+
+
 def table(sources: Sequence[Source], checks: Sequence[Check]) -> dict[str, list[str]]:
-    """Row to its cells, one a version."""
+    """Every check asked of every version."""
     return {
         check.name: [check.answer(source, VllmRules(source.version)) for source in sources]
         for check in checks
     }
 
 
-def markdown(sources: Sequence[Source], checks: Sequence[Check], day: datetime.date) -> str:
-    """The page."""
-    versions = [source.version for source in sources]
+def markdown(
+    versions: Sequence[str], rows: Table, checks: Sequence[Check], day: datetime.date
+) -> str:
+    """The page; neighbours that answer alike in every row share a column."""
     told: dict[str, int] = {}
-    lines = [
-        f"| | {' | '.join(versions)} |",
-        f"|---|{'---|' * len(versions)}",
+    columns = _alike(versions, rows)
+    heads = [
+        versions[one[0]] + (f" – {versions[one[-1]]}" if len(one) > 1 else "") for one in columns
     ]
-    for name, cells in table(sources, checks).items():
-        lines.append(f"| {name} | {' | '.join(_cell(cell, told) for cell in cells)} |")
-    notes = [f"{number}. {text}" for text, number in told.items()]
-    meanings = [f"- **{check.name}**: {check.means}" for check in checks]
+    lines = [f"| | {' | '.join(heads)} |", f"|---|{'---|' * len(heads)}"]
+    for name, cells in rows.items():
+        shown = (_cell(cells[one[0]], told) for one in columns)
+        lines.append(f"| {name} | {' | '.join(shown)} |")
+    notes = [_wrapped(f"{number}. {text}") for text, number in told.items()]
+    meanings = [_wrapped(f"- **{check.name}**: {check.means}") for check in checks]
     parts = [lines, ["", "## No, and changed", "", *notes], ["", "## The rows", "", *meanings]]
-    return _INTRODUCTION.format(day=day) + "\n".join(line for part in parts for line in part) + "\n"
+    read = f"Versions read: {', '.join(versions)}. {_BETWEEN}"
+    said = _INTRODUCTION.format(day=day, read=_wrapped(read, indent=""))
+    return said + "\n".join(line for part in parts for line in part) + "\n"
+
+
+def _wrapped(text: str, indent: str = "  ") -> str:
+    return textwrap.fill(text, 98, subsequent_indent=indent, break_on_hyphens=False)
+
+
+def _alike(versions: Sequence[str], rows: Table) -> list[list[int]]:
+    """Places of versions, in runs of those that have the same cells."""
+    cells = [tuple(row[at] for row in rows.values()) for at in range(len(versions))]
+    runs = itertools.groupby(range(len(versions)), key=cells.__getitem__)
+    return [list(run) for _, run in runs]
 
 
 def _cell(answer: str, told: dict[str, int]) -> str:
@@ -74,13 +100,13 @@ def _cell(answer: str, told: dict[str, int]) -> str:
     return f"**{word}** {told.setdefault(answer, len(told) + 1)}"
 
 
-def printed(sources: Sequence[Source], checks: Sequence[Check]) -> str:
+def printed(versions: Sequence[str], rows: Table) -> str:
     """The table for a terminal: a check, then the versions that answer alike."""
     lines = []
-    for name, cells in table(sources, checks).items():
+    for name, cells in rows.items():
         lines.append(name)
         for answer in dict.fromkeys(cells):
-            alike = [s.version for s, cell in zip(sources, cells, strict=True) if cell == answer]
+            alike = [one for one, cell in zip(versions, cells, strict=True) if cell == answer]
             lines.append(f"    {answer}   ({', '.join(alike)})")
     return "\n".join(lines)
 
@@ -137,10 +163,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             sources.append(found)
     if not sources:
         return 2
-    checks = list(all_checks())
-    print(printed(sources, checks))
+    checks, versions = list(all_checks()), [source.version for source in sources]
+    rows = table(sources, checks)
+    print(printed(versions, rows))
     if given.markdown is not None:
-        given.markdown.write_text(markdown(sources, checks, datetime.date.today()))
+        given.markdown.write_text(markdown(versions, rows, checks, datetime.date.today()))
     if given.options is not None:
         given.options.write_text(options_file(sources))
     return 0

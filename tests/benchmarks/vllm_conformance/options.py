@@ -28,7 +28,9 @@ class Option:
 
 
 def options(source: Source) -> dict[str, Option]:
-    """Every option by name; empty if no parser was found."""
+    """Every option by name; empty if the engine's parser was not found."""
+    if not any(path.endswith("arg_utils.py") for path in source.texts):
+        return {}
     annotations = _annotations(source)
     found: dict[str, Option] = {}
     for path, call in source.nodes(ast.Call, _PARSERS):
