@@ -18,6 +18,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from objectives.servers import study_home
 from objectives.vllm import VllmRules
 from tests.benchmarks.vllm_conformance.checks import Check, all_checks
 from tests.benchmarks.vllm_conformance.options import Option, options
@@ -147,13 +148,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--wheels", type=Path, help="a folder of wheels, instead of the registry")
     parser.add_argument(
-        "--cache", type=Path, default=Path("vllm-sources"), help="where what was read is kept"
+        "--cache",
+        type=Path,
+        metavar="FOLDER",
+        help="where what was read is kept; default: vllm-sources in the study's home",
     )
     given = parser.parse_args(argv)
+    cache = given.cache or study_home() / "vllm-sources"
     sources = []
     for version in given.versions:
         found = (
-            from_registry(version, given.cache)
+            from_registry(version, cache)
             if given.wheels is None
             else from_folder(version, given.wheels)
         )
