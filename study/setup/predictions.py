@@ -83,6 +83,7 @@ def prediction_inputs(config: StudyConfig, device: Device, shape: ModelShape) ->
         servers={name: servers[name] for name in config.document.start_order if name in servers},
         device_kind=device.kind,
         device_uuid=device.uuid,
+        device_name=device.name,
         neighbours=[neighbour_of(section) for section in config.document.neighbours],
         headroom_bytes=round(config.document.headroom_gib * GIB),
     )
