@@ -25,8 +25,10 @@ from study.results import (
     TrialRecord,
     command_lines,
     conditions,
+    fragments,
     gib,
     headline,
+    in_one_piece,
     number,
     point,
     seconds,
@@ -124,12 +126,16 @@ def trial_note(trial: TrialRecord) -> str:
         lines += [f"    {line}" for line in reason.evidence.splitlines()] + [""]
     if reason.remedy:
         lines += [f"Remedy: {_plain(reason.remedy)}", ""]
+    if pieces := fragments(trial):
+        lines += [_plain(pieces), ""]
     if trial.doubts:
         lines += ["Doubts:", "", *(f"- {_plain(doubt)}" for doubt in trial.doubts), ""]
     if trial.phases_s:
         spent = ", ".join(f"{name} {seconds(took)}" for name, took in trial.phases_s.items())
         lines += [f"Time: {spent}", ""]
     lines += _kv_cache(trial)
+    if pieces := in_one_piece(trial):
+        lines += [f"Largest single allocation: {_plain(pieces)}", ""]
     for server, command in command_lines(trial).items():
         lines += [f"{server}, to run:", "", *continued(command), ""]
     return "\n".join(lines)

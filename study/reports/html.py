@@ -16,6 +16,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 
+from objectives.evidence import Infeasible
 from study.reports.infeasible_map import letters, map_figure
 from study.reports.palette import variables
 from study.reports.plots import (
@@ -42,6 +43,7 @@ from study.results import (
     doubts_of,
     figure_with_interval,
     foremost,
+    fragments,
     gib,
     headline,
     kv_cache_rows,
@@ -197,17 +199,18 @@ def _commands(findings: Findings) -> Iterator[dict[str, Any]]:
 def _causes(findings: Findings) -> Iterator[dict[str, Any]]:
     """Why settings do not work, with the evidence of one that was really started if one was."""
     for cause, times in causes(findings):
-        told = (trial.infeasible for trial in findings.infeasible if trial.cause == cause)
-        reasons = [reason for reason in told if reason is not None]
-        launched = [reason for reason in reasons if not reason.predicted]
-        reason = (launched or reasons)[0]
+        told = [trial for trial in findings.infeasible if trial.cause == cause]
+        launched = [trial for trial in told if not trial.predicted]
+        shown = (launched or told)[0]
+        reason = shown.infeasible or Infeasible()
         yield {
             "letter": letters(findings)[cause],
             "cause": cause,
             "times": times,
-            "predicted": len(reasons) - len(launched),
+            "predicted": len(told) - len(launched),
             "evidence": reason.evidence,
             "remedy": reason.remedy,
+            "fragments": fragments(shown),
         }
 
 

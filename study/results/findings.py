@@ -11,7 +11,7 @@ and the first undoubted measurement stands for it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from math import isfinite
 from typing import Any
 
@@ -197,7 +197,14 @@ def _trial_to_dict(trial: TrialRecord) -> dict[str, Any]:
             "evidence": reason.evidence,
             "predicted": reason.predicted,
         },
+        "largest_allocation": _largest_allocation(trial),
         "phases_s": dict(trial.phases_s),
         "doubts": list(trial.doubts),
         "fitness": trial.fitness,
     }
+
+
+def _largest_allocation(trial: TrialRecord) -> dict[str, Any] | None:
+    """What the device gave in one piece, with a verdict; None where nobody asked."""
+    found = trial.evidence.largest_allocation
+    return None if found is None else {**asdict(found), "is_fragmented": found.is_fragmented}
