@@ -123,23 +123,30 @@ def in_one_piece(trial: TrialRecord) -> str:
 
 
 def fragments(trial: TrialRecord) -> str:
-    """Whether memory lay in pieces where a start was refused for memory; else empty."""
+    """Whether memory lay in pieces where a start was refused for memory; else empty.
+
+    Source: vLLM v1/worker/utils.py `request_memory`, v1/core/kv_cache_utils.py
+    `check_enough_kv_cache_memory`: both compare sums before any KV cache is allocated.
+    """
     found, cause = trial.evidence.largest_allocation, cause_named(trial.cause or "")
     last = [*trial.evidence.settings][-1:]  # who was started last is who was refused
     if found is None or [found.before] != last or trial.predicted:
         return ""
     if not cause.is_memory or cause.name in _NOT_A_START:
         return ""
-    lead = "" if cause.is_oom else "This check adds up bytes and asks for no piece of memory. "
-    if found.granted_bytes is None:
-        return f"{lead}Whether free memory lay in pieces is not known: {found.why_not}."
+    unknown = found.granted_bytes is None
     got = f"one allocation right before got {gib(found.granted_bytes)} of the"
-    sizes = f"{got} {gib(found.asked_bytes)} GiB that were asked for"
+    sizes = "" if unknown else f"{got} {gib(found.asked_bytes)} GiB that were asked for"
+    if not cause.is_oom:
+        lead = "This check adds up bytes: that memory lies in pieces cannot be why"
+        return f"{lead}; {sizes}." if sizes else f"{lead}."
     if found.is_fragmented is None:
-        return f"{lead}Whether free memory lay in pieces is not known: the search ran out of time."
-    if not found.is_fragmented:
-        return f"{lead}Memory was short, not fragmented: {sizes}."
-    return f"{lead}Free memory was fragmented: {sizes}."
+        why = found.why_not or "the search ran out of time"
+        return f"Whether free memory lay in pieces is not known: {why}."
+    words = (
+        "Free memory was fragmented" if found.is_fragmented else "Memory was short, not fragmented"
+    )
+    return f"{words}: {sizes}."
 
 
 def causes(findings: Findings) -> list[tuple[str, int]]:
