@@ -197,14 +197,16 @@ def _trial_to_dict(trial: TrialRecord) -> dict[str, Any]:
             "evidence": reason.evidence,
             "predicted": reason.predicted,
         },
-        "largest_allocation": _largest_allocation(trial),
+        **_largest_allocation(trial),
         "phases_s": dict(trial.phases_s),
         "doubts": list(trial.doubts),
         "fitness": trial.fitness,
     }
 
 
-def _largest_allocation(trial: TrialRecord) -> dict[str, Any] | None:
-    """What the device gave in one piece, with a verdict; None where nobody asked."""
+def _largest_allocation(trial: TrialRecord) -> dict[str, Any]:
+    """What the device gave in one piece, with a verdict; no key where nobody could have asked."""
     found = trial.evidence.largest_allocation
-    return None if found is None else {**asdict(found), "is_fragmented": found.is_fragmented}
+    if found is None:
+        return {}
+    return {"largest_allocation": {**asdict(found), "is_fragmented": found.is_fragmented}}

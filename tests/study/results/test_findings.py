@@ -21,15 +21,16 @@ def whole():
     return told(studies.whole_study())
 
 
-def test_the_largest_allocation_is_told_with_its_verdict_and_null_where_nobody_asked():
+def test_the_largest_allocation_is_told_with_its_verdict_and_has_no_key_where_nobody_asked():
     study = studies.empty_study()
     found = LargestAllocation(
         granted_bytes=1 << 30, refused_bytes=1026 << 20, asked_bytes=9 << 30, before="vllm"
     )
     studies.complete(study, 0.5, "tiny", found=found)
     studies.complete(study, 0.6, "tiny")
-    told = [t["largest_allocation"] for t in findings_to_dict(read_study(study, ""))["trials"]]
-    assert told == [{**asdict(found), "is_fragmented": True}, None]
+    asked, older = findings_to_dict(read_study(study, ""))["trials"]
+    assert asked["largest_allocation"] == {**asdict(found), "is_fragmented": True}
+    assert "largest_allocation" not in older
 
 
 def test_it_has_the_keys_of_the_contract(whole):
@@ -53,7 +54,6 @@ def test_it_has_the_keys_of_the_contract(whole):
         "constraints",
         "feasible",
         "infeasible",
-        "largest_allocation",
         "phases_s",
         "doubts",
         "fitness",
