@@ -27,6 +27,7 @@ def trials_frame(findings: Findings) -> pd.DataFrame:
             **trial.params,
             **{name: trial.figure(name) for name in findings.directions},
             "fitness": trial.fitness,
+            "largest_allocation_mb": trial.figure("largest_allocation_mb"),
             "front": trial.number in findings.front,
             "feasible": trial.feasible,
             "cause": trial.cause,

@@ -24,8 +24,10 @@ from study.results import (
     TrialRecord,
     command_lines,
     conditions,
+    fragments,
     gib,
     headline,
+    in_one_piece,
     number,
     point,
     seconds,
@@ -117,6 +119,8 @@ def trial_note(trial: TrialRecord) -> str:
         lines += [f"    {line}" for line in reason.evidence.splitlines()] + [""]
     if reason.remedy:
         lines += [f"Remedy: {_plain(reason.remedy)}", ""]
+    if pieces := fragments(trial):
+        lines += [_plain(pieces), ""]
     if trial.doubts:
         lines += ["Doubts:", "", *(f"- {_plain(doubt)}" for doubt in trial.doubts), ""]
     if trial.phases_s:
@@ -125,6 +129,8 @@ def trial_note(trial: TrialRecord) -> str:
     predicted, logged = trial.kv_cache_bytes
     if (predicted, logged) != (None, None):
         lines += [f"KV cache: {gib(predicted)} GiB predicted, {gib(logged)} GiB logged by vLLM", ""]
+    if pieces := in_one_piece(trial):
+        lines += [f"Largest single allocation: {_plain(pieces)}", ""]
     for server, command in command_lines(trial).items():
         lines += [f"{server}, to run:", "", *continued(command), ""]
     return "\n".join(lines)

@@ -22,9 +22,11 @@ from study.results import (
     doubts_of,
     figure_with_interval,
     foremost,
+    fragments,
     headline,
     kv_cache_rows,
     label,
+    least_in_one_piece,
     next_steps,
     point,
     seconds,
@@ -80,6 +82,8 @@ def _front(findings: Findings) -> str:
     left_out = len(findings.front) - len(settings)
     if left_out:
         notes.append(f"{left_out} more are on the front; --format html, csv or json has them all.")
+    if pieces := least_in_one_piece(findings):
+        doubts.append(_wrap(f"Largest single allocation: {pieces}."))
     return "\n".join([_title("Front"), *table, "", *notes, *doubts])
 
 
@@ -123,6 +127,8 @@ def _cause(cause: str, trials: Sequence[TrialRecord], telling: TrialRecord) -> l
         lines.append(_wrap(f"trial {telling.number}: {reason.evidence}", indent="  > "))
     if reason.remedy:
         lines.append(_wrap(f"remedy: {reason.remedy}", indent="  "))
+    if pieces := fragments(telling):
+        lines.append(_wrap(pieces, indent="  "))
     return lines
 
 

@@ -11,7 +11,7 @@ and the first undoubted measurement stands for it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from math import isfinite
 from typing import Any
 
@@ -178,7 +178,16 @@ def _trial_to_dict(trial: TrialRecord) -> dict[str, Any]:
         "feasible": trial.feasible,
         "infeasible": reason
         and {name: getattr(reason, name) for name in ("cause", "evidence", "predicted")},
+        **_largest_allocation(trial),
         "phases_s": dict(trial.phases_s),
         "doubts": list(trial.doubts),
         "fitness": trial.fitness,
     }
+
+
+def _largest_allocation(trial: TrialRecord) -> dict[str, Any]:
+    """What the device gave in one piece, with a verdict; no key where nobody could have asked."""
+    found = trial.evidence.largest_allocation
+    if found is None:
+        return {}
+    return {"largest_allocation": {**asdict(found), "is_fragmented": found.is_fragmented}}

@@ -13,8 +13,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from objectives.causes import cause_named
 from objectives.measurement import intervals_overlap
-from objectives.units import GIB
+from objectives.units import GIB, MIB
 from study.results.findings import Findings
 from study.results.points import MeasuredPoint
 from study.results.records import TrialRecord
@@ -26,6 +27,7 @@ LABELS = {
     "gpu_utilization": "memory used",
     "oom_events": "out of memory",
     "free_memory_mb": "free memory",
+    "largest_allocation_mb": "largest single allocation",
     "wer": "word error rate",
     "fitness": "legacy fitness",
 }
@@ -36,6 +38,7 @@ UNITS = {
     "gpu_utilization": "%",
     "oom_events": "events",
     "free_memory_mb": "MiB",
+    "largest_allocation_mb": "MiB",
 }
 DEVICE_WORDS = {"cuda": "GPU", "cpu": "CPU"}
 STATE_WORDS = {
@@ -98,6 +101,52 @@ def command_lines(trial: TrialRecord) -> dict[str, str]:
         assigned = [f"{key}={shlex.quote(value)}" for key, value in launched.env.items()]
         lines[server] = " ".join([*assigned, shlex.join(launched.argv)])
     return lines
+
+
+_NOT_A_START = {"cuda_oom_serving", "host_oom"}
+"""Causes of memory that no start is refused for, or that are of another memory."""
+
+
+def in_one_piece(trial: TrialRecord) -> str:
+    """The largest single allocation beside all tenants, or why it is not known; else empty."""
+    found = trial.evidence.largest_allocation
+    if found is None or found.granted_bytes is None:
+        return "" if found is None else found.why_not
+    free, asked = found.free_bytes or 0, found.asked_bytes or 0
+    left = f"; {gib(free - asked)} GiB of it were left alone" if free - asked >= MIB else ""
+    context = found.context_bytes
+    beside = "" if context is None else f", its own CUDA context of {gib(context)} GiB taken off"
+    return (
+        f"{gib(found.granted_bytes)} GiB of {gib(free)} GiB free{beside}, right before"
+        f" {found.before} started{left}"
+    )
+
+
+def fragments(trial: TrialRecord) -> str:
+    """Whether memory lay in pieces where a start was refused for memory; else empty.
+
+    Source: vLLM v1/worker/utils.py `request_memory`, v1/core/kv_cache_utils.py
+    `check_enough_kv_cache_memory`: both compare sums before any KV cache is allocated.
+    """
+    found, cause = trial.evidence.largest_allocation, cause_named(trial.cause or "")
+    last = [*trial.evidence.settings][-1:]  # who was started last is who was refused
+    if found is None or [found.before] != last or trial.predicted:
+        return ""
+    if not cause.is_memory or cause.name in _NOT_A_START:
+        return ""
+    unknown = found.granted_bytes is None
+    got = f"one allocation right before got {gib(found.granted_bytes)} of the"
+    sizes = "" if unknown else f"{got} {gib(found.asked_bytes)} GiB that were asked for"
+    if not cause.is_oom:
+        lead = "This check adds up bytes: that memory lies in pieces cannot be why"
+        return f"{lead}; {sizes}." if sizes else f"{lead}."
+    if found.is_fragmented is None:
+        why = found.why_not or "the search ran out of time"
+        return f"Whether free memory lay in pieces is not known: {why}."
+    words = (
+        "Free memory was fragmented" if found.is_fragmented else "Memory was short, not fragmented"
+    )
+    return f"{words}: {sizes}."
 
 
 def causes(findings: Findings) -> list[tuple[str, int]]:

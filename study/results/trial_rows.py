@@ -18,6 +18,7 @@ from study.results.phrases import (
     figure_with_interval,
     flat,
     gib,
+    in_one_piece,
     number,
     seconds,
 )
@@ -123,6 +124,24 @@ def phase_rows(findings: Findings) -> list[list[str]]:
     return [[name, seconds(total)] for name, total in totals.items() if total]
 
 
+def least_in_one_piece(findings: Findings) -> str:
+    """The least that any trial was given in one piece, or why nobody knows; empty if not asked."""
+    told = [(t, t.evidence.largest_allocation) for t in findings.trials]
+    known = [
+        (found.granted_bytes, trial, found.is_fragmented)
+        for trial, found in told
+        if found is not None and found.granted_bytes is not None
+    ]
+    if not known:
+        return next((in_one_piece(trial) for trial, found in told if found is not None), "")
+    _, least, _ = min(known, key=lambda each: each[0])
+    broken = sum(bool(is_fragmented) for *_, is_fragmented in known)
+    return (
+        f"{in_one_piece(least)} (trial {least.number}, the least of {len(known)});"
+        f" fragmented in {broken or 'none'} of them"
+    )
+
+
 def conditions(findings: Findings) -> dict[str, str]:
     """Under what conditions everything was measured, as name and words."""
     stored = findings.attrs
@@ -136,6 +155,7 @@ def conditions(findings: Findings) -> dict[str, str]:
         "load": "; ".join(flat(stored.get("load") or {})),
         "latencies": _latencies(findings),
         "load generator": _lag(findings),
+        "largest single allocation": least_in_one_piece(findings),
         "search space": "; ".join(
             _parameter(*item) for item in (stored.get("space") or {}).items()
         ),
