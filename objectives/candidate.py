@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from objectives.space import Binding, SearchSpace
 from objectives.units import Scalar
@@ -42,16 +42,13 @@ class ServerSettings:
 
     def with_value(self, binding: Binding, value: Scalar) -> ServerSettings:
         """These settings with one parameter's value in its place."""
-        args, env, model, device = dict(self.args), dict(self.env), self.model, self.device
         if binding.kind == "args":
-            args[binding.key] = value
-        elif binding.kind == "env":
-            env[binding.key] = _text(value)
-        elif binding.kind == "model":
-            model = str(value)
-        else:
-            device = str(value)
-        return ServerSettings(model=model, device=device, args=args, env=env)
+            return replace(self, args={**self.args, binding.key: value})
+        if binding.kind == "env":
+            return replace(self, env={**self.env, binding.key: _text(value)})
+        if binding.kind == "model":
+            return replace(self, model=str(value))
+        return replace(self, device=str(value))
 
 
 def _text(value: Scalar) -> str:
@@ -75,11 +72,11 @@ class Candidate:
         cls, space: SearchSpace, params: Mapping[str, Scalar], fixed: Mapping[str, ServerSettings]
     ) -> Candidate:
         """Lay a point of the space over the fixed settings of every server."""
-        servers = dict(fixed)
-        for name, value in space.spelt(params).items():
+        servers, spelt = dict(fixed), space.spelt(params)
+        for name, value in spelt.items():
             binding = space[name].binding
             servers[binding.server] = servers[binding.server].with_value(binding, value)
-        return cls(params=space.spelt(params), servers=servers)
+        return cls(params=spelt, servers=servers)
 
     def __getitem__(self, server: str) -> ServerSettings:
         return self.servers[server]

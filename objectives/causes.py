@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
 from typing import Literal
 
@@ -90,130 +91,111 @@ _FOR_WHISPER = "Leave it more memory: lower vLLM's utilisation, or take a smalle
 _ITS_TORCH = "See that its torch supports this GPU, and that memory is left for it."
 _ON_A_CPU = "Raise --gpu-memory-utilization: here it is the fraction of the memory node."
 
+_infeasible = partial(Cause, fault="candidate")
+_out_of_memory = partial(_infeasible, constraint="device_memory_gib", is_oom=True)
+_survivable = partial(Cause, is_survivable=True)
+_harmless = partial(Cause, fault="nobody")
+
 _ROWS = (
-    Cause(
+    _infeasible(
         name="out_of_bounds",
         meaning="A value is outside the hard bounds of its parameter.",
         remedy="Stay inside the hard bounds of the space.",
         constraint="bounds",
-        fault="candidate",
         told_by=("prediction",),
     ),
-    Cause(
+    _infeasible(
         name="kv_cache_no_blocks",
         meaning="No memory is left for a single block of KV cache.",
         remedy=f"Weights and activations already fill vLLM's share: {_ROOM}, or take a smaller or "
         "more strongly quantised model.",
         remedies={"cpu": _ON_A_CPU},
         constraint="kv_cache_gib",
-        fault="candidate",
         told_by=("prediction", "log"),
     ),
-    Cause(
+    _infeasible(
         name="kv_cache_too_small",
         meaning="The KV cache cannot hold one request of the longest length.",
         remedy=f"Lower --max-model-len{{to_length}}, or give the KV cache more room: {_ROOM}, or "
         "use --kv-cache-dtype fp8.",
         constraint="kv_cache_gib",
-        fault="candidate",
         told_by=("prediction", "log"),
     ),
-    Cause(
+    _infeasible(
         name="gpu_memory_insufficient_at_start",
         meaning="vLLM refuses to start: less is free than its share of the device.",
         remedy="Free memory held by other processes, or lower "
         "--gpu-memory-utilization{to_utilization}.",
         constraint="start_memory_gib",
-        fault="candidate",
         told_by=("prediction", "log"),
     ),
-    Cause(
+    _infeasible(
         name="device_memory",
         meaning="What vLLM needs beside its share, or the headroom, is not there.",
         remedy="Lower --gpu-memory-utilization, or choose a smaller Whisper model.",
         constraint="device_memory_gib",
-        fault="candidate",
         told_by=("prediction",),
     ),
-    Cause(
+    _out_of_memory(
         name="cuda_oom_load",
         meaning="Out of memory while the weights were loaded.",
         remedy="The weights do not fit into what is free: use a smaller or more strongly "
         "quantised model, more GPUs (--tensor-parallel-size), or free what other processes hold.",
         remedies={"whisper": _FOR_WHISPER},
-        constraint="device_memory_gib",
-        fault="candidate",
-        is_oom=True,
     ),
-    Cause(
+    _out_of_memory(
         name="cuda_oom_profile",
         meaning="Out of memory while vLLM tried its largest step.",
         remedy="The start needs more than was left beside the weights: lower --max-num-seqs and "
         "--max-num-batched-tokens, or lower --gpu-memory-utilization.",
-        constraint="device_memory_gib",
-        fault="candidate",
-        is_oom=True,
     ),
-    Cause(
+    _out_of_memory(
         name="cuda_oom_cudagraph",
         meaning="Out of memory while CUDA graphs were captured.",
         remedy="Capturing CUDA graphs needs memory beside the KV cache: lower "
         "--gpu-memory-utilization or --max-num-seqs, capture fewer sizes, or use --enforce-eager.",
-        constraint="device_memory_gib",
-        fault="candidate",
-        is_oom=True,
     ),
-    Cause(
+    _out_of_memory(
         name="cuda_oom_serving",
         meaning="Out of memory while requests were served; Whisper says so and lives on.",
         remedy="Leave more memory beside the KV cache: lower --gpu-memory-utilization or "
         "--max-num-batched-tokens, and look for neighbours that grew.",
         remedies={"whisper": _FOR_WHISPER},
-        constraint="device_memory_gib",
-        fault="candidate",
         told_by=("log", "trial"),
-        is_oom=True,
     ),
-    Cause(
+    _out_of_memory(
         name="host_oom",
         meaning="The kernel killed it for the machine's memory.",
         remedy="The host ran out of memory, not the GPU: give the machine or the container more, "
         "lower --swap-space and parallel builds (MAX_JOBS), or stop other processes.",
-        constraint="device_memory_gib",
-        fault="candidate",
-        is_oom=True,
     ),
-    Cause(
+    _infeasible(
         name="cpu_fallback",
         meaning="Whisper computes, or vLLM keeps its KV cache, elsewhere than on the device.",
         remedy="Give vLLM an engine that is built for this device.",
         remedies={"whisper": _ITS_TORCH},
         constraint="placement_gib",
-        fault="candidate",
         told_by=("trial",),
     ),
-    Cause(
+    _infeasible(
         name="over_time_budget",
         meaning="The trial took too long.",
         remedy="Give a trial more time, or shorten its load.",
         constraint="time_budget_s",
-        fault="candidate",
         told_by=("trial",),
     ),
-    Cause(
+    _infeasible(
         name="requests_failed",
         meaning="Too many requests got no answer: the latencies would be the survivors'.",
         remedy="Give the server that fails more room, or offer less load.",
         constraint="failed_share",
-        fault="candidate",
         told_by=("trial",),
     ),
-    Cause(
+    _infeasible(
         name="slo_missed",
         meaning="A hard limit was missed.",
         remedy="Offer less load, or relax the limit.",
         constraint="slo_*",
-        fault="candidate",
         told_by=("trial",),
     ),
     Cause(
@@ -224,47 +206,41 @@ _ROWS = (
         "after another, and vLLM last.",
         told_by=("log", "trial"),
     ),
-    Cause(
+    _survivable(
         name="unsupported_gpu",
         meaning="The card is too old, or the build is not for it.",
         remedy="This GPU, or this build for it, cannot run what was asked: use --dtype half on "
         "cards before Ampere, another quantisation or attention backend, or a build for this card.",
-        is_survivable=True,
     ),
-    Cause(
+    _survivable(
         name="cuda_init",
         meaning="CUDA did not come up.",
         remedy="CUDA does not start: check `nvidia-smi`, the driver's version against the build's "
         "CUDA, the container's GPU option and CUDA_VISIBLE_DEVICES.",
-        is_survivable=True,
     ),
-    Cause(
+    _survivable(
         name="nccl_or_dist",
         meaning="The processes of one model do not find each other.",
         remedy="The ranks cannot reach each other: check the number of GPUs, /dev/shm, the network "
         "interface (NCCL_SOCKET_IFNAME, VLLM_HOST_IP), and run with NCCL_DEBUG=INFO.",
-        is_survivable=True,
     ),
-    Cause(
+    _survivable(
         name="model_not_found_or_auth",
         meaning="The model is not there, or may not be read.",
         remedy="Check the model's name or path, that all its files are there, and HF_TOKEN and the "
         "access to a gated repository.",
-        is_survivable=True,
     ),
-    Cause(
+    _survivable(
         name="bad_argument",
         meaning="An option is unknown, or its value is not allowed.",
         remedy="Correct the argument that the line names; `vllm serve --help` lists what this "
         "version takes.",
-        is_survivable=True,
     ),
-    Cause(
+    _survivable(
         name="unsupported_quantization_or_arch",
         meaning="This version cannot read this checkpoint.",
         remedy="This version of vLLM cannot read this checkpoint: take a newer vLLM and "
         "transformers, or another quantisation or model.",
-        is_survivable=True,
     ),
     Cause(
         name="port_in_use",
@@ -277,13 +253,12 @@ _ROWS = (
         remedy="A kernel read or wrote where it must not: repeat with CUDA_LAUNCH_BLOCKING=1 and "
         "--enforce-eager, try another attention backend or version.",
     ),
-    Cause(
+    _survivable(
         name="timeout_hang",
         meaning="No answer in time.",
         remedy="A process waits for another that does not answer: look at what the workers did "
         "last (a lock, a compilation, a stuck collective), and repeat.",
         told_by=("log", "trial"),
-        is_survivable=True,
     ),
     Cause(
         name="engine_dead_other",
@@ -316,23 +291,20 @@ _ROWS = (
         fault="machine",
         told_by=("trial",),
     ),
-    Cause(
+    _harmless(
         name="ok",
         meaning="Nothing went wrong: it serves, or it ended because it was told to.",
         remedy="Nothing to do.",
-        fault="nobody",
     ),
-    Cause(
+    _harmless(
         name="preemption_warning",
         meaning="It works, and computed some requests twice.",
         remedy=f"Requests were computed twice because the KV cache was full: {_ROOM}.",
-        fault="nobody",
     ),
-    Cause(
+    _harmless(
         name="interrupted",
         meaning="Ctrl-C, or the end of a session.",
         remedy="Run the same command again; the point is measured again.",
-        fault="nobody",
         told_by=("trial",),
     ),
 )

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from objectives.units import GIB
+from objectives.units import GIB, is_number
 
 MEMORY_CONSTRAINTS = ("start_memory_gib", "kv_cache_gib", "device_memory_gib")
 """In the order in which vLLM meets them."""
@@ -53,46 +53,29 @@ def names(limits: Sequence[Limit] = ()) -> tuple[str, ...]:
     return (*CONSTRAINTS, *(limit.constraint for limit in limits))
 
 
-def satisfied(
-    order: Sequence[str], known: Mapping[str, float], measured: Mapping[str, float]
-) -> dict[str, float]:
-    """The constraints of a trial that worked.
+def satisfied(order: Sequence[str], known: Mapping[str, float]) -> dict[str, float]:
+    """The constraints of a trial that worked, by what is known of each; the same order.
 
-    Args:
-        order: The constraints' names.
-        known: What was predicted before the launch.
-        measured: What the trial showed; stands before the prediction.
-
-    Returns:
-        Every constraint of `order`, none above 0: what was only predicted to fail did not.
+    None is above 0: a trial that worked has refuted whatever was predicted against it.
     """
-    both = {**known, **measured}
-    # A trial that worked has refuted whatever was predicted against it.
-    return {name: min(0.0, both.get(name, 0.0)) for name in order}
+    return {name: min(0.0, known.get(name, 0.0)) for name in order}
 
 
 def violated(
-    order: Sequence[str],
-    known: Mapping[str, float],
-    excess: Mapping[str, float],
-    own: str,
+    order: Sequence[str], known: Mapping[str, float], shown: Mapping[str, float], own: str
 ) -> dict[str, float]:
-    """The constraints of a trial that cannot work.
+    """The constraints of a trial that cannot work; the same order.
 
     Args:
         order: The constraints' names.
-        known: What was predicted before the launch.
-        excess: What the trial showed.
+        known: What was predicted, and what the stages saw.
+        shown: What the trial's end showed; stands before what was known.
         own: The constraint of the cause; ends above 0 if it is one of `order`.
-
-    Returns:
-        Every constraint of `order`. Where the trial was launched and the prediction blames
-        another constraint than `own`, the predicted excess is set to 0: it did not happen.
     """
-    values = {name: min(0.0, known.get(name, 0.0)) for name in order}
-    values.update({name: value for name, value in excess.items() if name in values})
+    both = {**known, **shown}
+    values = {name: both.get(name, 0.0) for name in order}
     if own in values:
-        values[own] = max(excess.get(own, 0.0), known.get(own, 0.0), LEAST_EXCESS)
+        values[own] = max(values[own], known.get(own, 0.0), LEAST_EXCESS)
     return values
 
 
@@ -104,11 +87,8 @@ def memory_excess_gib(figures: Mapping[str, object]) -> float | None:
     """
 
     def number(*keys: str) -> float | None:
-        for key in keys:
-            value = figures.get(key)
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                return float(value)
-        return None
+        values = map(figures.get, keys)
+        return next((float(value) for value in values if is_number(value)), None)
 
     needed = number("needed_bytes", "requested_bytes", "tried_bytes")
     had = number("available_bytes", "free_bytes")

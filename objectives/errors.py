@@ -109,10 +109,7 @@ class BenchError(ServingError):
 class ServerDiedError(BenchError):
     """A server left while it was needed.
 
-    Attributes:
-        server: Its name.
-        log: Where its output is.
-        returncode: As `subprocess` gives it: negative for a signal, None if it is unknown.
+    `returncode` is as `subprocess` gives it: negative for a signal, None if it is unknown.
     """
 
     def __init__(
@@ -131,13 +128,7 @@ class ServerDiedError(BenchError):
 
 
 class NotReadyError(BenchError):
-    """No healthy answer before the deadline.
-
-    Attributes:
-        server: Its name.
-        log: Where its output is.
-        waited_s: Seconds waited.
-    """
+    """No healthy answer before the deadline."""
 
     def __init__(self, server: str, *, log: Path | None, waited_s: float) -> None:
         super().__init__(f"{server} was not healthy after {waited_s:.0f} s", cause="timeout_hang")

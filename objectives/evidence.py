@@ -14,13 +14,15 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
-from typing import Any, get_type_hints
+from typing import Any, cast, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from objectives.device import DeviceState
+from objectives.device import DeviceState, LargestAllocation
+from objectives.load import Span
 from objectives.measurement import Measurement
 from objectives.telemetry import TelemetrySummary
+from objectives.units import is_number
 from objectives.vllm import StartupFacts
 
 SCHEMA = 2
@@ -135,15 +137,6 @@ class MemoryEvidence:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Span:
-    """One stretch of a trial, seconds from its begin."""
-
-    phase: str
-    start_s: float
-    end_s: float
-
-
-@dataclass(frozen=True, kw_only=True)
 class TrialEvidence:
     """What a trial saw; what it did not see is absent, None or empty.
 
@@ -155,6 +148,8 @@ class TrialEvidence:
         settings: Server to how it was started last.
         health: Server to what it says of itself, where it says anything.
         device_state: The device right before the first server started.
+        largest_allocation: What the device gave in one piece right before the server of the
+            requests to a language model started, or why that is not known.
         footprint: Server to its predicted and logged memory.
         telemetry: The device while the load was on; its samples from the first server's start.
         tenants_bytes: Tenant to the most that it held under load; None where unknown.
@@ -164,7 +159,7 @@ class TrialEvidence:
         infeasible: Why the candidate cannot work here; None where it can, or nobody knows.
         error: Why the bench gave no answer; None where it did.
         fitness: The legacy's weighted number.
-        timeline: Every phase and step, by their begin.
+        timeline: Every phase and step, by their begin; seconds from the trial's begin.
         phases_s: Seconds by phase.
         recorded_duration_s: What the trial took when it was recorded, in a replay.
     """
@@ -175,6 +170,7 @@ class TrialEvidence:
     settings: Mapping[str, Invocation] = field(default_factory=dict)
     health: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     device_state: DeviceState | None = None
+    largest_allocation: LargestAllocation | None = None
     footprint: Mapping[str, MemoryEvidence] = field(default_factory=dict)
     telemetry: TelemetrySummary | None = None
     tenants_bytes: Mapping[str, int | None] = field(default_factory=dict)
@@ -220,7 +216,7 @@ class TrialEvidence:
         figures = {
             name: float(value)
             for name, value in attrs.items()
-            if name not in _RESERVED and _is_figure(value)
+            if name not in _RESERVED and is_number(value)
         }
         doubts = (*known.pop("doubts", ()), *unread)
         return cls(figures=figures, doubts=doubts, **known)
@@ -228,14 +224,12 @@ class TrialEvidence:
 
 def infeasible_of(attrs: Mapping[str, Any]) -> Infeasible | None:
     """Why a trial's candidate cannot work, from its attributes; the rest is not read."""
-    found: Infeasible | None = _part("infeasible", attrs)
-    return found
+    return cast(Infeasible | None, _part("infeasible", attrs))
 
 
 def fault_of(attrs: Mapping[str, Any]) -> Fault | None:
     """Why the bench gave no answer, likewise."""
-    found: Fault | None = _part("error", attrs)
-    return found
+    return cast(Fault | None, _part("error", attrs))
 
 
 def intervals_of(attrs: Mapping[str, Any]) -> Mapping[str, Interval]:
@@ -269,10 +263,6 @@ def _of_first_version(attrs: Mapping[str, Any]) -> dict[str, Any]:
             }
             now["footprint"]["whisper"] = {"predicted": held}
     return now
-
-
-def _is_figure(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 _NAMES = tuple(each.name for each in fields(TrialEvidence) if each.name != "figures")

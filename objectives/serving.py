@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna import Trial
@@ -108,25 +109,19 @@ class ServingObjective:
         try:
             conclusion = stages.run()
         except InfeasibleError as error:
-            known = stages.seen.all_excess
             own = cause_named(error.cause).constraint
-            constraints = violated(order, known, {**known, **error.excess}, own)
-            self._write(trial, stages, constraints, TrialEvidence(infeasible=_infeasible(error)))
+            constraints = violated(order, stages.seen.all_excess, error.excess, own)
+            self._write(trial, stages, constraints, infeasible=_infeasible(error))
             raise optuna.TrialPruned(f"{error.cause}: {error.evidence}") from error
         except BaseException as error:
             known = stages.seen.all_excess
             constraints = {name: known.get(name, 0.0) for name in order}
-            self._write(trial, stages, constraints, TrialEvidence(error=_fault(error)))
+            self._write(trial, stages, constraints, error=_fault(error))
             raise
-        constraints = satisfied(order, stages.seen.all_excess, {})
+        constraints = satisfied(order, stages.seen.all_excess)
         values = tuple(conclusion.values[objective.name] for objective in self.bench.objectives)
-        self._write(
-            trial,
-            stages,
-            constraints,
-            TrialEvidence(fitness=self.fitness(conclusion.figures)),
-            values,
-        )
+        fitness = self.fitness(conclusion.figures)
+        self._write(trial, stages, constraints, values, fitness=fitness)
         return values
 
     def _write(
@@ -134,19 +129,20 @@ class ServingObjective:
         trial: Trial,
         stages: TrialStages,
         constraints: Mapping[str, float],
-        outcome: TrialEvidence,
         values: Sequence[float] | None = None,
+        **outcome: Any,  # noqa: ANN401 - as the fields are
     ) -> None:
-        """Everything that is known of the trial and its outcome, once, before it ends."""
+        """Everything that is known of the trial and its outcome, once, before it ends.
+
+        `outcome` is what of `TrialEvidence` no stage knows.
+        """
         seen = stages.seen
         for name, value in constraints.items():
             trial.set_constraint(name, float(value))
         evidence = replace(
             seen.to_evidence(quantile=self.bench.quantile, inherited=os.environ),
             timeline=stages.watch.timeline(),
-            infeasible=outcome.infeasible,
-            error=outcome.error,
-            fitness=outcome.fitness,
+            **outcome,
         )
         if evidence.infeasible and cause_named(evidence.infeasible.cause).is_oom:
             evidence = replace(evidence, figures={**evidence.figures, "oom_events": 1.0})

@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from optuna.distributions import (
     BaseDistribution,
@@ -22,7 +22,7 @@ from optuna.distributions import (
 )
 from optuna.trial import BaseTrial
 
-from objectives.units import Scalar, ServerName
+from objectives.units import Scalar, ServerName, is_number
 
 SERVERS: tuple[str, ...] = get_args(ServerName)
 """Whose settings a parameter may be bound to."""
@@ -59,13 +59,11 @@ class Binding:
                 f"{text!r} binds to nothing; allowed: SERVER.args.OPTION, SERVER.env.VARIABLE, "
                 f"SERVER.model, SERVER.device, where SERVER is {' or '.join(SERVERS)}"
             )
-        server = found["server"]
-        if found["place"]:
-            return cls(server=server, kind="model" if found["place"] == "model" else "device")
-        key = found["key"]
-        if found["kind"] == "args":
-            return cls(server=server, kind="args", key=option_name(key))
-        return cls(server=server, kind="env", key=key)
+        kind = cast(BindingKind, found["place"] or found["kind"])
+        key = found["key"] or ""
+        return cls(
+            server=found["server"], kind=kind, key=option_name(key) if kind == "args" else key
+        )
 
     def __str__(self) -> str:
         return f"{self.server}.{self.kind}" + (f".{self.key}" if self.key else "")
@@ -139,55 +137,38 @@ class Parameter:
         """Every value, in order; None where there is no end to them."""
         if self.choices:
             return self.choices
-        distribution = self.distribution
-        if isinstance(distribution, IntDistribution):
-            count = (distribution.high - distribution.low) // distribution.step + 1
-            if count > POINTS_LIMIT:
-                return None
-            return tuple(range(distribution.low, distribution.high + 1, distribution.step))
-        assert isinstance(distribution, FloatDistribution)
-        if distribution.step is None:
-            return (distribution.low,) if distribution.single() else None
-        count = round((distribution.high - distribution.low) / distribution.step) + 1
+        own = self.distribution
+        if isinstance(own, IntDistribution):
+            numbers = range(own.low, own.high + 1, own.step)
+            return tuple(numbers) if len(numbers) <= POINTS_LIMIT else None
+        assert isinstance(own, FloatDistribution)
+        if own.step is None:
+            return (own.low,) if own.single() else None
+        count = round((own.high - own.low) / own.step) + 1
         if count > POINTS_LIMIT:
             return None
-        return tuple(_on_grid(distribution, index) for index in range(count))
+        return tuple(round(own.low + index * own.step, 12) for index in range(count))
 
     def suggest(self, trial: BaseTrial) -> Scalar:
         """Ask the sampler for a value, spelt as in the choices."""
-        distribution = self.distribution
+        own = self.distribution
         value: Scalar
-        if isinstance(distribution, CategoricalDistribution):
+        if isinstance(own, CategoricalDistribution):
             chosen = trial.suggest_categorical(self.name, self.choices)
             assert chosen is not None
             value = chosen
-        elif isinstance(distribution, IntDistribution):
-            value = trial.suggest_int(
-                self.name,
-                distribution.low,
-                distribution.high,
-                step=distribution.step,
-                log=distribution.log,
-            )
+        elif isinstance(own, IntDistribution):
+            value = trial.suggest_int(self.name, own.low, own.high, step=own.step, log=own.log)
         else:
-            assert isinstance(distribution, FloatDistribution)
-            value = trial.suggest_float(
-                self.name,
-                distribution.low,
-                distribution.high,
-                step=distribution.step,
-                log=distribution.log,
-            )
+            assert isinstance(own, FloatDistribution)
+            value = trial.suggest_float(self.name, own.low, own.high, step=own.step, log=own.log)
         return self.nearest(value)
 
     def nearest(self, value: Scalar) -> Scalar:
         """`value` as the choices or the grid spell it: 0.55, not 0.5500000000000001."""
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if not is_number(value):
             return value
-        numbers = [
-            c for c in self.choices if isinstance(c, int | float) and not isinstance(c, bool)
-        ]
-        for choice in numbers:
+        for choice in filter(is_number, self.choices):
             if math.isclose(choice, value, rel_tol=1e-9, abs_tol=1e-12):
                 return choice
         return plain(value)
@@ -197,13 +178,11 @@ class Parameter:
         if self.choices:
             return any(_same(self.nearest(value), choice) for choice in self.choices)
         assert self.low is not None and self.high is not None
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return False
-        return self.low - 1e-12 <= value <= self.high + 1e-12
+        return is_number(value) and self.low - 1e-12 <= value <= self.high + 1e-12
 
     def excess(self, value: Scalar) -> float:
         """How far `value` lies outside the hard bounds, in its own unit; <= 0 inside."""
-        if self.bounds is None or isinstance(value, bool) or not isinstance(value, int | float):
+        if self.bounds is None or not is_number(value):
             return 0.0
         low, high = self.bounds
         return round(max(low - value, value - high), 12)
@@ -229,11 +208,6 @@ def _evenly_spaced(choices: Sequence[Scalar]) -> BaseDistribution | None:
         return IntDistribution(int(numbers[0]), int(numbers[-1]), step=round(step))
     # Not categorical: a model then knows that 0.45 lies between 0.40 and 0.50.
     return FloatDistribution(numbers[0], numbers[-1], step=step)
-
-
-def _on_grid(distribution: FloatDistribution, index: int) -> float:
-    assert distribution.step is not None
-    return round(distribution.low + index * distribution.step, 12)
 
 
 @dataclass(frozen=True)
@@ -282,8 +256,7 @@ class SearchSpace:
     @property
     def size(self) -> int | None:
         """How many points there are; None if infinite or above `POINTS_LIMIT`."""
-        points = self.points()
-        return None if points is None else len(points)
+        return None if (points := self.points()) is None else len(points)
 
     def distributions(self) -> dict[str, BaseDistribution]:
         """Optuna's distribution of every parameter, the conditional ones too."""
@@ -328,9 +301,8 @@ class SearchSpace:
 
     def excess(self, params: Mapping[str, Scalar]) -> float:
         """The largest distance outside any hard bounds, in that parameter's unit; <= 0 inside."""
-        distances = [self[name].excess(value) for name, value in params.items()]
-        bounded = [d for d, name in zip(distances, params, strict=True) if self[name].bounds]
-        return max(bounded, default=0.0)
+        bounded = [(self[name], value) for name, value in params.items() if self[name].bounds]
+        return max((parameter.excess(value) for parameter, value in bounded), default=0.0)
 
     def out_of_bounds(self, params: Mapping[str, Scalar]) -> str:
         """Which values lie outside their hard bounds, in one sentence; empty if none does."""

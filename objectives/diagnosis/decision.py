@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from objectives.causes import APPLICATION_XIDS
 from objectives.diagnosis.rules import Rank
@@ -82,15 +82,7 @@ def judge(
 
 
 def _of_run(run: Run, ended: Ended | None) -> Decision:
-    named = _named(run)
-    if named is not None:
-        return named
-    died = _died(run, ended)
-    if died is not None:
-        return died
-    if run.preemption is not None:
-        return Decision(cause="preemption_warning", spot=run.preemption)
-    return _healthy(run, ended)
+    return _named(run) or _died(run, ended) or _healthy(run, ended)
 
 
 def _named(run: Run) -> Decision | None:
@@ -119,9 +111,8 @@ def _died(run: Run, ended: Ended | None) -> Decision | None:
 
 def _lost_in_order(run: Run) -> bool:
     """Whether an engine that is gone went with a server that stopped as servers do."""
-    if run.stopped is not None:
-        return True
-    return run.serving and run.closed and not run.unexpected and not run.refused
+    closed = run.serving and run.closed and not run.unexpected and not run.refused
+    return closed or run.stopped is not None
 
 
 def _died_on_order(run: Run, *, was_asked: bool) -> bool:
@@ -148,6 +139,8 @@ def _died_silently(run: Run, ended: Ended | None) -> Decision | None:
 
 
 def _healthy(run: Run, ended: Ended | None) -> Decision:
+    if run.preemption is not None:
+        return Decision(cause="preemption_warning", spot=run.preemption)
     if run.health is not None:
         return Decision(cause="ok", spot=run.health)
     if ended is not None and (ended.was_asked or ended.returncode == 0):
@@ -166,19 +159,16 @@ def _with_evidence(
         figures["device_free_bytes"] = evidence.free_bytes
     if evidence.oom_kills > 0:
         figures["oom_kills"] = evidence.oom_kills
+        cause = "host_oom"
         words = f"the kernel killed {evidence.oom_kills} process(es) for want of memory"
-        return _renamed("host_oom", decision, words, figures)
-    faults = [xid for xid in evidence.xids if xid in APPLICATION_XIDS]
-    if xids := faults or list(evidence.xids):
-        figures["xid"] = xids[0]
+    elif evidence.xids:
+        faults = [xid for xid in evidence.xids if xid in APPLICATION_XIDS]
+        xid = (faults or evidence.xids)[0]
+        figures["xid"] = xid
         cause = "cuda_illegal_access" if faults else "engine_dead_other"
-        return _renamed(cause, decision, f"the driver reported XID {xids[0]}", figures)
-    return Decision(cause=decision.cause, spot=decision.spot, figures=figures)
-
-
-def _renamed(
-    cause: str, decision: Decision, words: str, figures: dict[str, float | int | str]
-) -> Decision:
+        words = f"the driver reported XID {xid}"
+    else:
+        return replace(decision, figures=figures)
     spot = decision.spot if decision.spot.line else Spot(line=0, evidence=words)
     return Decision(cause=cause, spot=spot, figures=figures)
 

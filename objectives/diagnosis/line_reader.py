@@ -63,19 +63,12 @@ _QUIET = RuleBook(*(tuple(rule for rule in table if rule.quiet) for table in (HO
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Read:
-    """A line as the rules see it.
-
-    Attributes:
-        spot: Where it stands.
-        line: What it says.
-        lowered: That, in lower case.
-        is_loud: Whether its level does not make light of it.
-    """
+    """A line as the rules see it."""
 
     spot: Spot
     line: LogLine
-    lowered: str
-    is_loud: bool
+    lowered: str  # its text in lower case
+    is_loud: bool  # its level does not make light of it
 
     @classmethod
     def of(cls, number: int, raw: str) -> Self:
@@ -90,12 +83,7 @@ class Read:
 
 
 class Notes:
-    """What the lines say so far.
-
-    Attributes:
-        run: The run that is being read.
-        before: The last run before it that said anything.
-    """
+    """What the lines say so far: of `run`, and of the last one before that said anything."""
 
     def __init__(self) -> None:
         self.run = Run()
@@ -155,12 +143,9 @@ class Notes:
         lives = self._note_life(read, died=died)
         if "eager" in read.lowered and is_eager(text):
             self.run.eager = lives = True
-        costs_more = exception is not None and not self._costs_one_request()
+        # An exception that no rule knows only costs somebody his answer, while it serves.
+        costs_more = exception is not None and not (self.run.serving and self.run.death is None)
         return None if begins or known or died or lives or costs_more else stage
-
-    def _costs_one_request(self) -> bool:
-        """Whether an exception that no rule knows only cost somebody his answer."""
-        return self.run.serving and self.run.death is None
 
     def _note_progress(self, read: Read) -> tuple[bool, Stage]:
         """Whether a run begins here or a figure was taken, and the stage that is marked."""

@@ -9,9 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from enum import Enum, IntEnum, auto
-from types import MappingProxyType
+from typing import TypeVar
 
 from objectives.units import GIB, MIB
+
+_Kind = TypeVar("_Kind")
 
 LOAD = "cuda_oom_load"
 PROFILE = "cuda_oom_profile"
@@ -47,29 +49,33 @@ _PHASE_OF_STAGE = {
 }
 
 
-def _by_name(functions: Mapping[str, str]) -> Mapping[str, str]:
-    return MappingProxyType(
-        {name: cause for cause, names in functions.items() for name in names.split()}
-    )
+def parts(text: str) -> tuple[str, ...]:
+    """The parts of a line that are looked for, of a text that parts them by "|"."""
+    return tuple(text.split("|"))
 
 
-PHASE_OF_FRAME = _by_name(
+def _by_part(words: Mapping[_Kind, str]) -> Mapping[str, _Kind]:
+    """Part of a line to what it tells, in order: the first that a line has counts."""
+    return {part: kind for kind, text in words.items() for part in parts(text)}
+
+
+PHASE_OF_FRAME = _by_part(
     {
-        CUDAGRAPH: "capture_model _capture_cudagraphs profile_cudagraph_memory capture_graphs"
-        " _capture_model capture_full_cudagraphs _capture_full_cudagraph",
+        CUDAGRAPH: "capture_model|_capture_cudagraphs|profile_cudagraph_memory|capture_graphs"
+        "|_capture_model|capture_full_cudagraphs|_capture_full_cudagraph",
         # What follows the KV cache's allocation is cured by the same flag, and has no name here.
-        PROFILE: "_dummy_sampler_run _dummy_pooler_run profile_run determine_available_memory"
-        " determine_num_available_blocks profile_num_available_blocks warming_up_model"
-        " kernel_warmup warmup_kernels flashinfer_autotune initialize_kv_cache"
-        " initialize_kv_cache_tensors _allocate_kv_cache_tensors _allocate_kv_cache"
-        " allocate_gpu_cache initialize_cache _init_cache_engine init_cache_engine"
-        " initialize_from_config warm_up_model compile_or_warm_up_model"
-        " _initialize_kv_caches _init_cache",
-        LOAD: "load_model create_weights process_weights_after_loading make_layers"
-        " initialize_model _initialize_model load_weights init_device get_model init_model",
-        SERVING: "execute_model run_busy_loop sample_tokens _process_engine_step engine_step"
-        " run_engine_loop start_worker_execution_loop step_with_batch_queue wake_up add_lora"
-        " _run_engine transcribe detect_language step_async",
+        PROFILE: "_dummy_sampler_run|_dummy_pooler_run|profile_run|determine_available_memory"
+        "|determine_num_available_blocks|profile_num_available_blocks|warming_up_model"
+        "|kernel_warmup|warmup_kernels|flashinfer_autotune|initialize_kv_cache"
+        "|initialize_kv_cache_tensors|_allocate_kv_cache_tensors|_allocate_kv_cache"
+        "|allocate_gpu_cache|initialize_cache|_init_cache_engine|init_cache_engine"
+        "|initialize_from_config|warm_up_model|compile_or_warm_up_model"
+        "|_initialize_kv_caches|_init_cache",
+        LOAD: "load_model|create_weights|process_weights_after_loading|make_layers"
+        "|initialize_model|_initialize_model|load_weights|init_device|get_model|init_model",
+        SERVING: "execute_model|run_busy_loop|sample_tokens|_process_engine_step|engine_step"
+        "|run_engine_loop|start_worker_execution_loop|step_with_batch_queue|wake_up|add_lora"
+        "|_run_engine|transcribe|detect_language|step_async",
     }
 )
 """Functions of vLLM 0.4 to 0.33 and of Whisper, and what an out-of-memory below them means."""
@@ -100,12 +106,7 @@ def phase_in_message(text: str) -> str | None:
 
 
 def phase_of_stage(stage: Stage, *, eager: bool) -> str:
-    """The phase by how far the start had come, for a log without frames.
-
-    Args:
-        stage: What the log said last.
-        eager: Whether no graphs are captured.
-    """
+    """The phase by what the log said last, where it has no frames; `eager`: it has no graphs."""
     phase = _PHASE_OF_STAGE.get(stage, LOAD)
     return PROFILE if phase == CUDAGRAPH and eager else phase
 
@@ -128,120 +129,59 @@ class Death(Enum):
     ECHO = auto()  # somebody noticed that the engine is gone
 
 
-_DEATHS = (
-    ("enginecore failed to start", Death.BEFORE_TRACEBACK),
-    ("enginecore hit an exception", Death.BEFORE_TRACEBACK),
-    ("enginecore encountered a fatal error", Death.BEFORE_TRACEBACK),
-    ("workerproc hit an exception", Death.BEFORE_TRACEBACK),
-    ("workerproc failed to start", Death.BEFORE_TRACEBACK),
-    ("error executing method", Death.BEFORE_TRACEBACK),
-    ("exception in worker vllmworkerprocess", Death.BEFORE_TRACEBACK),
-    ("engine background task failed", Death.BEFORE_TRACEBACK),
-    ("dumping input data", Death.BEFORE_TRACEBACK),
-    ("terminate called after throwing", Death.BEFORE_TRACEBACK),
-    ("process spawnprocess-", Death.BEFORE_TRACEBACK),
-    ("engine core initialization failed", Death.AFTER_TRACEBACK),
-    ("engine process failed to start", Death.AFTER_TRACEBACK),
-    ("process failed during engine core initialization", Death.AFTER_TRACEBACK),
-    ("fatal python error", Death.AFTER_TRACEBACK),
-    ("segmentation fault", Death.AFTER_TRACEBACK),
-    ("core dumped", Death.AFTER_TRACEBACK),
-    ("bus error", Death.AFTER_TRACEBACK),
-    ("sigabrt received", Death.AFTER_TRACEBACK),
-    ("sigsegv received", Death.AFTER_TRACEBACK),
-    ("died with exit code", Death.AFTER_TRACEBACK),
-    ("worker died or was killed while executing", Death.AFTER_TRACEBACK),
-    ("the actor died unexpectedly", Death.AFTER_TRACEBACK),
-    ("died unexpectedly", Death.UNEXPECTED),
-    (" died, exit code", Death.UNEXPECTED),
-    ("exit code 137", Death.UNEXPECTED),
-    ("exitcode 137", Death.UNEXPECTED),
-    ("exited (137)", Death.UNEXPECTED),
-    ("(sigkill)", Death.UNEXPECTED),
-    ("enginedeaderror", Death.ECHO),
-    ("async_llm output_handler failed", Death.ECHO),
-    ("asyncllm output_handler failed", Death.ECHO),
-    ("background loop has errored", Death.ECHO),
+_DEATHS = _by_part(
+    {
+        Death.BEFORE_TRACEBACK: "enginecore failed to start|enginecore hit an exception"
+        "|enginecore encountered a fatal error|workerproc hit an exception"
+        "|workerproc failed to start|error executing method"
+        "|exception in worker vllmworkerprocess|engine background task failed"
+        "|dumping input data|terminate called after throwing|process spawnprocess-",
+        Death.AFTER_TRACEBACK: "engine core initialization failed|engine process failed to start"
+        "|process failed during engine core initialization|fatal python error"
+        "|segmentation fault|core dumped|bus error|sigabrt received|sigsegv received"
+        "|died with exit code|worker died or was killed while executing"
+        "|the actor died unexpectedly",
+        Death.UNEXPECTED: "died unexpectedly| died, exit code|exit code 137|exitcode 137"
+        "|exited (137)|(sigkill)",
+        Death.ECHO: "enginedeaderror|async_llm output_handler failed"
+        "|asyncllm output_handler failed|background loop has errored",
+    }
 )
-
-_ASKED = (
-    "signal=sigterm",
-    "signal=sigint",
-    "received sigterm",
-    "received sigint",
-    "received signal",
-    "caught signal",
-    "keyboardinterrupt",
-    "keyboard interrupt",
-    "api server: shutdown triggered",
-    "api server: stopping engine client",
-    "api server: engine client stopped",
-    "]: stopping ",
-    "gracefully shutting down",
+_ASKED = parts(
+    "signal=sigterm|signal=sigint|received sigterm|received sigint|received signal|caught signal"
+    "|keyboardinterrupt|keyboard interrupt|api server: shutdown triggered"
+    "|api server: stopping engine client|api server: engine client stopped|]: stopping "
+    "|gracefully shutting down"
 )
-
-_STOPPING = (
-    "shutting down",
-    "waiting for application shutdown",
-    "application shutdown",
-    "finished server process",
-    "stopping vllm",
-    "stopping server",
+_STOPPING = parts(
+    "shutting down|waiting for application shutdown|application shutdown|finished server process"
+    "|stopping vllm|stopping server"
 )
-
-_SECONDARY = (
-    "engine dead error",
-    "enginedeaderror",
-    "root cause",
-    "engine core init",
-    "engine process failed",
-    "worker failed with error",
-    "background process",
-    "stack trace",
-    "stacktrace",
-    "raytaskerror",
-    "actordiederror",
-    "actorunavailable",
-    "workercrashed",
-    "cancellederror",
-    "loop has errored",
-    "executor failed",
-    "connection closed",
-    "connection reset",
+_SECONDARY = parts(
+    "engine dead error|enginedeaderror|root cause|engine core init|engine process failed"
+    "|worker failed with error|background process|stack trace|stacktrace|raytaskerror"
+    "|actordiederror|actorunavailable|workercrashed|cancellederror|loop has errored"
+    "|executor failed|connection closed|connection reset"
 )
-_SECONDARY_TYPES = (
-    "keyboardinterrupt",
-    "systemexit",
-    "eoferror",
-    "brokenpipeerror",
-    "connectionreseterror",
+_SECONDARY_TYPES = parts(
+    "keyboardinterrupt|systemexit|eoferror|brokenpipeerror|connectionreseterror"
 )
-
-_STAGES = (
-    ("vllm api server version", Stage.STARTED),
-    ("vllm server version", Stage.STARTED),
-    ("llm engine (v", Stage.STARTED),
-    ("starting to load model", Stage.LOADING),
-    ("loading model from scratch", Stage.LOADING),
-    ("checkpoint shards", Stage.LOADING),
-    ("model loading took", Stage.LOADED),
-    ("model weights took", Stage.LOADED),
-    ("model weights take", Stage.LOADED),
-    ("profiling cuda graph memory", Stage.PROFILING_GRAPHS),
-    ("estimated cuda graph memory", Stage.PROFILED_GRAPHS),
-    ("available kv cache memory", Stage.SIZED),
-    ("kv cache size:", Stage.SIZED),
-    ("# cpu blocks", Stage.SIZED),  # V0 prints the device's before the host's
-    ("capturing cuda graph", Stage.CAPTURING),
-    ("capturing cudagraph", Stage.CAPTURING),
-    ("capturing the model for cuda graphs", Stage.CAPTURING),
-    ("graph capturing finished", Stage.CAPTURED),
-    ("init engine (profile", Stage.ENGINE_UP),
-    ("application startup complete", Stage.SERVING),
-    ("uvicorn running on", Stage.SERVING),
-    ("avg prompt throughput", Stage.SERVING),
-    ("processed prompts: 100%", Stage.SERVING),
-    ('" 200', Stage.SERVING),
+_STAGES = _by_part(
+    {
+        Stage.STARTED: "vllm api server version|vllm server version|llm engine (v",
+        Stage.LOADING: "starting to load model|loading model from scratch|checkpoint shards",
+        Stage.LOADED: "model loading took|model weights took|model weights take",
+        Stage.PROFILING_GRAPHS: "profiling cuda graph memory",
+        Stage.PROFILED_GRAPHS: "estimated cuda graph memory",
+        # V0 prints the device's blocks before the host's.
+        Stage.SIZED: "available kv cache memory|kv cache size:|# cpu blocks",
+        Stage.CAPTURING: "capturing cuda graph|capturing cudagraph"
+        "|capturing the model for cuda graphs",
+        Stage.CAPTURED: "graph capturing finished",
+        Stage.ENGINE_UP: "init engine (profile",
+        Stage.SERVING: "application startup complete|uvicorn running on|avg prompt throughput"
+        '|processed prompts: 100%|" 200',
+    }
 )
 
 _AVAILABLE = re.compile(r"Available KV cache memory: (-?\d+(?:\.\d+)?) ?GiB")
@@ -250,12 +190,16 @@ _EAGER = re.compile(r"enforce_eager'?[=:] ?True|disabled under eager mode|Enforc
 _PREEMPTED = re.compile(r"is preempted by PreemptionMode|Preempting request |Preemptions: [1-9]")
 
 
+def _first(words: Mapping[str, _Kind], lowered: str) -> _Kind | None:
+    for part, kind in words.items():
+        if part in lowered:
+            return kind
+    return None
+
+
 def death_of(lowered: str) -> Death | None:
     """How this line (in lower case) tells that an engine died, if it does."""
-    for part, death in _DEATHS:
-        if part in lowered:
-            return death
-    return None
+    return _first(_DEATHS, lowered)
 
 
 def is_asked(lowered: str) -> bool:
@@ -286,10 +230,7 @@ def is_stall(lowered: str) -> bool:
 
 def stage_of(lowered: str) -> Stage | None:
     """How far the start has come, if this line (in lower case) tells it."""
-    for part, stage in _STAGES:
-        if part in lowered:
-            return stage
-    return None
+    return _first(_STAGES, lowered)
 
 
 def is_eager(text: str) -> bool:

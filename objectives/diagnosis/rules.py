@@ -30,8 +30,7 @@ class Rank(IntEnum):
     DECISIVE = 0  # vLLM's own refusal, always the end of the process that says it
     STRONG = 1  # an error that names a cause
     WEAK = 2  # a cause by implication
-    DEATH = 3  # that an engine died, not why
-    OUTER = 4  # what a shell or a script around the server said
+    OUTER = 3  # what a shell or a script around the server said
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,14 +61,9 @@ def rules(
     start_only: bool = False,
     quiet: bool = False,
 ) -> tuple[Rule, ...]:
-    """Rules of one cause.
+    """Rules of one cause, by pairs of hints, parted by "|", and a pattern.
 
-    Args:
-        cause: Of `objectives.causes.CAUSES`.
-        wordings: Pairs of hints, parted by "|", and a pattern; in neither does case matter.
-        rank: As of `Rule`, and so the rest.
-        start_only: See there.
-        quiet: See there.
+    Case matters in neither; what else is given holds for all of them.
     """
     return tuple(
         Rule(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from objectives.diagnosis.progress import parts
 from objectives.diagnosis.rules import Rank, rules
 
 PORT = (
@@ -136,10 +137,7 @@ MODEL = (
         ("restricted", r"Access to model \S+ is restricted"),
         ("username or password", r"Invalid (?:username or password|credentials in Authoriz)"),
         ("safetensorerror", r"SafetensorError: "),
-        (
-            "vocab",
-            r"(?:invalid|Unable to load|download|error).{0,40}\bvocab(?:ulary)?\b",
-        ),
+        ("vocab", r"(?:invalid|Unable to load|download|error).{0,40}\bvocab(?:ulary)?\b"),
         ("not a string", r"^TypeError: not a string$"),
         ("failed to load the tokenizer", r"Failed to load the tokenizer"),
         start_only=True,
@@ -292,24 +290,12 @@ ARGUMENTS = (
 )
 """Settings that contradict the model, the machine or each other."""
 
-HARMLESS = (
-    "cannot use fa version",
-    "error retrieving safetensors",
-    "error retrieving file list",
-    "failed to load function from spec",
-    "dumping input data",
-    "dumping scheduler",
-    "non-default args",
-    "with config: ",
-    "namespace(",
-    "received request ",
-    "added request ",
-    "generated response",
-    "tcpstore.cpp",
-    "destroy_process_group() was not called",
-    "if out-of-memory error occurs",
-    "retrying in ",
-    "trying port",
+HARMLESS = parts(
+    "cannot use fa version|error retrieving safetensors|error retrieving file list"
+    "|failed to load function from spec|dumping input data|dumping scheduler|non-default args"
+    "|with config: |namespace(|received request |added request |generated response|tcpstore.cpp"
+    "|destroy_process_group() was not called|if out-of-memory error occurs|retrying in "
+    "|trying port"
 )
 """Parts, in lower case, of lines that look like failures or carry other people's words."""
 

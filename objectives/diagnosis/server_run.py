@@ -29,15 +29,7 @@ class Spot:
 
 @dataclass(kw_only=True, slots=True)
 class Finding:
-    """A line that names a cause.
-
-    Attributes:
-        cause: Of `objectives.causes.CAUSES`.
-        rank: How much it weighs.
-        spot: Where it stands.
-        figures: What it prints.
-        placed: False for an out-of-memory whose phase no frame has named yet.
-    """
+    """A line that names a cause; `placed` is False for an out-of-memory of unknown phase."""
 
     cause: str
     rank: Rank
@@ -138,9 +130,8 @@ class Run:
             self.findings = [one for one in self.findings if one.rank is Rank.DECISIVE]
             self.exception = None
         else:
-            self.findings = [
-                one for one in self.findings if not cause_named(one.cause).is_survivable
-            ]
+            lasting = [one for one in self.findings if not cause_named(one.cause).is_survivable]
+            self.findings = lasting
 
     def progressed(self) -> None:
         """A sign of life: what stalled goes on."""

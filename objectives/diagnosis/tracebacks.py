@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Self
 
-from objectives.diagnosis.progress import PHASE_OF_FRAME, earlier_of
+from objectives.diagnosis.progress import PHASE_OF_FRAME, earlier_of, parts
 from objectives.diagnosis.rules import REFUSALS, figures_of
 from objectives.diagnosis.server_run import Spot
 from objectives.vllm import LogLine
 
 _LINES_MOST = 6
-_OPENERS = (
-    "to serve at least one request",
-    "max seq len (",
-    "free memory on device",
-    "available memory on node",
-    "error in memory profiling",
-    "no available memory for",
-    "externally held weights on device",
-    "exceeds available mamba cache blocks",
+_OPENERS = parts(
+    "to serve at least one request|max seq len (|free memory on device|available memory on node"
+    "|error in memory profiling|no available memory for|externally held weights on device"
+    "|exceeds available mamba cache blocks"
 )
 _HEALTHY = re.compile(r"on startup\. *Desired GPU memory utilization")
 _ENDS = re.compile(
@@ -35,15 +30,10 @@ _LEFT = "left_bytes"
 
 @dataclass(kw_only=True, slots=True)
 class WrappedRefusal:
-    """The lines of one refusal so far.
-
-    Attributes:
-        spot: Its first line.
-        parts: The text of its lines.
-    """
+    """The lines of one refusal so far, and where the first one stands."""
 
     spot: Spot
-    parts: list[str] = field(default_factory=list)
+    parts: list[str]
 
     @classmethod
     def begin(cls, line: LogLine, lowered: str, spot: Spot) -> Self | None:
@@ -109,27 +99,13 @@ TRACEBACK = "Traceback (most recent call last):"
 
 _FRAME = re.compile(r'File "(?P<path>[^"]*)", line \d+(?:, in (?P<function>[\w.<>]+))?')
 _CONFIG_FRAMES = frozenset(
-    {
-        "create_engine_config",
-        "create_model_config",
-        "create_speculative_config",
-        "parse_args",
-        "__post_init__",
-        "validate_parsed_serve_args",
-        "validate_api_server_args",
-        "_verify_args",
-        "verify_with_parallel_config",
-        "check_and_update_config",
-        "from_cli_args",
-    }
+    parts(
+        "create_engine_config|create_model_config|create_speculative_config|parse_args"
+        "|__post_init__|validate_parsed_serve_args|validate_api_server_args|_verify_args"
+        "|verify_with_parallel_config|check_and_update_config|from_cli_args"
+    )
 )
-_ARGUMENT_ERRORS = (
-    "ValueError",
-    "TypeError",
-    "AssertionError",
-    "NotImplementedError",
-    "Validation",
-)
+_ARGUMENT_ERRORS = parts("ValueError|TypeError|AssertionError|NotImplementedError|Validation")
 _CHECKPOINT_ERRORS = ("KeyError", "AssertionError", "AttributeError")
 _WEIGHT_FRAMES = frozenset({"weight_loader", "default_weight_loader"})
 _UNDERLINE = re.compile(r"[\s^~]+$")

@@ -15,25 +15,31 @@ from objectives.vllm import StartupFacts
 
 @dataclass(frozen=True, kw_only=True)
 class Moment:
-    """The device as it is when a candidate is judged.
+    """The device as it is when a server of a candidate is judged.
 
     Attributes:
         kind: The device's.
         uuid: Likewise; what was learned on one device holds for no other.
+        device_name: Its name, on which vLLM's defaults depend; "" where it is not known.
         state: Its memory now, before neighbours of ours are started.
         calibration: What earlier starts taught.
         coming_bytes: What neighbours that the trial starts will hold.
         free_margin_bytes: How far what is free may be off by the time a server starts.
         headroom_bytes: What must stay free.
+        beside: What the candidate's other servers hold when it starts.
+        later: What those that start after it will hold.
     """
 
     kind: DeviceKind
     uuid: str
     state: DeviceState
     calibration: Calibration
+    device_name: str = ""
     coming_bytes: int = 0
     free_margin_bytes: int = 0
     headroom_bytes: int = 0
+    beside: Estimate = NOTHING
+    later: Estimate = NOTHING
 
     @property
     def total_bytes(self) -> int:
@@ -90,19 +96,5 @@ class ServerMemory(ABC):
     """How the memory of a kind of server is predicted; no engine has to be there for it."""
 
     @abstractmethod
-    def forecast(
-        self,
-        settings: ServerSettings,
-        moment: Moment,
-        *,
-        beside: Estimate = NOTHING,
-        later: Estimate = NOTHING,
-    ) -> Forecast:
-        """What will become of its memory.
-
-        Args:
-            settings: The candidate's.
-            moment: The device now.
-            beside: What other servers hold when it starts.
-            later: What servers that start after it will hold.
-        """
+    def forecast(self, settings: ServerSettings, moment: Moment) -> Forecast:
+        """What will become of its memory under a candidate's settings."""

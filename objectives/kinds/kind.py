@@ -27,19 +27,12 @@ from objectives.vllm import StartupFacts
 
 @dataclass(frozen=True, kw_only=True)
 class Up:
-    """A server that answers.
+    """A server that answers."""
 
-    Attributes:
-        url: "http://host:port".
-        key: What its requests have to carry.
-        log: Its output.
-        members: Gives the ids of its processes now.
-    """
-
-    url: str
-    key: str
+    url: str  # "http://host:port"
+    key: str  # what its requests have to carry
     log: Path
-    members: Callable[[], Collection[int]]
+    members: Callable[[], Collection[int]]  # gives the ids of its processes now
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,15 +83,7 @@ class ServerKind(ABC):
     def launch(
         self, settings: ServerSettings, device: Device, *, port: int, key: str, log: Path
     ) -> Launch:
-        """How it is started, on loopback only.
-
-        Args:
-            settings: The candidate's.
-            device: The study's.
-            port: Where it shall listen.
-            key: What it shall ask of every request.
-            log: Where its output goes.
-        """
+        """How it is started, on loopback only; it shall ask every request for `key`."""
 
     @abstractmethod
     def prove(self, settings: ServerSettings, device: Device, server: Up) -> Proof:

@@ -13,16 +13,7 @@ from objectives.evidence import PredictedMemory
 from objectives.kinds.forecast import Forecast, Moment, ServerMemory
 from objectives.kinds.kind import Proof, ServerKind, Up
 from objectives.load import LoadedServer, Target
-from objectives.memory import (
-    NOTHING,
-    Calibration,
-    DeviceMemory,
-    Estimate,
-    ServerModel,
-    add,
-    given,
-    predict_vllm,
-)
+from objectives.memory import Calibration, DeviceMemory, ServerModel, add, given, predict_vllm
 from objectives.models import ModelShape, UnsupportedShapeError
 from objectives.servers import Launch
 from objectives.units import GIB
@@ -150,25 +141,15 @@ class VllmMemory(ServerMemory):
     version: str = LATEST_VLLM
     weights_bytes: int | None = None
 
-    def forecast(
-        self,
-        settings: ServerSettings,
-        moment: Moment,
-        *,
-        beside: Estimate = NOTHING,
-        later: Estimate = NOTHING,
-    ) -> VllmForecast:
+    def forecast(self, settings: ServerSettings, moment: Moment) -> VllmForecast:
         """Whether it will start, and what its KV cache will be."""
-        unknown = VllmForecast(moment=moment)
+        known = VllmForecast(moment=moment)
         if self.shape is None:
-            return replace(unknown, doubts=(_unpredicted(self.shape_missing),))
+            return replace(known, doubts=(_unpredicted(self.shape_missing),))
         try:
             server = self._server(self.shape, settings, moment)
-        except UnsupportedShapeError as error:
-            return replace(unknown, doubts=(_unpredicted(error),))
-        known = replace(unknown, server=server, max_num_seqs=server.settings.max_num_seqs)
-        try:
-            start = predict_vllm(server, _found(moment, beside, later), moment.calibration)
+            known = replace(known, server=server, max_num_seqs=server.settings.max_num_seqs)
+            start = predict_vllm(server, _found(moment), moment.calibration)
         except UnsupportedShapeError as error:
             return replace(known, doubts=(_unpredicted(error),))
         share = given(start.footprint.requested_bytes, "its share")
@@ -179,7 +160,11 @@ class VllmMemory(ServerMemory):
         return ServerModel(
             shape=shape,
             settings=VllmSettings.from_args(
-                settings.args, rules, device_total_bytes=moment.total_bytes, env=settings.env
+                settings.args,
+                rules,
+                device_total_bytes=moment.total_bytes,
+                device_name=moment.device_name,
+                env=settings.env,
             ),
             rules=rules,
             name=self.model,
@@ -188,13 +173,13 @@ class VllmMemory(ServerMemory):
         )
 
 
-def _found(moment: Moment, beside: Estimate, later: Estimate) -> DeviceMemory:
+def _found(moment: Moment) -> DeviceMemory:
     """The device as vLLM will find it."""
     return DeviceMemory(
         total_bytes=moment.total_bytes,
         free_bytes=moment.free_bytes,
-        whisper=beside,
-        later=later,
+        whisper=moment.beside,
+        later=moment.later,
         headroom_bytes=moment.headroom_bytes,
         total_margin_bytes=int(_TOTAL_MARGIN[moment.kind] * moment.total_bytes),
         free_margin_bytes=moment.free_margin_bytes,

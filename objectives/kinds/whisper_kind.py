@@ -14,10 +14,10 @@ from objectives.errors import BenchError, ServingError, WrongDeviceError
 from objectives.kinds.forecast import Forecast, Moment, ServerMemory
 from objectives.kinds.kind import Proof, ServerKind, Up
 from objectives.load import LoadedServer, Target
-from objectives.memory import NOTHING, Calibration, Estimate, WhisperModel
+from objectives.memory import Calibration, WhisperModel
 from objectives.models import UnsupportedShapeError
 from objectives.servers import Launch, http_json
-from objectives.units import GIB, Scalar
+from objectives.units import GIB, Scalar, is_number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,14 +42,7 @@ class WhisperForecast(Forecast):
 class WhisperMemory(ServerMemory):
     """Parameters and buffers by the model's size, or the peak that was seen."""
 
-    def forecast(
-        self,
-        settings: ServerSettings,
-        moment: Moment,
-        *,
-        beside: Estimate = NOTHING,
-        later: Estimate = NOTHING,
-    ) -> WhisperForecast:
+    def forecast(self, settings: ServerSettings, moment: Moment) -> WhisperForecast:
         """What it will hold of the study's device."""
         if settings.device == "cpu" and moment.kind == "cuda":
             return WhisperForecast()
@@ -116,10 +109,9 @@ class WhisperKind(ServerKind):
         """Whisper's own word about the device that it computes on."""
         try:
             health = http_json(f"{server.url}/health", api_key=server.key)
-        except OSError as error:
-            return Proof(failure=BenchError(f"{self.name}'s /health does not answer: {error}"))
-        except ValueError as error:
-            return Proof(failure=BenchError(f"{self.name}'s /health is no JSON: {error}"))
+        except (OSError, ValueError) as error:
+            trouble = "does not answer" if isinstance(error, OSError) else "is no JSON"
+            return Proof(failure=BenchError(f"{self.name}'s /health {trouble}: {error}"))
         if not isinstance(health, dict):
             said = f"{self.name}'s /health says {str(health)[:80]!r}, not what it computes on"
             return Proof(failure=BenchError(said))
@@ -147,7 +139,7 @@ class WhisperKind(ServerKind):
 def _misplaced(health: Mapping[str, Any]) -> dict[str, float]:
     """The constraint of a model on the wrong device: its GiB that are not where they belong."""
     held = health.get("parameters_bytes")
-    return {"placement_gib": held / GIB} if isinstance(held, int | float) and held > 0 else {}
+    return {"placement_gib": held / GIB} if is_number(held) and held > 0 else {}
 
 
 def _whole(value: Scalar | None) -> int:

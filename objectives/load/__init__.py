@@ -5,7 +5,7 @@ from __future__ import annotations
 from objectives.load.client import drive
 from objectives.load.exchange import Target, call
 from objectives.load.profile import LlmLoad, LoadedServer, LoadProfile, SttLoad, Trace, plan
-from objectives.load.samples import ClientCost, Driven, Sample
+from objectives.load.samples import ClientCost, Driven, Sample, Span
 
 __all__ = [
     "ClientCost",
@@ -14,6 +14,7 @@ __all__ = [
     "LoadProfile",
     "LoadedServer",
     "Sample",
+    "Span",
     "SttLoad",
     "Target",
     "Trace",

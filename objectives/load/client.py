@@ -15,19 +15,17 @@ import asyncio
 import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
 
 from objectives.load.exchange import Call, Target, call
-from objectives.load.profile import LlmRequest, Request, Trace
-from objectives.load.samples import ClientCost, Driven, Phase, PhaseSpan, Sample
+from objectives.load.profile import LlmRequest, Trace
+from objectives.load.samples import ClientCost, Driven, Phase, Sample, Span
 from objectives.units import MIB
 from objectives.vllm import compare_pages
-
-__all__ = ["Target", "drive"]
 
 CHECK_EVERY_S = 0.5
 """Seconds between two calls of `check`."""
@@ -47,7 +45,7 @@ def drive(
     llm: Target | None,
     stt: Target | None,
     check: Callable[[], None],
-    on_phase: Callable[[str], None] | None = None,
+    on_phase: Callable[[str], None] = lambda name: None,
 ) -> Driven:
     """Send a trace, and keep what is seen of every request.
 
@@ -70,9 +68,7 @@ def drive(
         ValueError: Neither target is given, or there is nothing in the window to send to them.
         RuntimeError: Called from inside a running event loop.
     """
-    run = _LoadRun(
-        trace=trace, llm=llm, stt=stt, check=check, on_phase=on_phase or (lambda name: None)
-    )
+    run = _LoadRun(trace=trace, llm=llm, stt=stt, check=check, on_phase=on_phase)
     if not run.calls("measure"):
         raise ValueError("there is nothing to send: no request of the window has a target")
     return asyncio.run(run.watched())
@@ -88,13 +84,13 @@ class _LoadRun:
     check: Callable[[], None]
     on_phase: Callable[[str], None]
     longest_check_s: float = 0.0
-    spans: list[PhaseSpan] = field(default_factory=list)
+    spans: list[Span] = field(default_factory=list)
     begun: tuple[str, float] | None = None
 
     def calls(self, phase: Phase) -> list[Call]:
         """The requests of a phase that have a target, ready to go."""
         requests = self.trace.warmup if phase == "warmup" else self.trace.measure
-        aimed = [(request, self._target(request)) for request in requests]
+        aimed = [(one, self.llm if isinstance(one, LlmRequest) else self.stt) for one in requests]
         return [call(request, phase, target) for request, target in aimed if target is not None]
 
     async def watched(self) -> Driven:
@@ -118,12 +114,13 @@ class _LoadRun:
             await asyncio.sleep(CHECK_EVERY_S)
 
     async def _phases(self) -> Driven:
+        profile = self.trace.profile
         warmup_calls, calls = self.calls("warmup"), self.calls("measure")
         async with _session() as session:
             warmup: list[Sample] = []
             if warmup_calls:
                 self._begin("warmup")
-                warmup = await self._phase(session, warmup_calls, self.trace.warmup_s)
+                warmup = await self._phase(session, warmup_calls, profile.warmup_s)
             pages = _Pages(session, self.llm)
             await pages.read()
             with _collector_at_rest():
@@ -133,7 +130,7 @@ class _LoadRun:
                 reading = asyncio.create_task(pages.keep_reading())
                 try:
                     samples = await self._phase(
-                        session, calls, self.trace.measure_s, lambda: self._begin("drain")
+                        session, calls, profile.measure_s, lambda: self._begin("drain")
                     )
                 finally:
                     await _give_up([reading])
@@ -142,8 +139,8 @@ class _LoadRun:
             await pages.read()
         return Driven(
             trace_sha256=self.trace.sha256,
-            seed=self.trace.seed,
-            measure_s=self.trace.measure_s,
+            seed=profile.seed,
+            measure_s=profile.measure_s,
             warmup=tuple(warmup),
             samples=tuple(samples),
             client=client,
@@ -159,7 +156,7 @@ class _LoadRun:
         on_drain: Callable[[], None] = lambda: None,
     ) -> list[Sample]:
         """Send every call when it is due; wait for the answers; give up those that do not come."""
-        began = time.monotonic()
+        began, profile = time.monotonic(), self.trace.profile
 
         def clock() -> float:
             return time.monotonic() - began
@@ -167,23 +164,20 @@ class _LoadRun:
         tasks: list[asyncio.Task[None]] = []
         try:
             for one in calls:
-                await asyncio.sleep(max(0.0, one.sheet.request.due_s - clock()))
-                tasks.append(asyncio.create_task(one.make(session, clock, self.trace.timeout_s)))
+                await asyncio.sleep(max(0.0, one.sample.due_s - clock()))
+                tasks.append(asyncio.create_task(one.make(session, clock, profile.timeout_s)))
             await asyncio.sleep(max(0.0, duration_s - clock()))
             on_drain()
-            await asyncio.wait(tasks, timeout=self.trace.drain_s)
+            await asyncio.wait(tasks, timeout=profile.drain_s)
         finally:
             await _give_up(tasks)
         for task in tasks:
             if not task.cancelled():
-                task.result()  # a request keeps its failures on its sheet; this is a fault of ours
+                task.result()  # a request keeps its failures on its sample; this is a fault of ours
         for one in calls:
-            if one.sheet.done_s is None:
-                one.sheet.fail("unfinished", f"not done {self.trace.drain_s:g} s after the phase")
-        return [one.sheet.sample() for one in calls]
-
-    def _target(self, request: Request) -> Target | None:
-        return self.llm if isinstance(request, LlmRequest) else self.stt
+            if one.sample.done_s is None:
+                one.sample.fail("unfinished", f"not done {profile.drain_s:g} s after the phase")
+        return [one.sample for one in calls]
 
     def _begin(self, name: str) -> None:
         """A phase begins where the one before ends."""
@@ -194,7 +188,7 @@ class _LoadRun:
     def _end(self) -> None:
         if self.begun is not None:
             name, start_s = self.begun
-            self.spans.append(PhaseSpan(name=name, start_s=start_s, end_s=time.monotonic()))
+            self.spans.append(Span(phase=name, start_s=start_s, end_s=time.monotonic()))
             self.begun = None
 
 
@@ -212,25 +206,20 @@ class _Pages:
         if self.target is None or self.target.pages_every_s is None:
             return
         url = f"{self.target.url.rstrip('/')}/metrics"
-        try:
+        with suppress(TimeoutError, aiohttp.ClientError, OSError):
             async with (
                 asyncio.timeout(_PAGE_TIMEOUT_S),
                 self.session.get(url, headers=self.target.headers) as response,
             ):
                 text = await response.text(errors="replace")
-        except (TimeoutError, aiohttp.ClientError, OSError):
-            self.missed += 1
-            return
-        if response.status == 200:
-            self.texts.append(text)
-        else:
-            self.missed += 1
+                if response.status == 200:
+                    self.texts.append(text)
+                    return
+        self.missed += 1
 
     async def keep_reading(self) -> None:
         """Read again and again, until cancelled."""
-        if self.target is None or self.target.pages_every_s is None:
-            return
-        while True:
+        while self.target is not None and self.target.pages_every_s is not None:
             await asyncio.sleep(self.target.pages_every_s)
             await self.read()
 
@@ -244,9 +233,9 @@ class _Meter:
     def stop(self, longest_check_s: float) -> ClientCost:
         wall, thread, process = self._began
         return ClientCost(
-            wall_s=time.monotonic() - wall,
-            thread_cpu_s=time.thread_time() - thread,
+            cpu_s=time.thread_time() - thread,
             process_cpu_s=time.process_time() - process,
+            wall_s=time.monotonic() - wall,
             longest_check_s=longest_check_s,
         )
 

@@ -2,8 +2,8 @@
 
 The language model is asked through `POST /v1/completions` with token ids, as a stream; the
 speech-to-text server through `POST /v1/audio/transcriptions` with a form that holds the clip.
-Bodies are made before the clock starts. Whatever happens to a request is written on its `Sheet`
-as it happens, so a request that is given up keeps what it had.
+Bodies are made before the clock starts. Whatever happens to a request is written on its `Sample`
+as it happens.
 """
 
 from __future__ import annotations
@@ -20,14 +20,13 @@ from typing import Any
 import aiohttp
 
 from objectives.load.audio import Clip
-from objectives.load.profile import LlmRequest, Request, SttRequest
-from objectives.load.samples import Failure, FailureKind, Phase, Sample
+from objectives.load.profile import LlmRequest, Request
+from objectives.load.samples import MESSAGE_CHARS, FailureKind, Phase, Sample
 
 Clock = Callable[[], float]
 """Seconds since the phase began."""
 
 _OUT_OF_MEMORY = 507
-_MESSAGE_CHARS = 300
 _TIMING = re.compile(r"(?P<name>[\w-]+)\s*;\s*dur=(?P<ms>\d+(?:\.\d+)?)")
 
 
@@ -53,104 +52,57 @@ class Target:
         return {} if self.api_key is None else {"Authorization": f"Bearer {self.api_key}"}
 
 
-@dataclass(kw_only=True)
-class Sheet:
-    """What is seen of one request while it is under way; the fields are `Sample`'s."""
-
-    request: Request
-    phase: Phase
-    sent_s: float | None = None
-    first_s: float | None = None
-    last_s: float | None = None
-    done_s: float | None = None
-    events: int = 0
-    output_tokens: int | None = None
-    queue_s: float | None = None
-    infer_s: float | None = None
-    text: str | None = None
-    failure: Failure | None = None
-
-    def fail(self, kind: FailureKind, message: str, status: int | None = None) -> None:
-        """Note why there is no answer: the first reason stands."""
-        if self.failure is None:
-            line = " ".join(message.split())[:_MESSAGE_CHARS]
-            self.failure = Failure(kind=kind, message=line, status=status)
-
-    def sample(self) -> Sample:
-        """What was seen, once nothing more will come; a failed request is never done."""
-        request = self.request
-        llm = request if isinstance(request, LlmRequest) else None
-        return Sample(
-            server="stt" if llm is None else "llm",
-            phase=self.phase,
-            due_s=request.due_s,
-            sent_s=self.sent_s,
-            first_s=self.first_s,
-            last_s=self.last_s,
-            done_s=self.done_s if self.failure is None else None,
-            events=self.events,
-            prompt_tokens=None if llm is None else len(llm.prompt),
-            asked_tokens=None if llm is None else llm.output_tokens,
-            output_tokens=self.output_tokens,
-            audio_s=request.clip.duration_s if isinstance(request, SttRequest) else None,
-            queue_s=self.queue_s,
-            infer_s=self.infer_s,
-            text=self.text,
-            failure=self.failure,
-        )
-
-
 @dataclass(frozen=True, kw_only=True)
 class Call:
     """A request with everything made but the connection."""
 
-    sheet: Sheet
+    sample: Sample
     url: str
     headers: Mapping[str, str]
     body: bytes = field(repr=False)
 
     async def make(self, session: aiohttp.ClientSession, clock: Clock, timeout_s: float) -> None:
-        """Send it and read the answer onto the sheet; only being cancelled raises.
+        """Send it and read the answer onto the sample; only being cancelled raises.
 
-        Args:
-            session: Carries the connections.
-            clock: Of the phase.
-            timeout_s: Seconds from when it was due.
+        The answer is whole `timeout_s` after the request was due, or it has failed.
         """
-        sheet = self.sheet
-        sheet.sent_s = clock()
-        left_s = sheet.request.due_s + timeout_s - sheet.sent_s
+        sample = self.sample
+        sample.sent_s = clock()
+        left_s = sample.due_s + timeout_s - sample.sent_s
         try:
             async with asyncio.timeout(left_s):
                 await self._exchange(session, clock)
         except TimeoutError:
-            sheet.fail("timeout", f"no whole answer within {timeout_s:g} s of when it was due")
+            sample.fail("timeout", f"no whole answer within {timeout_s:g} s of when it was due")
         except (aiohttp.ClientError, OSError) as error:
-            sheet.fail("connection", f"{type(error).__name__}: {error}")
+            sample.fail("connection", f"{type(error).__name__}: {error}")
         except ValueError as error:
-            sheet.fail("answer", f"{type(error).__name__}: {error}")
+            sample.fail("answer", f"{type(error).__name__}: {error}")
 
     async def _exchange(self, session: aiohttp.ClientSession, clock: Clock) -> None:
         data = io.BytesIO(self.body)  # aiohttp sends it piecewise, so a long one stalls nobody
         async with session.post(self.url, data=data, headers=self.headers) as response:
             if response.status != 200:
-                _refused(self.sheet, response.status, await response.text(errors="replace"))
-            elif isinstance(self.sheet.request, LlmRequest):
-                await _read_stream(response, self.sheet, clock)
+                _refused(self.sample, response.status, await response.text(errors="replace"))
+            elif self.sample.server == "llm":
+                await _read_stream(response, self.sample, clock)
             else:
-                await _read_transcript(response, self.sheet, clock)
+                await _read_transcript(response, self.sample, clock)
 
 
 def call(request: Request, phase: Phase, target: Target) -> Call:
     """Make everything of a request that can be made beforehand."""
-    sheet = Sheet(request=request, phase=phase)
     base = target.url.rstrip("/")
     if isinstance(request, LlmRequest):
         url, kind, body = f"{base}/v1/completions", "application/json", _prompt(request, target)
+        sample = Sample(server="llm", phase=phase, due_s=request.due_s)
+        sample.prompt_tokens, sample.asked_tokens = len(request.prompt), request.output_tokens
     else:
         url = f"{base}/v1/audio/transcriptions"
         kind, body = _form(request.clip, target.model)
-    return Call(sheet=sheet, url=url, headers={**target.headers, "Content-Type": kind}, body=body)
+        sample = Sample(server="stt", phase=phase, due_s=request.due_s)
+        sample.audio_s = request.clip.duration_s
+    return Call(sample=sample, url=url, headers={**target.headers, "Content-Type": kind}, body=body)
 
 
 def server_timing_s(header: str) -> dict[str, float]:
@@ -197,7 +149,7 @@ def _form(clip: Clip, model: str) -> tuple[str, bytes]:
     return f"multipart/form-data; boundary={boundary}", body
 
 
-async def _read_stream(response: aiohttp.ClientResponse, sheet: Sheet, clock: Clock) -> None:
+async def _read_stream(response: aiohttp.ClientResponse, sample: Sample, clock: Clock) -> None:
     """Server-sent events of a completion, each noted as it comes.
 
     Raises:
@@ -211,26 +163,27 @@ async def _read_stream(response: aiohttp.ClientResponse, sheet: Sheet, clock: Cl
         if payload == b"[DONE]":
             ended = True
             continue
-        _note_event(_object(payload), sheet, clock)
-    if sheet.failure is None and not (ended and sheet.events):
-        raise ValueError(f"the stream ended after {sheet.events} events, [DONE]: {ended}")
-    sheet.done_s = clock()
+        _note_event(_object(payload), sample, clock)
+    if sample.failure is None:
+        if not (ended and sample.events):
+            raise ValueError(f"the stream ended after {sample.events} events, [DONE]: {ended}")
+        sample.done_s = clock()
 
 
-def _note_event(event: Mapping[str, Any], sheet: Sheet, clock: Clock) -> None:
+def _note_event(event: Mapping[str, Any], sample: Sample, clock: Clock) -> None:
     """One event: a choice, even with an empty text, is output; usage comes with the last."""
     if event.get("choices"):
-        sheet.last_s = clock()
-        sheet.first_s = sheet.last_s if sheet.first_s is None else sheet.first_s
-        sheet.events += 1
+        sample.last_s = clock()
+        sample.first_s = sample.last_s if sample.first_s is None else sample.first_s
+        sample.events += 1
     usage = event.get("usage")
     if isinstance(usage, Mapping):
-        sheet.output_tokens = _count(usage.get("completion_tokens"))
+        sample.output_tokens = _count(usage.get("completion_tokens"))
     if event.get("error"):
-        sheet.fail("answer", f"the stream carried an error: {json.dumps(event['error'])}")
+        sample.fail("answer", f"the stream carried an error: {json.dumps(event['error'])}")
 
 
-async def _read_transcript(response: aiohttp.ClientResponse, sheet: Sheet, clock: Clock) -> None:
+async def _read_transcript(response: aiohttp.ClientResponse, sample: Sample, clock: Clock) -> None:
     """A transcript, and what the server says of its own time.
 
     Raises:
@@ -240,16 +193,16 @@ async def _read_transcript(response: aiohttp.ClientResponse, sheet: Sheet, clock
     done_s = clock()
     answer = _object(payload)
     if not isinstance(answer.get("text"), str):
-        raise ValueError(f"no text in {payload[:_MESSAGE_CHARS]!r}")
-    sheet.text, sheet.done_s = answer["text"], done_s
+        raise ValueError(f"no text in {payload[:MESSAGE_CHARS]!r}")
+    sample.text, sample.done_s = answer["text"], done_s
     usage = answer.get("usage")
     if isinstance(usage, Mapping):
-        sheet.output_tokens = _count(usage.get("output_tokens"))
+        sample.output_tokens = _count(usage.get("output_tokens"))
     timing_s = server_timing_s(response.headers.get("Server-Timing", ""))
-    sheet.queue_s, sheet.infer_s = timing_s.get("queue"), timing_s.get("infer")
+    sample.queue_s, sample.infer_s = timing_s.get("queue"), timing_s.get("infer")
 
 
-def _refused(sheet: Sheet, status: int, text: str) -> None:
+def _refused(sample: Sample, status: int, text: str) -> None:
     """An answer that is not 200; 507 is how a server says that its memory ran out."""
     try:
         error = _object(text.encode()).get("error", text)
@@ -257,7 +210,7 @@ def _refused(sheet: Sheet, status: int, text: str) -> None:
         error = text
     message = error.get("message", text) if isinstance(error, Mapping) else error
     kind: FailureKind = "oom" if status == _OUT_OF_MEMORY else "http"
-    sheet.fail(kind, f"HTTP {status}: {message}", status)
+    sample.fail(kind, f"HTTP {status}: {message}", status)
 
 
 def _object(payload: bytes) -> Mapping[str, Any]:
@@ -268,7 +221,7 @@ def _object(payload: bytes) -> Mapping[str, Any]:
     """
     found = json.loads(payload)
     if not isinstance(found, dict):
-        raise ValueError(f"{payload[:_MESSAGE_CHARS]!r} is no JSON object")
+        raise ValueError(f"{payload[:MESSAGE_CHARS]!r} is no JSON object")
     return found
 
 

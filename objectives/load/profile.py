@@ -12,9 +12,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -36,8 +38,7 @@ class LlmLoad:
 
     Attributes:
         rate_rps: Requests per second, on average.
-        prompt_tokens: Tokens of each prompt.
-        output_tokens: Tokens of each answer; exactly so many are generated.
+        output_tokens: Of each answer; exactly so many are generated.
         vocab_size: Prompts are drawn from the ids `lowest_token_id` .. `vocab_size - 1`.
         lowest_token_id: Below lie the special tokens of most vocabularies.
         arrivals: "poisson" (independent users) or "constant" (a metronome).
@@ -119,12 +120,8 @@ class LoadProfile:
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise ValueError(f"seed: {self.seed} is negative")
-        if (
-            self.warmup_s < 0
-            or not self.measure_s > 0
-            or self.drain_s < 0
-            or not self.timeout_s > 0
-        ):
+        timed = self.measure_s > 0 and self.timeout_s > 0
+        if self.warmup_s < 0 or self.drain_s < 0 or not timed:
             raise ValueError("warmup_s and drain_s are >= 0, measure_s and timeout_s > 0")
         for server, load in (("llm", self.llm), ("stt", self.stt)):
             if load is not None and _count(load.rate_rps, self.measure_s) == 0:
@@ -139,17 +136,17 @@ class LoadProfile:
 
     def to_dict(self) -> dict[str, object]:
         """The profile as JSON can hold it; absent loads are left out."""
-        return {key: _plain(value) for key, value in asdict(self).items() if value is not None}
+        document: dict[str, object] = json.loads(
+            json.dumps(asdict(self, dict_factory=without_none), default=str)
+        )
+        return document
 
 
 @dataclass(frozen=True, kw_only=True)
 class LlmRequest:
-    """One prompt.
+    """One prompt in token ids, due `due_s` after the beginning of its phase.
 
-    Attributes:
-        due_s: When it is to be sent, from the beginning of its phase.
-        prompt: Token ids.
-        output_tokens: Tokens to generate, exactly.
+    Exactly `output_tokens` are to be generated.
     """
 
     due_s: float
@@ -170,15 +167,11 @@ Request = LlmRequest | SttRequest
 
 @dataclass(frozen=True, kw_only=True)
 class Trace:
-    """Every request of a trial, in order of when it is due; seconds as in `LoadProfile`."""
+    """Every request of a trial, in order of when it is due."""
 
-    seed: int
+    profile: LoadProfile
     warmup: tuple[Request, ...]
     measure: tuple[Request, ...]
-    warmup_s: float
-    measure_s: float
-    drain_s: float
-    timeout_s: float
 
     @property
     def sha256(self) -> str:
@@ -202,13 +195,9 @@ def plan(profile: LoadProfile) -> Trace:
     """
     clips = _clips(profile.stt, profile.seed)
     return Trace(
-        seed=profile.seed,
+        profile=profile,
         warmup=_phase(profile, clips, "warmup", profile.warmup_s),
         measure=_phase(profile, clips, "measure", profile.measure_s),
-        warmup_s=profile.warmup_s,
-        measure_s=profile.measure_s,
-        drain_s=profile.drain_s,
-        timeout_s=profile.timeout_s,
     )
 
 
@@ -229,20 +218,19 @@ def _phase(
 
 
 def _llm_requests(load: LlmLoad, seed: int, phase: str, duration_s: float) -> list[LlmRequest]:
-    due_s = _due_s(
-        load.arrivals, load.rate_rps, duration_s, _stream(seed, "llm", phase, "arrivals")
-    )
-    prompts = _lengths(
-        load.prompt_tokens, len(due_s), _stream(seed, "llm", phase, "prompt lengths")
-    )
-    outputs = _lengths(
-        load.output_tokens, len(due_s), _stream(seed, "llm", phase, "output lengths")
-    )
+    stream = partial(_stream, seed, "llm", phase)
+    due_s = _due_s(load, duration_s, stream("arrivals"))
+    prompts = _lengths(load.prompt_tokens, len(due_s), stream("prompt lengths"))
+    outputs = _lengths(load.output_tokens, len(due_s), stream("output lengths"))
     if phase == "warmup":
         prompts[0], outputs[0] = bounds(load.prompt_tokens)[1], bounds(load.output_tokens)[1]
-    ids = _stream(seed, "llm", phase, "prompt ids")
+    ids = stream("prompt ids")
     return [
-        LlmRequest(due_s=due, prompt=_prompt(load, length, ids), output_tokens=output)
+        LlmRequest(
+            due_s=due,
+            prompt=tuple(ids.integers(load.lowest_token_id, load.vocab_size, size=length).tolist()),
+            output_tokens=output,
+        )
         for due, length, output in zip(due_s, prompts, outputs, strict=True)
     ]
 
@@ -250,20 +238,17 @@ def _llm_requests(load: LlmLoad, seed: int, phase: str, duration_s: float) -> li
 def _stt_requests(
     load: SttLoad, clips: tuple[Clip, ...], seed: int, phase: str, duration_s: float
 ) -> list[SttRequest]:
-    due_s = _due_s(
-        load.arrivals, load.rate_rps, duration_s, _stream(seed, "stt", phase, "arrivals")
-    )
+    stream = partial(_stream, seed, "stt", phase)
+    due_s = _due_s(load, duration_s, stream("arrivals"))
     # Every clip comes equally often; chance decides only the order.
-    order = _stream(seed, "stt", phase, "clips").permutation(len(due_s)) % len(clips)
+    order = stream("clips").permutation(len(due_s)) % len(clips)
     chosen = [clips[seat] for seat in order]
     if phase == "warmup":
         chosen[0] = max(clips, key=lambda clip: clip.duration_s)
     return [SttRequest(due_s=due, clip=clip) for due, clip in zip(due_s, chosen, strict=True)]
 
 
-def _due_s(
-    arrivals: Arrivals, rate_rps: float, duration_s: float, stream: np.random.Generator
-) -> list[float]:
+def _due_s(load: LlmLoad | SttLoad, duration_s: float, stream: np.random.Generator) -> list[float]:
     """When requests are due, ascending, all within `duration_s`; at least one.
 
     The number of arrivals is the rate times the time, not a draw: a Poisson process given its
@@ -271,19 +256,16 @@ def _due_s(
     theorem 2.3.1). Every seed then offers exactly the load that was asked for, and how many
     samples there will be is known beforehand.
     """
-    count = max(1, _count(rate_rps, duration_s))
-    if arrivals == "constant":
+    count = max(1, _count(load.rate_rps, duration_s))
+    if load.arrivals == "constant":
         return [(index + 0.5) * duration_s / count for index in range(count)]
     return [float(moment) for moment in np.sort(stream.uniform(0.0, duration_s, count))]
 
 
 def _lengths(tokens: TokenCount, count: int, stream: np.random.Generator) -> list[int]:
     low, high = bounds(tokens)
-    return [int(length) for length in stream.integers(low, high, size=count, endpoint=True)]
-
-
-def _prompt(load: LlmLoad, length: int, stream: np.random.Generator) -> tuple[int, ...]:
-    return tuple(stream.integers(load.lowest_token_id, load.vocab_size, size=length).tolist())
+    lengths: list[int] = stream.integers(low, high, size=count, endpoint=True).tolist()
+    return lengths
 
 
 def _clips(load: SttLoad | None, seed: int) -> tuple[Clip, ...]:
@@ -317,9 +299,6 @@ def _fingerprint(request: Request) -> bytes:
     return json.dumps(["stt", request.due_s, request.clip.sha256]).encode()
 
 
-def _plain(value: object) -> object:
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items() if inner is not None}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    return str(value) if isinstance(value, Path) else value
+def without_none(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """For `asdict`: what is None is left out, at every depth."""
+    return {key: value for key, value in pairs if value is not None}

@@ -3,7 +3,8 @@
 Times are seconds from the beginning of the request's phase, on one monotonic clock for both
 servers. What did not happen is None. Latencies count from when a request was *due*: if the
 sender or the server stalls, the requests behind the stall are late, and that is the truth that a
-user meets (no coordinated omission).
+user meets (no coordinated omission). A sample is written as its request goes on, so that one which
+is given up keeps what it had; after its phase it stays as it is.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from objectives.load.profile import LoadedServer
+from objectives.load.profile import LoadedServer, without_none
 from objectives.vllm import Pages
 
 Phase = Literal["warmup", "measure"]
@@ -20,31 +21,24 @@ FailureKind = Literal["oom", "http", "timeout", "unfinished", "connection", "ans
 """507 from the server / another status / over `timeout_s` / not done when draining ended /
 no or a broken connection / an answer that is none."""
 
+MESSAGE_CHARS = 300
+
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """Why a request has no latency.
-
-    Attributes:
-        kind: One word.
-        message: What was seen, in one line.
-        status: HTTP status, if one came.
-    """
+    """Why a request has no latency; the message is one line, the status HTTP's, if one came."""
 
     kind: FailureKind
     message: str
     status: int | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Sample:
     """One request, from due to done.
 
     Attributes:
-        server: Which server it went to.
         phase: "warmup" samples are in no summary.
-        due_s: When it was to be sent.
-        sent_s: When it was sent.
         first_s: When the first event with a choice came, even one with an empty text.
         last_s: When the last such event came.
         done_s: When the answer was complete.
@@ -56,7 +50,6 @@ class Sample:
         queue_s: Seconds it waited inside the server, in the server's words.
         infer_s: Seconds it was computed, in the server's words.
         text: The transcript.
-        failure: Why it has no latency; None if it was answered.
     """
 
     server: LoadedServer
@@ -75,6 +68,13 @@ class Sample:
     infer_s: float | None = None
     text: str | None = None
     failure: Failure | None = None
+
+    def fail(self, kind: FailureKind, message: str, status: int | None = None) -> None:
+        """Note why there is no answer: the first reason stands, and the request is never done."""
+        self.done_s = None
+        if self.failure is None:
+            line = " ".join(message.split())[:MESSAGE_CHARS]
+            self.failure = Failure(kind=kind, message=line, status=status)
 
     @property
     def answered(self) -> bool:
@@ -118,20 +118,14 @@ class Sample:
 
     def record(self) -> dict[str, object]:
         """The sample as JSON can hold it; what is None is left out."""
-        return {
-            name: {key: inner for key, inner in value.items() if inner is not None}
-            if isinstance(value, dict)
-            else value
-            for name, value in asdict(self).items()
-            if value is not None
-        }
+        return asdict(self, dict_factory=without_none)
 
 
 @dataclass(frozen=True, kw_only=True)
-class PhaseSpan:
-    """When a phase was, on `time.monotonic()`: "warmup", "measure" (the window) or "drain"."""
+class Span:
+    """One stretch of time; of the load: "warmup", "measure" (the window) or "drain"."""
 
-    name: str
+    phase: str
     start_s: float
     end_s: float
 
@@ -141,16 +135,16 @@ class ClientCost:
     """What the measuring itself took, from the beginning of the window until it was drained.
 
     Attributes:
-        wall_s: Seconds.
-        thread_cpu_s: CPU seconds of the thread that sent and received.
+        cpu_s: CPU seconds of the thread that sent and received.
         process_cpu_s: CPU seconds of the whole study process, telemetry included.
+        wall_s: Seconds.
         longest_check_s: The longest call of `check`: requests due meanwhile had to wait for it.
     """
 
-    wall_s: float
-    thread_cpu_s: float
-    process_cpu_s: float
-    longest_check_s: float
+    cpu_s: float = 0.0
+    process_cpu_s: float = 0.0
+    wall_s: float = 0.0
+    longest_check_s: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,13 +152,10 @@ class Driven:
     """Everything that was seen while a trace was sent.
 
     Attributes:
-        trace_sha256: Which load it was.
-        seed: The profile's seed.
         measure_s: Length of the window as planned.
         warmup: Samples of the warm-up, in order of when they were due.
         samples: Samples of the window, likewise.
-        client: What the client cost.
-        spans: When each phase was.
+        spans: When each phase was, on `time.monotonic()`.
         pages: What the language model's metrics page said; None if it was not read.
     """
 
@@ -174,7 +165,7 @@ class Driven:
     warmup: tuple[Sample, ...]
     samples: tuple[Sample, ...]
     client: ClientCost
-    spans: tuple[PhaseSpan, ...]
+    spans: tuple[Span, ...]
     pages: Pages | None = None
 
     def of(self, server: LoadedServer) -> tuple[Sample, ...]:

@@ -29,12 +29,10 @@ class Capacity:
     """Requests that fit at once.
 
     Attributes:
-        requests: How many.
         limited_by: What would have to grow for more.
-        kv_cache_tokens: Tokens that the engine's KV cache holds.
+        kv_cache_tokens: That the engine's KV cache holds.
         tokens_per_request: Tokens of the profile's longest request, prompt and answer.
         blocks_per_request: The same in whole blocks, as the cache hands them out.
-        block_tokens: Tokens of a block.
         usable_blocks: Blocks that requests can have.
         max_num_seqs: The engine's limit; None if it is not known.
         verdict: What the load said to it.
@@ -84,10 +82,10 @@ def capacity(
     blocks_per_request = -(-tokens // block_tokens)
     usable_blocks = max(0, kv_cache_tokens // block_tokens - RESERVED_BLOCKS)
     fitting = usable_blocks // blocks_per_request
-    capped = max_num_seqs is not None and max_num_seqs < fitting
+    requests = min(fitting, max_num_seqs or fitting)
     return Capacity(
-        requests=max_num_seqs if capped and max_num_seqs is not None else fitting,
-        limited_by="max_num_seqs" if capped else "kv_cache",
+        requests=requests,
+        limited_by="max_num_seqs" if requests < fitting else "kv_cache",
         kv_cache_tokens=kv_cache_tokens,
         tokens_per_request=tokens,
         blocks_per_request=blocks_per_request,

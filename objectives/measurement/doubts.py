@@ -1,14 +1,14 @@
 """Reasons, in words, not to trust a measurement: arithmetic on samples, no I/O.
 
-Every rule returns sentences; none where nothing speaks against the figures. The thresholds stand
-beside the rules.
+A rule yields sentences; none where nothing speaks against the figures. The thresholds stand beside
+the rules.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from statistics import median
 
 from objectives.load import LoadedServer, Sample
@@ -19,9 +19,6 @@ from objectives.vllm import Pages
 LAG_LIMIT_S = 0.010
 """A calm machine sends within 3 to 8 ms of the due time; beyond, the client is in the figures."""
 
-FOREIGN_CPU_LIMIT = 0.10
-"""Fraction of the machine's processors that others may use."""
-
 DRIFT_LIMIT = 1.5
 """The last third's median over the first third's: beyond, the figures depend on how long one
 measured."""
@@ -29,39 +26,36 @@ measured."""
 NAMES: dict[LoadedServer, str] = {"llm": "the language model", "stt": "speech-to-text"}
 
 
-def few_samples(name: str, count: int, quantile: str) -> list[str]:
+def few_samples(name: str, count: int, quantile: str) -> Iterator[str]:
     """The quantile that is asked for has no interval: it rests on too few samples."""
     needed = samples_needed(int(quantile.removeprefix("p")) / 100)
-    if count >= needed:
-        return []
-    return [f"{name}: {quantile} rests on {count} samples; an interval of it takes {needed}"]
+    if count < needed:
+        yield f"{name}: {quantile} rests on {count} samples; an interval of it takes {needed}"
 
 
-def failures(name: str, samples: Sequence[Sample]) -> list[str]:
+def failures(name: str, samples: Sequence[Sample]) -> Iterator[str]:
     """Requests without an answer, by kind, with the first message."""
     failed = [sample.failure for sample in samples if sample.failure is not None]
-    if not failed:
-        return []
     kinds = ", ".join(f"{kind} {count}" for kind, count in Counter(f.kind for f in failed).items())
-    return [
-        f"{name}: {len(failed)} of {len(samples)} requests failed ({kinds}; first: "
-        f"{failed[0].message}); quantiles count them as slowest, means are the survivors'"
-    ]
+    if failed:
+        yield (
+            f"{name}: {len(failed)} of {len(samples)} requests failed ({kinds}; first: "
+            f"{failed[0].message}); quantiles count them as slowest, means are the survivors'"
+        )
 
 
-def warmup_failures(samples: Sequence[Sample]) -> list[str]:
+def warmup_failures(samples: Sequence[Sample]) -> Iterator[str]:
     """The warm-up did not warm up, or part of it may have run on into the window."""
     failed = [sample.failure for sample in samples if sample.failure is not None]
-    if not failed:
-        return []
-    return [f"{len(failed)} of {len(samples)} warm-up requests failed (first: {failed[0].message})"]
+    if failed:
+        said = failed[0].message
+        yield f"{len(failed)} of {len(samples)} warm-up requests failed (first: {said})"
 
 
-def client_lag(lag: Summary) -> list[str]:
+def client_lag(lag: Summary) -> Iterator[str]:
     """The client itself was late."""
-    if lag.p95 is None or lag.p95 <= LAG_LIMIT_S:
-        return []
-    return [f"the client sent late: p95 {1000 * lag.p95:.0f} ms after due (limit 10 ms)"]
+    if lag.p95 is not None and lag.p95 > LAG_LIMIT_S:
+        yield f"the client sent late: p95 {1000 * lag.p95:.0f} ms after due (limit 10 ms)"
 
 
 def saturation(samples: Sequence[Sample], measure_s: float) -> str | None:
@@ -83,15 +77,14 @@ def saturation(samples: Sequence[Sample], measure_s: float) -> str | None:
     return None
 
 
-def still_warming(samples: Sequence[Sample], measure_s: float) -> list[str]:
+def still_warming(samples: Sequence[Sample], measure_s: float) -> Iterator[str]:
     """The first third was much slower than the last."""
     first, last = _latencies_by_third(samples, measure_s)
-    if not _much_slower(first, last):
-        return []
-    return [
-        f"{NAMES[samples[0].server]} was still warming up: median {median(first):.3g} s in the "
-        f"first third, {median(last):.3g} s in the last"
-    ]
+    if _much_slower(first, last):
+        yield (
+            f"{NAMES[samples[0].server]} was still warming up: median {median(first):.3g} s in the "
+            f"first third, {median(last):.3g} s in the last"
+        )
 
 
 def backlog(samples: Sequence[Sample], start_s: float, end_s: float) -> float:
@@ -109,44 +102,32 @@ def backlog(samples: Sequence[Sample], start_s: float, end_s: float) -> float:
     return inside / (end_s - start_s)
 
 
-def short_answers(samples: Sequence[Sample]) -> list[str]:
+def short_answers(samples: Sequence[Sample]) -> Iterator[str]:
     """Fewer tokens than asked, or no word of how many."""
     asked = [one for one in samples if one.answered and one.asked_tokens is not None]
-    silent = sum(1 for one in asked if one.output_tokens is None)
-    short = sum(
-        1
-        for one in asked
-        if one.output_tokens is not None and one.output_tokens < (one.asked_tokens or 0)
-    )
-    found = []
-    if short:
-        found.append(
-            f"{short} of {len(asked)} answers were shorter than asked: less work, not speed"
-        )
-    if silent:
-        found.append(f"{silent} of {len(asked)} answers did not say how many tokens they have")
-    return found
+    told = [one for one in asked if one.output_tokens is not None]
+    if short := sum((one.output_tokens or 0) < (one.asked_tokens or 0) for one in told):
+        yield f"{short} of {len(asked)} answers were shorter than asked: less work, not speed"
+    if silent := len(asked) - len(told):
+        yield f"{silent} of {len(asked)} answers did not say how many tokens they have"
 
 
-def engine_pressure(pages: Pages | None) -> list[str]:
+def engine_pressure(pages: Pages | None) -> Iterator[str]:
     """What the engine's own page shows: preemptions, waiting, prompts answered from a cache."""
     if pages is None:
-        return []
-    found = []
+        return
     if pages.preemptions:
-        found.append(f"vLLM preempted {int(pages.preemptions)} requests: its KV cache is too small")
+        yield f"vLLM preempted {int(pages.preemptions)} requests: its KV cache is too small"
     if pages.most_waiting:
-        found.append(f"up to {int(pages.most_waiting)} requests waited inside vLLM")
+        yield f"up to {int(pages.most_waiting)} requests waited inside vLLM"
     if pages.prefix_hit_tokens:
-        found.append(f"{int(pages.prefix_hit_tokens)} prompt tokens came from vLLM's prefix cache")
-    return found
+        yield f"{int(pages.prefix_hit_tokens)} prompt tokens came from vLLM's prefix cache"
 
 
-def capacity_refuted(capacity: Capacity | None) -> list[str]:
+def capacity_refuted(capacity: Capacity | None) -> Iterator[str]:
     """The load says that fewer requests fit than the engine's cache promises."""
-    if capacity is None or capacity.verdict != "refuted":
-        return []
-    return [f"a capacity of {capacity.requests} requests did not hold: {capacity.evidence}"]
+    if capacity is not None and capacity.verdict == "refuted":
+        yield f"a capacity of {capacity.requests} requests did not hold: {capacity.evidence}"
 
 
 def _latencies_by_third(

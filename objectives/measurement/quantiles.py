@@ -67,15 +67,10 @@ def samples_needed(p: float) -> int:
 def quantile(
     ordered: Sequence[float] | npt.NDArray[np.float64], p: float, failed: int = 0
 ) -> float | None:
-    """The quantile `p` by linear interpolation (numpy's default), failures counted as slowest.
+    """The quantile `p` (0 .. 1) of ascending values by linear interpolation (numpy's default).
 
-    Args:
-        ordered: Values, ascending.
-        p: 0 .. 1.
-        failed: How many more there are without a value.
-
-    Returns:
-        None if there are no values, or if the quantile lies among the failed.
+    `failed` more have no value and count as slowest; None if the quantile lies among them, or if
+    there are no values.
     """
     count = len(ordered) + failed
     place = (count - 1) * p
@@ -101,9 +96,8 @@ def order_statistic_ranks(n: int, p: float) -> tuple[int, int] | None:
     tail = (1 - CONFIDENCE) / 2
     below = bdtr(np.arange(n + 1), n, p)  # below[k] = P(Bin <= k)
     lower = int(np.searchsorted(below, tail, side="right"))  # most l with P(Bin <= l - 1) <= tail
-    upper = (
-        int(np.searchsorted(below, 1 - tail, side="left")) + 1
-    )  # least u: P(Bin <= u - 1) >= 1 - tail
+    # upper: least u with P(Bin <= u - 1) >= 1 - tail
+    upper = int(np.searchsorted(below, 1 - tail, side="left")) + 1
     return (lower, upper) if lower >= 1 and upper <= n else None
 
 
@@ -122,13 +116,8 @@ def block_bootstrap_interval(
 ) -> Interval | None:
     """An interval of the quantile `p` that allows for neighbours being alike.
 
-    Queues make neighbouring latencies alike, so whole runs of them are resampled.
-
-    Args:
-        values: In order of time; None for a failure.
-        p: 0 .. 1.
-        block: Samples in a run.
-        seed: Of the resampling.
+    Queues make neighbouring latencies alike, so whole runs of `block` samples are resampled. The
+    values are in order of time, None for a failure.
 
     Returns:
         None if there are not even two blocks, or if the upper end lies among failures.
@@ -155,10 +144,8 @@ def summarise_values(values: Sequence[float | None], *, block: int, seed: int) -
     An interval is the hull of the distribution-free one and the block bootstrap's: each has seen
     a danger that the other is blind to.
 
-    Args:
-        values: In order of time; None for a request that failed.
-        block: Samples in a run of the bootstrap; with fewer than two runs it is left out.
-        seed: Of the bootstrap.
+    The values are in order of time, None for a request that failed. With fewer than two runs of
+    `block` samples the bootstrap is left out.
     """
     known = sorted(value for value in values if value is not None)
     failed = len(values) - len(known)

@@ -8,34 +8,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from objectives.load import ClientCost, Driven, LoadedServer, Sample
 from objectives.measurement import doubts
 from objectives.measurement.capacity import Capacity
-from objectives.measurement.quantiles import (
-    Interval,
-    Summary,
-    samples_needed,
-    summarise_values,
-)
-
-__all__ = [
-    "Interval",
-    "LegacyLatencies",
-    "LlmMeasurement",
-    "Measurement",
-    "Served",
-    "SttMeasurement",
-    "Summary",
-    "samples_needed",
-    "summarise",
-]
+from objectives.measurement.quantiles import Interval, Summary, summarise_values
 
 Quantile = Literal["p50", "p95"]
-LlmTime = Literal["e2e_s", "ttft_s", "tpot_s"]
 
 BLOCK_S = (5.0, 10.0)
 """Shortest and longest run of the block bootstrap: longer than a queue's memory, and short enough
@@ -76,21 +58,6 @@ class LlmMeasurement(Served):
     e2e_s: Summary
     output_tokens_per_s: float | None = None
 
-    def headline_s(self, quantile: Quantile, time: LlmTime = "e2e_s") -> float | None:
-        """The figure that an objective takes; never another quantile than the one asked for.
-
-        Whether the window has enough requests for it is known before: `LoadProfile.requests`
-        against `samples_needed`. With fewer it is still a figure, and a doubt says what it is.
-        """
-        return self._times(time).of(quantile)
-
-    def headline_interval_s(self, quantile: Quantile, time: LlmTime = "e2e_s") -> Interval | None:
-        """Where the headline lies; None if there are too few samples to say."""
-        return self._times(time).interval_of(quantile)
-
-    def _times(self, time: LlmTime) -> Summary:
-        return {"e2e_s": self.e2e_s, "ttft_s": self.ttft_s, "tpot_s": self.tpot_s}[time]
-
 
 @dataclass(frozen=True, kw_only=True)
 class SttMeasurement(Served):
@@ -108,45 +75,12 @@ class SttMeasurement(Served):
     infer_rtf: Summary | None = None
     audio_s_per_s: float | None = None
 
-    def headline_s(self, quantile: Quantile) -> float | None:
-        """The latency that an objective takes."""
-        return self.latency_s.of(quantile)
-
-    def headline_interval_s(self, quantile: Quantile) -> Interval | None:
-        """Where the headline lies; None if there are too few samples to say."""
-        return self.latency_s.interval_of(quantile)
-
 
 @dataclass(frozen=True, kw_only=True)
-class LegacyLatencies:
-    """Latencies under the names and in the unit of the legacy records; absent if not measured.
-
-    Attributes:
-        values: `stt_latency_ms`, `llm_latency_ms`.
-        intervals: Of the same names, milliseconds.
-    """
-
-    values: Mapping[str, float]
-    intervals: Mapping[str, Interval]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClientFigures:
-    """The load generator: how late it sent, and what it cost.
-
-    Attributes:
-        lag_s: Seconds between when a request was due and when it was sent.
-        cpu_s: CPU seconds of the thread that sent and received.
-        process_cpu_s: CPU seconds of the whole study process, telemetry included.
-        wall_s: Seconds of the window, until it was drained.
-        longest_check_s: The longest call of `check`: requests due meanwhile had to wait for it.
-    """
+class ClientFigures(ClientCost):
+    """The load generator: how late it sent, from when a request was due, and what it cost."""
 
     lag_s: Summary
-    cpu_s: float = 0.0
-    process_cpu_s: float = 0.0
-    wall_s: float = 0.0
-    longest_check_s: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,27 +105,23 @@ class Measurement:
     engine: Mapping[str, float] = field(default_factory=dict)
     doubts: tuple[str, ...] = ()
 
-    def legacy(self, quantile: Quantile = "p50", llm_time: LlmTime = "e2e_s") -> LegacyLatencies:
-        """The two latencies as the legacy names them."""
-        times: dict[str, tuple[float | None, Interval | None]] = {}
-        if self.stt is not None:
-            times["stt_latency_ms"] = (
-                self.stt.headline_s(quantile),
-                self.stt.headline_interval_s(quantile),
-            )
-        if self.llm is not None:
-            times["llm_latency_ms"] = (
-                self.llm.headline_s(quantile, llm_time),
-                self.llm.headline_interval_s(quantile, llm_time),
-            )
-        return LegacyLatencies(
-            values={name: 1000 * time for name, (time, _) in times.items() if time is not None},
-            intervals={
-                name: (1000 * between[0], 1000 * between[1])
-                for name, (_, between) in times.items()
-                if between is not None
-            },
-        )
+    def legacy_ms(self, quantile: Quantile) -> dict[str, float]:
+        """The latencies that an objective takes, as the legacy names them; absent if not measured.
+
+        Never another quantile than the one asked for: with fewer requests than it takes it is still
+        a figure, and a doubt says what it is.
+        """
+        values = {name: times.of(quantile) for name, times in self._latencies().items()}
+        return {name: 1000 * value for name, value in values.items() if value is not None}
+
+    def legacy_intervals_ms(self, quantile: Quantile) -> dict[str, Interval]:
+        """Where they lie; absent if there are too few samples to say."""
+        between = {name: times.interval_of(quantile) for name, times in self._latencies().items()}
+        return {name: (1000 * its[0], 1000 * its[1]) for name, its in between.items() if its}
+
+    def _latencies(self) -> dict[str, Summary]:
+        stt = {} if self.stt is None else {"stt_latency_ms": self.stt.latency_s}
+        return stt if self.llm is None else {**stt, "llm_latency_ms": self.llm.e2e_s}
 
 
 def summarise(
@@ -226,21 +156,11 @@ def summarise(
     return Measurement(
         llm=llm,
         stt=stt,
-        client=_client(driven.client, lag_s),
+        client=ClientFigures(lag_s=lag_s, **vars(driven.client)),
         capacity=capacity,
         engine={} if driven.pages is None else driven.pages.to_dict(),
         doubts=tuple(found),
         trace_sha256=driven.trace_sha256,
-    )
-
-
-def _client(cost: ClientCost, lag_s: Summary) -> ClientFigures:
-    return ClientFigures(
-        lag_s=lag_s,
-        cpu_s=cost.thread_cpu_s,
-        process_cpu_s=cost.process_cpu_s,
-        wall_s=cost.wall_s,
-        longest_check_s=cost.longest_check_s,
     )
 
 
@@ -289,13 +209,8 @@ def _times(
     driven: Driven, samples: Sequence[Sample], time: Callable[[Sample], float | None]
 ) -> Summary:
     """Summary of one kind of time; an answered request that has none of it is left out."""
-    values = [time(one) if one.answered else None for one in samples]
-    kept = [
-        value
-        for one, value in zip(samples, values, strict=True)
-        if value is not None or not one.answered
-    ]
-    return _summary(driven, kept)
+    values = [(one.answered, time(one) if one.answered else None) for one in samples]
+    return _summary(driven, [v for answered, v in values if v is not None or not answered])
 
 
 def _summary(driven: Driven, values: Sequence[float | None]) -> Summary:
@@ -316,13 +231,10 @@ def _span_s(driven: Driven) -> float:
     return max([driven.measure_s, *done_s])
 
 
-def _doubts(server: LoadedServer, driven: Driven, served: Served, quantile: str) -> list[str]:
+def _doubts(server: LoadedServer, driven: Driven, served: Served, quantile: str) -> Iterator[str]:
     name, samples = doubts.NAMES[server], driven.of(server)
-    found = [
-        *doubts.few_samples(name, served.requests, quantile),
-        *doubts.failures(name, samples),
-        *doubts.still_warming(samples, driven.measure_s),
-    ]
+    yield from doubts.few_samples(name, served.requests, quantile)
+    yield from doubts.failures(name, samples)
+    yield from doubts.still_warming(samples, driven.measure_s)
     if served.saturated is not None:
-        found.append(f"{name} is saturated: {served.saturated}")
-    return found
+        yield f"{name} is saturated: {served.saturated}"

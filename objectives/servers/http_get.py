@@ -13,15 +13,11 @@ _ASK = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 
 
 def http_text(url: str, *, api_key: str | None = None, timeout_s: float = 5.0) -> str:
-    """The body of a GET, as text.
+    """The body of a GET, as text; `api_key` is sent as a bearer token.
 
-    Args:
-        url: Where to ask.
-        api_key: Sent as a bearer token, if there is one.
-        timeout_s: Seconds for the connection, and again for each piece of the answer.
+    The time is for the connection, and again for each piece of the answer.
 
-    Raises:
-        OSError: No answer, or none that says success (`urllib.error.HTTPError` has its code).
+    Raises: OSError, if there is no success (`urllib.error.HTTPError` has its code).
     """
     headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
     request = urllib.request.Request(url, headers=headers)
@@ -39,9 +35,7 @@ def http_text(url: str, *, api_key: str | None = None, timeout_s: float = 5.0) -
 def http_json(url: str, *, api_key: str | None = None, timeout_s: float = 5.0) -> object:
     """The body of a GET, read as JSON.
 
-    Raises:
-        OSError: As `http_text`.
-        ValueError: The answer is no JSON.
+    Raises: OSError, as `http_text`; ValueError, if the answer is no JSON.
     """
     return json.loads(http_text(url, api_key=api_key, timeout_s=timeout_s))
 
@@ -49,11 +43,7 @@ def http_json(url: str, *, api_key: str | None = None, timeout_s: float = 5.0) -
 def http_ready(
     url: str, *, api_key: str | None = None, path: str = "/health", timeout_s: float = 2.0
 ) -> Callable[[], bool]:
-    """A question for `serve`: does the server at `url` answer a GET of `path` with success?
-
-    Returns:
-        A function without arguments; False where there is no answer or a refusal.
-    """
+    """A question for `serve`: does the server at `url` answer a GET of `path` with success?"""
 
     def is_ready() -> bool:
         try:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from objectives import workers
@@ -31,7 +32,7 @@ from objectives.telemetry import pss_bytes, rss_bytes
 
 _FRESH_S = 2.0
 """Seconds for which a list of a running neighbour's processes is good enough."""
-_HOLD_STOP_S = 5.0
+_HOLD_STOP_S, _COMMAND_STOP_S = 5.0, 20.0
 _TOLERANCE = 0.98
 """Of a promised size: what a neighbour may lack of it, for drivers and people round."""
 
@@ -42,18 +43,12 @@ ByPid = Callable[[], Mapping[int, int | None]]
 class Running:
     """One that runs already, and must.
 
-    Attributes:
-        name: As reports call it.
-        match: Regular expression, searched in command lines and process names.
-        min_bytes: How much of the device it must hold at least; None: any amount.
-
-    Raises:
-        UsageError: `match` is no regular expression.
+    Raises: UsageError, if `match` is no regular expression.
     """
 
     name: str
-    match: str
-    min_bytes: int | None = None
+    match: str  # searched in command lines and process names
+    min_bytes: int | None = None  # of the device, that it must hold at least; None: any amount
 
     def __post_init__(self) -> None:
         try:
@@ -66,36 +61,22 @@ class Running:
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """One that we start, and end.
-
-    Attributes:
-        name: As reports call it.
-        argv: Its command line.
-        env: Laid over the study's own environment and the device's part.
-        ready_s: Seconds until it must be up.
-        url: Answers with success once it is up; None: it is up as soon as it runs.
-    """
+    """One that we start, and end."""
 
     name: str
     argv: tuple[str, ...]
-    env: Mapping[str, str] = field(default_factory=dict)
-    ready_s: float = 60.0
-    url: str | None = None
+    env: Mapping[str, str] = field(default_factory=dict)  # over the study's and the device's
+    ready_s: float = 60.0  # until it must be up
+    url: str | None = None  # answers with success once it is up; None: up as soon as it runs
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hold:
-    """A process of ours in the place of one that is not here: it really holds memory.
-
-    Attributes:
-        name: As reports call it.
-        bytes_: How much of the device it holds; a GPU's context comes on top.
-        ready_s: Seconds until it must hold all of it.
-    """
+    """A process of ours in the place of one that is not here: it really holds memory."""
 
     name: str
-    bytes_: int
-    ready_s: float = 120.0
+    bytes_: int  # of the device; a GPU's context comes on top
+    ready_s: float = 120.0  # until it must hold all of it
 
 
 Neighbour = Running | Command | Hold
@@ -103,23 +84,14 @@ Neighbour = Running | Command | Hold
 
 @dataclass(frozen=True, kw_only=True)
 class Present:
-    """The neighbours of one trial, all there.
+    """The neighbours of one trial, all there."""
 
-    Attributes:
-        pids: Name to what tells the pids of its living processes.
-        doubts: What could not be established about them, in sentences.
-    """
-
-    pids: Mapping[str, Callable[[], list[int]]]
-    doubts: Sequence[str]
+    pids: Mapping[str, Callable[[], list[int]]]  # name to what tells those of living processes
+    doubts: Sequence[str]  # what could not be established about them, in sentences
     _checks: Sequence[Callable[[], object]]
 
     def check(self) -> None:
-        """See that all are still there.
-
-        Raises:
-            NeighbourError: One left, or holds less than it must.
-        """
+        """Raises: NeighbourError, if one left or holds less than it must."""
         for check in self._checks:
             check()
 
@@ -136,16 +108,10 @@ def present(
     """All neighbours, there inside the block; those that we started are gone after it.
 
     They start one after the other, in the order given: none while another is still coming up.
+    `device_env` shows a process the device, and no other; logs go to `folder`; `by_pid` gives
+    device bytes by process id, as the driver tells them, and is None where it does not.
 
-    Args:
-        neighbours: Who.
-        device_env: The part of an environment that shows a process the device, and no other.
-        device_kind: "cpu" or "cuda".
-        folder: Where the logs of those that we start go.
-        by_pid: Device bytes by process id, as the driver tells them; None where it does not.
-
-    Raises:
-        NeighbourError: One is not there, does not come up, or holds less than it must.
+    Raises: NeighbourError, if one is not there, does not come up, or holds less than it must.
     """
     pids: dict[str, Callable[[], list[int]]] = {}
     checks: list[Callable[[], object]] = []
@@ -163,7 +129,7 @@ def present(
             log = folder / f"neighbour-{index}-{slug}.log"
             server = stack.enter_context(_started(neighbour, device_env, device_kind, log))
             pids[neighbour.name] = server.members
-            checks.append(lambda server=server: _see(server))  # type: ignore[misc]
+            checks.append(partial(_see, server))
         yield Present(pids=pids, doubts=doubts, _checks=checks)
 
 
@@ -171,39 +137,27 @@ def present(
 def _started(
     neighbour: Command | Hold, device_env: Mapping[str, str], device_kind: str, log: Path
 ) -> Iterator[Server]:
-    own_env = neighbour.env if isinstance(neighbour, Command) else {}
+    ready: Callable[[], bool]
+    if isinstance(neighbour, Hold):
+        worker = (sys.executable, "-I", "-S", str(workers.HOLD_MEMORY))
+        sized = ("--kind", device_kind, "--bytes", str(neighbour.bytes_))
+        command = Command(name=neighbour.name, argv=worker + sized, ready_s=neighbour.ready_s)
+        ready, stop_s = partial(_holds, log), _HOLD_STOP_S
+    else:
+        command, stop_s = neighbour, _COMMAND_STOP_S
+        ready = (lambda: True) if command.url is None else http_ready(command.url, path="")
     launch = Launch(
-        name=neighbour.name,
-        argv=_argv(neighbour, device_kind),
-        env={**os.environ, **device_env, **own_env},
+        name=command.name,
+        argv=command.argv,
+        env={**os.environ, **device_env, **command.env},
         log=log,
         oom_score_adj=0,  # as likely a victim as any other: not the one that is judged
     )
-    url, ready = None, lambda: _holds(log)
-    if isinstance(neighbour, Command):
-        url = neighbour.url
-        ready = (lambda: True) if url is None else http_ready(url, path="")
+    owned = serve(launch, url=command.url, ready=ready, ready_s=command.ready_s, stop_s=stop_s)
     with ExitStack() as stack:
-        try:
-            server = stack.enter_context(
-                serve(
-                    launch,
-                    url=url,
-                    ready=ready,
-                    ready_s=neighbour.ready_s,
-                    stop_s=_HOLD_STOP_S if isinstance(neighbour, Hold) else 20.0,
-                )
-            )
-        except (ServerDiedError, NotReadyError, EngineError) as error:
-            raise NeighbourError(_said(neighbour.name, error, log)) from error
+        with _named(command.name, log):
+            server = stack.enter_context(owned)
         yield server
-
-
-def _argv(neighbour: Command | Hold, device_kind: str) -> tuple[str, ...]:
-    if isinstance(neighbour, Command):
-        return neighbour.argv
-    worker = (sys.executable, "-I", "-S", str(workers.HOLD_MEMORY))
-    return (*worker, "--kind", device_kind, "--bytes", str(neighbour.bytes_))
 
 
 def _holds(log: Path) -> bool:
@@ -211,15 +165,19 @@ def _holds(log: Path) -> bool:
 
 
 def _see(server: Server) -> None:
-    try:
+    with _named(server.name, server.log):
         server.check()
-    except ServerDiedError as error:
-        raise NeighbourError(_said(server.name, error, server.log)) from error
 
 
-def _said(name: str, error: Exception, log: Path) -> str:
-    lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
-    return f"neighbour {name}: {error}" + (f"; its last line: {lines[-1]}" if lines else "")
+@contextmanager
+def _named(name: str, log: Path) -> Iterator[None]:
+    """What goes wrong with a server inside is a neighbour's fault, told with its last line."""
+    try:
+        yield
+    except (ServerDiedError, NotReadyError, EngineError) as error:
+        lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
+        last = f"; its last line: {lines[-1]}" if lines else ""
+        raise NeighbourError(f"neighbour {name}: {error}{last}") from error
 
 
 class _Found:
@@ -243,8 +201,7 @@ class _Found:
     def check(self) -> str | None:
         """See that it is there, now; a doubt if what it holds is unknown.
 
-        Raises:
-            NeighbourError: It is not, or it holds less than it must.
+        Raises: NeighbourError, if it is not, or holds less than it must.
         """
         self._looked_s = float("-inf")
         pids, wanted = self.pids(), self._neighbour.min_bytes
@@ -278,8 +235,11 @@ def matching(pattern: str) -> list[int]:
     This process, those that it descends from and those that descend from it are left out: the
     pattern may stand on the study's own command line.
     """
-    table = process_table.read_table()
-    ours = {os.getpid()} | process_table.below(os.getpid(), table) | _above(os.getpid(), table)
+    table, above = process_table.read_table(), os.getpid()
+    ours = process_table.below(above, table)
+    while above in table.keys() - ours:
+        ours.add(above)
+        above = table[above].parent
     wanted = re.compile(pattern)
     hits = {pid for pid in table.keys() - ours if table[pid].is_alive and _is_match(wanted, pid)}
     for pid in tuple(hits):
@@ -287,18 +247,7 @@ def matching(pattern: str) -> list[int]:
     return sorted(hits - ours)
 
 
-def _above(pid: int, table: Mapping[int, process_table.Process]) -> set[int]:
-    found: set[int] = set()
-    while (row := table.get(pid)) is not None and row.parent not in found:
-        pid = row.parent
-        found.add(pid)
-    return found
-
-
 def _is_match(pattern: re.Pattern[str], pid: int) -> bool:
     texts = (process_table.read_file(f"/proc/{pid}/{file}") for file in ("cmdline", "comm"))
-    return any(pattern.search(_plain(text)) for text in texts)
-
-
-def _plain(text: bytes) -> str:
-    return text.replace(b"\0", b" ").strip().decode(errors="replace")
+    plain = (text.replace(b"\0", b" ").strip().decode(errors="replace") for text in texts)
+    return any(map(pattern.search, plain))

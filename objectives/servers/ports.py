@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from types import TracebackType
 
 
 class Port:
@@ -14,15 +13,13 @@ class Port:
     gives that number to nobody who asks for any free port; and a stranger who asks for it by
     number, without those options, is refused. Connections reach only who listens.
 
-    Raises:
-        OSError: On entering, if no port is free.
+    Raises: OSError on entering, if no port is free.
     """
 
     def __init__(self) -> None:
         self._holder: socket.socket | None = None
 
     def __enter__(self) -> Port:
-        """Bind."""
         holder = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         try:
             for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
@@ -34,28 +31,17 @@ class Port:
         self._holder = holder
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Let it go."""
+    def __exit__(self, *_error: object) -> None:
         if self._holder is not None:
             self._holder.close()
             self._holder = None
 
     @property
     def number(self) -> int:
-        """The port's number.
-
-        Raises:
-            RuntimeError: Outside of its `with` block.
-        """
+        """Raises: RuntimeError, outside of its `with` block."""
         if self._holder is None:
             raise RuntimeError("a port has a number only inside its `with` block")
-        number: int = self._holder.getsockname()[1]
-        return number
+        return int(self._holder.getsockname()[1])
 
     @property
     def url(self) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 MARK = "GPU_ALLOCATION_STUDY_TRIAL"
@@ -27,19 +27,12 @@ POLL_S = 0.03
 
 
 class Process(NamedTuple):
-    """One row of the kernel's process table.
+    """One row of the kernel's process table."""
 
-    Attributes:
-        parent: Pid of the parent, or of who inherited the process.
-        group: Its process group.
-        state: One letter, see proc(5).
-        started_ticks: When it began, in clock ticks after boot: with the pid, its identity.
-    """
-
-    parent: int
+    parent: int  # pid of the parent, or of who inherited the process
     group: int
-    state: str
-    started_ticks: int
+    state: str  # one letter, see proc(5)
+    started_ticks: int  # when it began, in clock ticks after boot: with the pid, its identity
 
     @property
     def is_alive(self) -> bool:
@@ -135,16 +128,15 @@ def end(
 ) -> set[int]:
     """End processes: ask with SIGTERM, wait, then SIGKILL until none is left.
 
-    Once `leader` is gone, the others have `ORPHAN_GRACE_S` at most.
+    Once `leader`, the server itself, is gone, the others have `ORPHAN_GRACE_S` at most.
 
     Args:
         find: Pids that are to go and still live.
-        leader: The server itself; its whole group is asked at once.
+        leader: Its whole group is asked at once.
         grace_s: Seconds between SIGTERM and SIGKILL; asked again and again, for it may shrink.
         wait: Waits at most so many seconds.
 
-    Returns:
-        Pids that live on `KILL_S` after the first SIGKILL: empty unless the kernel holds them.
+    Returns: As `kill`.
     """
     begun_s = time.monotonic()
     alone_s: float | None = None  # since when the leader is gone
@@ -165,8 +157,7 @@ def kill(find: Callable[[], set[int]], wait: Callable[[float], object]) -> set[i
 
     Resource trackers are spared for `TRACKER_S`: they unlink shared memory when they are alone.
 
-    Returns:
-        Pids that live on after `KILL_S`.
+    Returns: Pids that live on after `KILL_S`: empty unless the kernel holds them.
     """
     begun_s = time.monotonic()
     while left := find():
@@ -224,22 +215,15 @@ def segments() -> set[str]:
         return set()
 
 
-def sweep(new: Collection[str]) -> list[str]:
-    """Unlink those of the segments `new` that are this user's and that no living process maps.
-
-    Returns:
-        The names that were removed.
-    """
-    swept = []
-    for name in sorted(set(new) - _mapped()) if new else ():
+def sweep(new: set[str]) -> None:
+    """Unlink those of the segments `new` that are this user's and that no living process maps."""
+    for name in new - _mapped() if new else ():
         path = f"{_FOLDER}/{name}"
         try:
             if os.stat(path).st_uid == os.getuid():
                 os.unlink(path)
-                swept.append(name)
         except OSError:
             continue  # somebody was quicker
-    return swept
 
 
 def _mapped() -> set[str]:

@@ -27,11 +27,6 @@ from pathlib import Path
 
 from objectives.errors import EngineError, NotReadyError, OrphanError, ServerDiedError
 from objectives.servers import guard, process_table
-from objectives.servers.http_get import http_json, http_ready, http_text
-from objectives.servers.ports import Port
-
-__all__ = ["Launch", "Port", "Server", "end_leftovers", "serve"]
-__all__ += ["http_json", "http_ready", "http_text"]
 
 POLL_S = 0.25
 """Seconds between two questions whether a starting server is ready; fewer in its first two."""
@@ -45,39 +40,28 @@ class Launch:
     """How a server is started.
 
     Attributes:
-        name: What people call it: "vllm", "whisper", a neighbour's name.
-        argv: Program and arguments. A program without a slash is looked up in `env`'s PATH.
         env: Its complete environment. Added to it are `process_table.MARK` and, if it names no
             TMPDIR, one of its own, which is removed afterwards.
-        log: Takes both of its outputs; what was there is lost.
-        cwd: Its working folder; None: the study's.
         oom_score_adj: How much likelier a victim of the kernel's out-of-memory killer it is than
             the study itself, in thousandths of the memory: the bench must outlive its candidate.
     """
 
-    name: str
-    argv: tuple[str, ...]
+    name: str  # what people call it: "vllm", "whisper", a neighbour's name
+    argv: tuple[str, ...]  # a program without a slash is looked up in `env`'s PATH
     env: Mapping[str, str]
-    log: Path
-    cwd: Path | None = None
+    log: Path  # takes both of its outputs; what was there is lost
+    cwd: Path | None = None  # None: the study's
     oom_score_adj: int = 500
 
 
 class Server:
-    """A running server, seen from the study. Made by `serve`.
-
-    Attributes:
-        name: As in its `Launch`.
-        pid: Of the process that was started; its group has the same number.
-        log: Where its output is.
-        url: Where it answers, or None.
-    """
+    """A running server, seen from the study. Made by `serve`."""
 
     def __init__(self, launch: Launch, url: str | None, guarded: _Guarded, pid: int) -> None:
         self.name = launch.name
         self.log = launch.log
         self.url = url
-        self.pid = pid
+        self.pid = pid  # of the process that was started; its group has the same number
         self._guarded = guarded
         self._members: dict[int, int] = {}  # pid to its start
         self._members_at_s = float("-inf")
@@ -89,11 +73,7 @@ class Server:
         return self._guarded.returncode
 
     def check(self) -> None:
-        """See that it is still there.
-
-        Raises:
-            ServerDiedError: Its leader ended, or its guard was killed.
-        """
+        """Raises: ServerDiedError, if its leader ended or its guard was killed."""
         if self.ended is not None or self._guarded.is_lost:
             raise ServerDiedError(self.name, log=self.log, returncode=self._guarded.returncode)
 
@@ -134,9 +114,6 @@ def serve(
         ready_s: Seconds until it must be ready.
         stop_s: Seconds that it is given between SIGTERM and SIGKILL.
         alive_of_others: Called while waiting; raises to give up the start.
-
-    Yields:
-        The server, ready.
 
     Raises:
         EngineError: The program cannot be started.
@@ -183,7 +160,8 @@ class _Guarded:
     def __init__(self, launch: Launch) -> None:
         """Start the guard, and only the guard: it dies with this object."""
         launch.log.parent.mkdir(parents=True, exist_ok=True)
-        self.token = f"{os.getpid()}.{_own_start_ticks()}.{secrets.token_hex(8)}"
+        own = process_table.read_process(os.getpid())
+        self.token = f"{os.getpid()}.{own.started_ticks if own else 0}.{secrets.token_hex(8)}"
         self.pid: int | None = None  # of the server
         self.returncode: int | None = None  # of the server
         self.is_lost = False  # the guard is gone and did not say goodbye
@@ -192,12 +170,9 @@ class _Guarded:
         self._left: set[int] | None = None
         self._unread = b""
         self._lock = threading.Lock()
-        self._temporary: Path | None = None
-        if "TMPDIR" not in launch.env:
-            self._temporary = _temporary(self.token)
+        self._temporary = None if "TMPDIR" in launch.env else _temporary(self.token)
         self._launch = launch
-        with launch.log.open("wb"):
-            pass  # emptied here; below, several processes append to it
+        launch.log.write_bytes(b"")  # emptied here; below, several processes append to it
         # O_APPEND: the server, its children and the guard write to one file, and no line of one
         # overwrites a line of another.
         with launch.log.open("ab") as log:
@@ -213,22 +188,18 @@ class _Guarded:
             )
 
     def start(self) -> int:
-        """Have the server started; its pid.
-
-        Raises:
-            EngineError: It cannot be.
-        """
+        """Have the server started; its pid. Raises: EngineError, if it cannot be."""
         launch = self._launch
         env = {**launch.env, process_table.MARK: self.token}
         if self._temporary is not None:
-            env["TMPDIR"] = str(self._temporary)
+            env["TMPDIR"] = self._temporary
         self._order(
             argv=list(launch.argv),
             env=env,
             cwd=None if launch.cwd is None else str(launch.cwd),
             oom_score_adj=launch.oom_score_adj,
             token=self.token,
-            temporary=None if self._temporary is None else str(self._temporary),
+            temporary=self._temporary,
         )
         until_s = time.monotonic() + _GUARD_START_S
         while self.pid is None and self._failed is None and not self.is_lost:
@@ -282,8 +253,7 @@ class _Guarded:
     def end(self, stop_s: float) -> None:
         """End the server and its guard; an interrupt meanwhile only makes it quicker.
 
-        Raises:
-            OrphanError: Some of its processes live on.
+        Raises: OrphanError, if some of its processes live on.
         """
         interrupt: BaseException | None = None
         while True:
@@ -337,11 +307,8 @@ def end_leftovers() -> list[int]:
 
     To be called before a study begins, so that it begins on a quiet machine.
 
-    Returns:
-        The pids that were found.
-
-    Raises:
-        OrphanError: Some cannot be killed.
+    Returns: The pids that were found.
+    Raises:  OrphanError, if some cannot be killed.
     """
     marks = process_table.marks()
     found = sorted(process_table.leftovers())
@@ -352,10 +319,5 @@ def end_leftovers() -> list[int]:
     return found
 
 
-def _temporary(token: str) -> Path:
-    return Path(tempfile.gettempdir(), f"gas-{token.rpartition('.')[2]}")
-
-
-def _own_start_ticks() -> int:
-    row = process_table.read_process(os.getpid())
-    return 0 if row is None else row.started_ticks
+def _temporary(token: str) -> str:
+    return f"{tempfile.gettempdir()}/gas-{token.rpartition('.')[2]}"

@@ -11,27 +11,13 @@ import re
 import time
 from collections.abc import Collection, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
+from objectives.telemetry.record import CpuReading
+
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
-
-
-@dataclass(frozen=True, kw_only=True)
-class MachineTimes:
-    """CPU seconds of all CPUs since boot.
-
-    Attributes:
-        busy_s: In programs, in the kernel, and stolen by other virtual machines.
-        stolen_s: Of these, the stolen.
-        cpus: How many CPUs these are.
-    """
-
-    busy_s: float
-    stolen_s: float
-    cpus: int
 
 
 def rss_bytes(pid: int) -> int | None:
@@ -69,11 +55,16 @@ def family(pids: Iterable[int]) -> set[psutil.Process]:
     return found
 
 
-def machine_times() -> MachineTimes:
-    """What all CPUs did since boot."""
+def cpu_reading(ours_s: float) -> CpuReading:
+    """What all CPUs did since boot, of which `ours_s` CPU seconds for the study and its tenants."""
     times = psutil.cpu_times()
-    busy = times.user + times.nice + times.system + times.irq + times.softirq + times.steal
-    return MachineTimes(busy_s=busy, stolen_s=times.steal, cpus=psutil.cpu_count() or 1)
+    return CpuReading(
+        busy_s=times.user + times.nice + times.system + times.irq + times.softirq + times.steal,
+        stolen_s=times.steal,
+        ours_s=ours_s,
+        cpus=psutil.cpu_count() or 1,
+        pressure=cpu_pressure(),
+    )
 
 
 def cpu_pressure(root: Path = Path("/")) -> float | None:

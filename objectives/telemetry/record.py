@@ -81,13 +81,7 @@ class DeviceSample:
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryPoint:
-    """The device's memory at one moment, as it is kept.
-
-    Attributes:
-        time_s: Since the telemetry began.
-        used_bytes: Everything that is not free.
-        tenants: Bytes of each tenant; None where unknown.
-    """
+    """A `DeviceSample`'s memory, as it is kept; of each tenant None where unknown."""
 
     time_s: float
     used_bytes: int
@@ -270,10 +264,17 @@ class TelemetryRecord:
 
     def kept(self, points: int = SAMPLES_KEPT) -> tuple[MemoryPoint, ...]:
         """The memory at most so many times, the highest of each stretch."""
-        return tuple(map(_point, thinned(self.samples, points)))
+        return tuple(
+            MemoryPoint(
+                time_s=round(sample.time_s, 3),
+                used_bytes=sample.used_bytes,
+                tenants=dict(sample.by_tenant),
+            )
+            for sample in thinned(self.samples, points)
+        )
 
-    def summary(self, *, points: int = SAMPLES_KEPT) -> TelemetrySummary:
-        """What is kept of it, with at most `points` samples, the highest of each stretch."""
+    def summary(self) -> TelemetrySummary:
+        """What is kept of it."""
         activities = [sample.activity for sample in self.samples]
         shares = [share for _, share in self.utilisation]
         power = [a.power_w for a in activities if a.power_w is not None]
@@ -303,7 +304,7 @@ class TelemetryRecord:
             cpu_pressure_peak=max(self.cpu_pressure, default=None),
             oom_kills=self.oom_kills,
             cost_cpu_s=round(self.cost_cpu_s, 4),
-            samples=self.kept(points),
+            samples=self.kept(),
         )
 
     def _cpu_readings(self) -> list[tuple[float, CpuReading]]:
@@ -337,14 +338,6 @@ def thinned(samples: Sequence[DeviceSample], points: int) -> list[DeviceSample]:
         if end > begin
     ]
     return [samples[0], *peaks, samples[-1]]
-
-
-def _point(sample: DeviceSample) -> MemoryPoint:
-    return MemoryPoint(
-        time_s=round(sample.time_s, 3),
-        used_bytes=sample.used_bytes,
-        tenants=dict(sample.by_tenant),
-    )
 
 
 def _most(values: Iterable[int | None]) -> int | None:

@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from itertools import chain
-from types import TracebackType
 from typing import Self
 
 import psutil
@@ -20,9 +19,8 @@ from objectives.device import Device, DeviceState, oom_kills
 from objectives.telemetry.processes import (
     CpuLedger,
     ResidentMeter,
-    cpu_pressure,
+    cpu_reading,
     family,
-    machine_times,
     peak_rss_bytes,
 )
 from objectives.telemetry.record import CpuReading, DeviceSample, TelemetryRecord
@@ -73,12 +71,7 @@ class Telemetry:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._stop.set()
         self._thread.join()
         if self._failure is None:
@@ -168,15 +161,8 @@ class Telemetry:
         return self._meters[name].read(members, careful=careful)
 
     def _cpu(self) -> CpuReading:
-        machine = machine_times()
         ours = family(chain.from_iterable(self._members.values()))
-        return CpuReading(
-            busy_s=machine.busy_s,
-            stolen_s=machine.stolen_s,
-            ours_s=self._ledger.enter(ours),
-            cpus=machine.cpus,
-            pressure=cpu_pressure(),
-        )
+        return cpu_reading(self._ledger.enter(ours))
 
     def _kills(self) -> int | None:
         now = oom_kills()

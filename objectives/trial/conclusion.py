@@ -30,24 +30,12 @@ def conclude(
     prediction: CandidatePrediction,
     started: Started,
 ) -> Conclusion:
-    """Sum a trial up and hold it against its limits.
-
-    Args:
-        bench: What stays the same from trial to trial.
-        driven: Every request.
-        window: The device while the load was on.
-        candidate: The settings of every server.
-        prediction: What was predicted of it.
-        started: Who was started, and what their logs say of it.
-    """
+    """Sum a trial up and hold it against its limits; `window` is the device under load."""
     llm, stt = bench.serving("llm"), bench.serving("stt")
-    fits = (
-        None
-        if llm is None
-        else _capacity(
-            bench, driven, started.facts.get(llm.name), prediction.forecasts[llm.name].max_num_seqs
-        )
-    )
+    fits = None
+    if llm is not None:
+        max_num_seqs = prediction.forecasts[llm.name].max_num_seqs
+        fits = _capacity(bench, driven, started.facts.get(llm.name), max_num_seqs)
     wer = None if stt is None else bench.wer.get(candidate[stt.name].model)
     measurement = summarise(
         driven, quantile=bench.quantile, capacity=fits, device_doubts=window.doubts()
@@ -55,24 +43,19 @@ def conclude(
     figures = _figures(bench, measurement, window, wer)
     excess, failure = _limits(bench, figures)
     over, line = _unanswered(driven)
-    failed_share = {"failed_share": over}
     absent = [o.name for o in bench.objectives if o.name not in figures]
     wanted = [*absent, *(limit.objective for limit in bench.limits)]
     if over > 0 or _hidden_by_failures(wanted, figures, measurement):
         figures, excess = {}, {}  # of the survivors
-        failure = InfeasibleError(
-            "requests_failed",
-            line,
-            excess=failed_share if over > 0 else {},
-        )
+        lost = {"failed_share": over} if over > 0 else {}
+        failure = InfeasibleError("requests_failed", line, excess=lost)
     elif failure is None and absent:
         failure = BenchError(f"{', '.join(absent)} could not be measured")
     return Conclusion(
-        capacity=fits,
         measurement=measurement,
         figures=figures,
         values={} if failure else {o.name: o.value(figures[o.name]) for o in bench.objectives},
-        excess={**excess, **failed_share},
+        excess={**excess, "failed_share": over},
         failure=failure,
     )
 
@@ -130,7 +113,7 @@ def _figures(
     bench: Bench, measurement: Measurement, window: TelemetryRecord, wer: float | None
 ) -> dict[str, float]:
     """Everything that can be an objective, in people's units; what was not measured is absent."""
-    figures = dict(measurement.legacy(bench.quantile).values)
+    figures = measurement.legacy_ms(bench.quantile)
     if measurement.capacity is not None:
         figures["concurrent_capacity"] = float(measurement.capacity.requests)
     figures["gpu_utilization"] = round(window.gpu_utilization, 2)

@@ -7,17 +7,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from objectives.device import DeviceState
+from objectives.device import DeviceState, LargestAllocation
 from objectives.errors import ServingError
-from objectives.evidence import MemoryEvidence, TrialEvidence
+from objectives.evidence import Invocation, MemoryEvidence, TrialEvidence
 from objectives.load import Driven
-from objectives.measurement import Capacity, Measurement, Quantile
+from objectives.measurement import Measurement, Quantile
 from objectives.memory import Calibration
-from objectives.servers import Launch
+from objectives.servers import PRIVATE_VARIABLES, Launch
 from objectives.telemetry import TelemetryRecord
-from objectives.trial.launch import shown
 from objectives.trial.prediction import CandidatePrediction
+from objectives.units import MIB
 from objectives.vllm import StartupFacts
+
+_KEY_ENDS = "_API_KEY"
+_PLUMBING = ("PATH", "PYTHONSAFEPATH", "PYTHONUNBUFFERED", "VLLM_CACHE_ROOT")
+_PLUMBING_ENDS = ("_CACHE_DIR",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +63,6 @@ class Conclusion:
     """What a trial's load came to.
 
     Attributes:
-        capacity: Requests that fit at once; None if that is not known.
         measurement: What the requests came to.
         figures: Everything that can be an objective, in people's units; absent if not measured.
         values: The objectives' values.
@@ -67,7 +70,6 @@ class Conclusion:
         failure: Why the trial has no values; None where it has.
     """
 
-    capacity: Capacity | None
     measurement: Measurement
     figures: Mapping[str, float]
     values: Mapping[str, float] = field(default_factory=dict)
@@ -81,6 +83,7 @@ class Seen:
 
     Attributes:
         before: The device right before the first server started.
+        largest_allocation: What the device gave in one piece beside those that were up.
         prediction: What was predicted of the candidate.
         started: Who was started, and how.
         driven: Every request.
@@ -92,6 +95,7 @@ class Seen:
     """
 
     before: DeviceState | None = None
+    largest_allocation: LargestAllocation | None = None
     prediction: CandidatePrediction | None = None
     started: Started = Started()
     driven: Driven | None = None
@@ -133,29 +137,35 @@ class Seen:
             },
             health=self.started.health,
             device_state=self.before,
+            largest_allocation=self.largest_allocation,
+            figures=self._figures(),
             footprint=self._footprint(),
             doubts=self.all_doubts,
         )
         if self.watched is not None:
-            summary = self.watched.window.summary()
-            evidence = replace(
-                evidence,
-                telemetry=replace(
-                    summary,
-                    samples=self.watched.whole.kept(),
-                    began_s=round(self.watched.began_s, 3),
-                ),
-                tenants_bytes=summary.tenants_bytes,
+            summary = replace(
+                self.watched.window.summary(),
+                samples=self.watched.whole.kept(),
+                began_s=round(self.watched.began_s, 3),
             )
+            evidence = replace(evidence, telemetry=summary, tenants_bytes=summary.tenants_bytes)
         if self.conclusion is not None:
             measurement = self.conclusion.measurement
             evidence = replace(
                 evidence,
                 measurement=replace(measurement, doubts=()),  # they are among the trial's
-                intervals=measurement.legacy(quantile).intervals,
-                figures=self.conclusion.figures,
+                intervals=measurement.legacy_intervals_ms(quantile),
             )
         return evidence
+
+    def _figures(self) -> dict[str, float]:
+        """Of every trial that came so far, and of its load."""
+        found = self.largest_allocation
+        granted = None if found is None else found.granted_bytes
+        return {
+            **({} if granted is None else {"largest_allocation_mb": round(granted / MIB, 1)}),
+            **({} if self.conclusion is None else self.conclusion.figures),
+        }
 
     def _footprint(self) -> dict[str, MemoryEvidence]:
         if self.prediction is None:
@@ -164,3 +174,20 @@ class Seen:
             name: MemoryEvidence(predicted=forecast.stored(), logged=self.started.facts.get(name))
             for name, forecast in self.prediction.forecasts.items()
         }
+
+
+def shown(launch: Launch, inherited: Mapping[str, str]) -> Invocation:
+    """A launch as it may be stored: without keys, and only what makes a difference.
+
+    Args:
+        launch: What was started.
+        inherited: The study's own environment, which needs no repeating.
+    """
+    env = {
+        name: value
+        for name, value in launch.env.items()
+        if name not in {*PRIVATE_VARIABLES, *_PLUMBING}
+        and not name.endswith((_KEY_ENDS, *_PLUMBING_ENDS))
+        and inherited.get(name) != value
+    }
+    return Invocation(argv=launch.argv, env=env)

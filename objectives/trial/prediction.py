@@ -8,7 +8,7 @@ off it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from objectives.candidate import Candidate
 from objectives.device import DeviceState
@@ -27,6 +27,7 @@ class PredictionInputs:
         servers: Tuned server to how its memory is predicted, in the order of their starts.
         device_kind: The study's device's.
         device_uuid: What was learned on one device holds for no other.
+        device_name: vLLM's defaults depend on it; "" where it is not known.
         neighbours: Tenants that are not tuned.
         headroom_bytes: What must stay free.
     """
@@ -34,6 +35,7 @@ class PredictionInputs:
     servers: Mapping[str, ServerMemory]
     device_kind: DeviceKind
     device_uuid: str
+    device_name: str = ""
     neighbours: Sequence[Neighbour] = ()
     headroom_bytes: int = 0
 
@@ -41,37 +43,29 @@ class PredictionInputs:
     def of(cls, bench: Bench) -> PredictionInputs:
         """That of a bench."""
         return cls(
-            servers={
-                name: bench.servers[name].memory
-                for name in bench.start_order
-                if name in bench.servers
-            },
+            servers={n: bench.servers[n].memory for n in bench.start_order if n in bench.servers},
             device_kind=bench.device.kind,
             device_uuid=bench.device.uuid,
+            device_name=bench.device.name,
             neighbours=bench.neighbours,
             headroom_bytes=bench.headroom_bytes,
         )
 
     def at(self, state: DeviceState, calibration: Calibration) -> Moment:
         """The device as it is now, with what is known by now."""
+        # Neighbours that we start and whose size is unknown are not taken off what is free: the
+        # candidate gets the benefit of the doubt, and the launch decides.
+        unknown = any(isinstance(neighbour, Command) for neighbour in self.neighbours)
         return Moment(
             kind=self.device_kind,
             uuid=self.device_uuid,
+            device_name=self.device_name,
             state=state,
             calibration=calibration,
             coming_bytes=sum(n.bytes_ for n in self.neighbours if isinstance(n, Hold)),
-            free_margin_bytes=self._free_margin_bytes(),
+            free_margin_bytes=GIB if unknown else GIB // 8,
             headroom_bytes=self.headroom_bytes,
         )
-
-    def _free_margin_bytes(self) -> int:
-        """How far the reading of free memory may be wrong by the time a server starts.
-
-        Neighbours that we start and whose size is unknown are not taken off what is free: the
-        candidate gets the benefit of the doubt, and the launch decides.
-        """
-        unknown = any(isinstance(neighbour, Command) for neighbour in self.neighbours)
-        return GIB if unknown else GIB // 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,38 +122,22 @@ def predict_on_bench(
 def predict_candidate(
     candidate: Candidate, inputs: PredictionInputs, state: DeviceState, calibration: Calibration
 ) -> CandidatePrediction:
-    """Predict a candidate from a reading of the device, before neighbours of ours are started.
-
-    Args:
-        candidate: The settings of every server.
-        inputs: What predictions of the study have in common.
-        state: The device now.
-        calibration: What earlier starts taught.
-    """
+    """Predict a candidate from a reading of the device, before neighbours of ours are started."""
     moment = inputs.at(state, calibration)
     names = list(inputs.servers)
     known: dict[str, Forecast] = {}
     for name in names:
-        beside = _together(known.values())
-        known[name] = inputs.servers[name].forecast(candidate[name], moment, beside=beside)
+        found = replace(moment, beside=_together(known.values()))
+        known[name] = inputs.servers[name].forecast(candidate[name], found)
     # What starts later counts for the device as a whole, not for the start itself.
     for at, name in enumerate(names):
         later = _together(known[other] for other in names[at + 1 :])
         if known[name].start is not None and later.value_bytes:
             beside = _together(known[other] for other in names[:at])
-            known[name] = inputs.servers[name].forecast(
-                candidate[name], moment, beside=beside, later=later
-            )
+            found = replace(moment, beside=beside, later=later)
+            known[name] = inputs.servers[name].forecast(candidate[name], found)
     return CandidatePrediction(forecasts=known)
 
 
 def _together(forecasts: Iterable[Forecast]) -> Estimate:
     return add(*(each.held for each in forecasts if each.held is not None))
-
-
-__all__ = [
-    "CandidatePrediction",
-    "PredictionInputs",
-    "predict_candidate",
-    "predict_on_bench",
-]

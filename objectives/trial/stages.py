@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from objectives.candidate import Candidate
 from objectives.causes import remedy_of
-from objectives.device import XidWatch, wait_for_memory
+from objectives.device import XidWatch, largest_allocation, wait_for_memory
 from objectives.errors import (
     DoesNotFitError,
     InfeasibleError,
@@ -67,6 +68,7 @@ class TrialStages:
     calibration: Calibration
     seen: Seen = field(default_factory=Seen)
     telemetry: Telemetry | None = None
+    _asking: tuple[float, float] = (math.inf, -math.inf)
 
     def run(self) -> Conclusion:
         """All stages, one after the other.
@@ -150,6 +152,7 @@ class TrialStages:
             allowed_s=self._allowed_s,
             step=self.watch.step,
             machine=machine,
+            before_llm=self._ask_largest,
         )
         with Telemetry(self.bench.device, tenants.groups()) as telemetry:
             self.telemetry = telemetry
@@ -165,11 +168,24 @@ class TrialStages:
                 self.seen = replace(self.seen, started=started, watched=watched)
         return started, driven, watched
 
+    def _ask_largest(self, before: str) -> None:
+        """Ask what the device gives in one piece beside all who are up; `before` starts next."""
+        assert self.telemetry is not None, "servers start while somebody watches"
+        began_s, device = self.telemetry.now_s(), self.bench.device
+        asks = device.kind != "cpu"  # there it only says why not
+        with self.watch.step("largest allocation") if asks else nullcontext():
+            found = largest_allocation(device, leave_bytes=self.bench.headroom_bytes)
+        self._asking = (began_s, self.telemetry.now_s())
+        self.seen = replace(self.seen, largest_allocation=replace(found, before=before))
+
     def _watched(self, telemetry: Telemetry, driven: Driven | None) -> Watched:
         """The device during the window of the load where there was one, else all the time."""
-        whole = window = telemetry.record()
+        record, (began_s, ended_s) = telemetry.record(), self._asking
+        # What the probe held for a moment is nobody's peak.
+        apart = tuple(s for s in record.samples if not began_s <= s.time_s <= ended_s)
+        whole = window = replace(record, samples=apart or record.samples)
         if driven is not None:
-            span = next(span for span in driven.spans if span.name == "measure")
+            span = next(span for span in driven.spans if span.phase == "measure")
             window = telemetry.record(
                 since_s=span.start_s - telemetry.began_s, until_s=span.end_s - telemetry.began_s
             )
@@ -210,7 +226,6 @@ class TrialStages:
 
     def _load(self, tenants: Tenants, telemetry: Telemetry) -> Driven:
         """All servers at once, under the same load as every other candidate."""
-        began_s = self.watch.began_s
 
         def check() -> None:
             tenants.check()
@@ -230,12 +245,7 @@ class TrialStages:
         except ServerDiedError as error:
             raise tenants.cause_of_end(error, serving=True) from error
         for span in driven.spans:
-            self.watch.note(
-                "warmup" if span.name == "warmup" else "measure",
-                span.start_s - began_s,
-                span.end_s - began_s,
-                shown=span.name,
-            )
+            self.watch.note("warmup" if span.phase == "warmup" else "measure", span)
         self._check_out_of_memory(driven)
         return driven
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
-from objectives.evidence import Span
+from objectives.load import Span
 
 Phase = Literal["predict", "start", "warmup", "measure", "stop"]
 
@@ -23,41 +24,36 @@ class Stopwatch:
 
     Attributes:
         on_phase: Called with the name of every phase and step as it begins.
+        began_s: When the trial began, on `clock`.
     """
 
     on_phase: Callable[[str], None] = lambda _: None
     clock: Callable[[], float] = time.monotonic
-    _began: float = field(init=False)
+    began_s: float = field(init=False)
     _spans: list[Span] = field(init=False, default_factory=list)
-    _seconds: dict[str, float] = field(init=False, default_factory=dict)
+    _seconds: dict[str, float] = field(init=False, default_factory=lambda: defaultdict(float))
     _inside: str | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        self._began = self.clock()
-
-    @property
-    def began_s(self) -> float:
-        """When the trial began, on `clock`."""
-        return self._began
+        self.began_s = self.clock()
 
     @property
     def elapsed_s(self) -> float:
         """Seconds since the trial began."""
-        return self.clock() - self._began
+        return self.clock() - self.began_s
 
     @contextmanager
     def phase(self, name: Phase) -> Iterator[None]:
         """Count what happens inside as this phase; a second time adds to the first."""
         assert self._inside is None, f"{name} inside {self._inside}"
-        self.on_phase(name)
         begun = self.elapsed_s
         self._inside = name
         try:
-            yield
+            with self.step(name):
+                yield
         finally:
             self._inside = None
-            self._add(name, begun)
-            self._seconds[name] = self._seconds.get(name, 0.0) + self.elapsed_s - begun
+            self._seconds[name] += self.elapsed_s - begun
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -67,28 +63,17 @@ class Stopwatch:
         try:
             yield
         finally:
-            self._add(name, begun)
+            self._spans.append(Span(phase=name, start_s=begun, end_s=self.elapsed_s))
 
-    def note(self, name: Phase, start_s: float, end_s: float, *, shown: str = "") -> None:
-        """Count a stretch that somebody else timed, seconds from the trial's begin.
-
-        Args:
-            name: The phase that it counts as.
-            start_s: Its begin.
-            end_s: Its end.
-            shown: What the timeline calls it; the phase's name by default.
-        """
-        self._spans.append(Span(phase=shown or name, start_s=start_s, end_s=end_s))
-        self._seconds[name] = self._seconds.get(name, 0.0) + end_s - start_s
-
-    def _add(self, name: str, begun: float) -> None:
-        self._spans.append(Span(phase=name, start_s=begun, end_s=self.elapsed_s))
+    def note(self, name: Phase, span: Span) -> None:
+        """Count a stretch that somebody else timed on `clock`; the timeline keeps its own name."""
+        start_s, end_s = span.start_s - self.began_s, span.end_s - self.began_s
+        self._spans.append(Span(phase=span.phase, start_s=start_s, end_s=end_s))
+        self._seconds[name] += end_s - start_s
 
     def seconds(self) -> dict[str, float]:
         """Seconds by phase, and `other`: all that was none of them."""
-        known: dict[str, float] = {
-            name: self._seconds[name] for name in ORDER if name in self._seconds
-        }
+        known = {str(name): self._seconds[name] for name in ORDER if name in self._seconds}
         known["other"] = max(0.0, self.elapsed_s - sum(known.values()))
         return {name: round(seconds, 3) for name, seconds in known.items()}
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,6 @@ from objectives.servers import Port, Present, Server, present, serve
 from objectives.trial.attribution import MachineWatch, cause_of_end
 from objectives.trial.bench import Bench
 from objectives.trial.evidence import Started
-from objectives.trial.launch import new_key
 from objectives.vllm import StartupFacts
 
 TRIES = 3
@@ -35,6 +36,7 @@ class Tenants:
             trial's time is up.
         step: A `with` block around every start, for the timeline.
         machine: What the machine sees meanwhile.
+        before_llm: Called with the language model's server when all are up who start before it.
     """
 
     bench: Bench
@@ -43,6 +45,7 @@ class Tenants:
     allowed_s: Callable[[float], float]
     step: Callable[[str], Any]
     machine: MachineWatch
+    before_llm: Callable[[str], None] = lambda name: None
     _seen: Started = field(init=False, default_factory=Started)
     _neighbours: Present | None = None
     _servers: dict[str, Server] = field(default_factory=dict)
@@ -66,10 +69,22 @@ class Tenants:
             InfeasibleError: A server refuses for memory, or computes elsewhere than asked.
             BenchError: Something else is wrong.
         """
+        device = self.bench.device
+        llm = self.bench.serving("llm")
         for who in self.bench.start_order:
+            if llm is not None and who == llm.name:
+                self.before_llm(who)
             with self.step(f"start {who}"):
                 if who == "neighbours":
-                    self._neighbours = stack.enter_context(self._present())
+                    self._neighbours = stack.enter_context(
+                        present(
+                            self.bench.neighbours,
+                            device_env=device.environment(),
+                            device_kind=device.kind,
+                            folder=self.folder,
+                            by_pid=lambda: device.read().by_pid,
+                        )
+                    )
                     self._doubt(*self._neighbours.doubts)
                 else:
                     self._start(stack, self.bench.servers[who])
@@ -86,11 +101,7 @@ class Tenants:
         return self.bench.start_order[-1] == name
 
     def restart(self, stack: ExitStack, name: str) -> StartupFacts | None:
-        """End a server, and start it once more.
-
-        Args:
-            stack: As for `start`.
-            name: The server's.
+        """End a server, and start it once more; `stack` as for `start`.
 
         Returns:
             What its log says of the new start; None if it says nothing.
@@ -119,22 +130,14 @@ class Tenants:
 
     def groups(self) -> dict[str, Callable[[], Collection[int]]]:
         """Tenant to what gives its processes now; also for those that are not up yet."""
-        names = [neighbour.name for neighbour in self.bench.neighbours]
-        tuned = {name: self._members_of(name) for name in self.bench.servers}
-        return {**tuned, **{name: self._neighbour_members_of(name) for name in names}}
+        names = [*self.bench.servers, *(neighbour.name for neighbour in self.bench.neighbours)]
+        return {name: partial(self._members, name) for name in names}
 
-    def _members_of(self, name: str) -> Callable[[], Collection[int]]:
-        def members() -> Collection[int]:
+    def _members(self, name: str) -> Collection[int]:
+        if name in self.bench.servers:
             server = self._servers.get(name)
             return () if server is None else server.members()
-
-        return members
-
-    def _neighbour_members_of(self, name: str) -> Callable[[], Collection[int]]:
-        def members() -> Collection[int]:
-            return () if self._neighbours is None else self._neighbours.pids[name]()
-
-        return members
+        return () if self._neighbours is None else self._neighbours.pids[name]()
 
     def target(self, role: LoadedServer) -> Target | None:
         """Where requests of the load go; None where nobody answers them."""
@@ -146,23 +149,13 @@ class Tenants:
         assert server.url is not None, "a tuned server is started with an address"
         return Up(url=server.url, key=self._keys[name], log=server.log, members=server.members)
 
-    def _present(self) -> Any:  # noqa: ANN401 - the context manager of a generator
-        device = self.bench.device
-        return present(
-            self.bench.neighbours,
-            device_env=device.environment(),
-            device_kind=device.kind,
-            folder=self.folder,
-            by_pid=lambda: device.read().by_pid,
-        )
-
     def _start(self, stack: ExitStack, kind: ServerKind) -> None:
         """Start a server and see where it computes.
 
         It is tried again where its port was taken, and once more after a profiling race.
         """
         name, settings, device = kind.name, self.candidate[kind.name], self.bench.device
-        self._keys[name] = key = new_key()
+        self._keys[name] = key = secrets.token_urlsafe(24)
         self._servers.pop(name, None)
         raced = False
         for attempt in range(TRIES):

@@ -13,20 +13,31 @@ from objectives.vllm.rules import VllmRules
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _UNITS |= {"K": 1 << 10, "M": MIB, "G": GIB, "T": GIB << 10}
+_ALIASES = {"device-memory-utilization": "gpu-memory-utilization"}  # a second name since 0.31
 _UNMODELLED = (
-    "speculative-config",
-    "speculative-model",
-    "enable-lora",
-    "kv-transfer-config",
-    "kv-offloading-size",
-    "enable-expert-parallel",
-    "decode-context-parallel-size",
-    "prefill-context-parallel-size",
-    "compilation-config",
-    "hf-overrides",
-    "disable-hybrid-kv-cache-manager",
-    "load-format=bitsandbytes",
+    *("speculative-config", "speculative-model", "enable-lora", "hf-overrides"),
+    *("kv-transfer-config", "kv-offloading-size", "kv-offloading-backend"),
+    *("cpu-offload-params", "offload-backend", "offload-group-size", "offload-num-in-group"),
+    *("offload-params", "offload-prefetch-step"),
+    *("compilation-config", "optimization-level", "enable-dbo"),
+    *("cuda-graph-sizes", "cudagraph-capture-sizes", "max-cudagraph-capture-size"),
+    *("enable-sleep-mode", "enable-cumem-allocator", "sleep-mode-backend"),
+    *("limit-mm-per-prompt", "skip-mm-profiling", "enable-mm-embeds", "mm-encoder-only"),
+    *("mm-encoder-tp-mode", "enable-multimodal-encoder-data-parallel", "mm-ipc-gpu-memory-gb"),
+    *("mamba-cache-mode", "mamba-block-size"),
+    *("kv-cache-dtype-skip-layers", "kv-sharing-fast-prefill"),
+    *("enable-expert-parallel", "disable-hybrid-kv-cache-manager", "load-format=bitsandbytes"),
 )
+"""Options that move memory as the arithmetic does not describe, whatever their value."""
+
+_UNMODELLED_ABOVE_ONE = (
+    *("pipeline-parallel-size", "data-parallel-size", "ubatch-size"),
+    *("decode-context-parallel-size", "prefill-context-parallel-size"),
+)
+_UNMODELLED_VARIABLES = ("VLLM_ENABLE_STARTUP_PLAN", "VLLM_USE_V2_MODEL_RUNNER")
+"""Switches: a stored plan instead of the profile; a runner whose sampler nobody measured."""
+
+_OFF = ("", "0", "false", "no", "off")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +114,8 @@ class VllmSettings:
         Raises:
             UnsupportedShapeError: for a number that cannot be read.
         """
-        given = {key.replace("_", "-"): v for key, v in args.items() if v not in (None, False)}
+        named = {key.replace("_", "-"): v for key, v in args.items() if v not in (None, False)}
+        given = {_ALIASES.get(key, key): value for key, value in named.items()}
         tp = _integer(given, "tensor-parallel-size") or 1
         tokens = _integer(given, "max-num-batched-tokens")
         seqs = _integer(given, "max-num-seqs")
@@ -133,7 +145,7 @@ class VllmSettings:
             drafts=drafts,
             drafts_by_model=by_model,
             graphs_in_budget=_graphs(env or {}),
-            unmodelled=_unmodelled(given),
+            unmodelled=_unmodelled(given, env or {}),
         )
 
 
@@ -211,9 +223,8 @@ def _graphs(env: Mapping[str, str]) -> bool | None:
     return None if value is None else value not in ("0", "", "false", "False")
 
 
-def _unmodelled(given: Mapping[str, Scalar]) -> tuple[str, ...]:
+def _unmodelled(given: Mapping[str, Scalar], env: Mapping[str, str]) -> tuple[str, ...]:
     stated = {*given, *(f"{key}={value}" for key, value in given.items())}
-    found = [name for name in _UNMODELLED if name in stated]
-    if (_integer(given, "pipeline-parallel-size") or 1) > 1:
-        found.append("pipeline-parallel-size")
-    return tuple(found)
+    above_one = (name for name in _UNMODELLED_ABOVE_ONE if (_integer(given, name) or 1) > 1)
+    switched = (name for name in _UNMODELLED_VARIABLES if env.get(name, "").lower() not in _OFF)
+    return (*(name for name in _UNMODELLED if name in stated), *above_one, *switched)

@@ -2,8 +2,8 @@
 
 Run by an engine's interpreter, which has torch, openai-whisper, tokenizers and transformers:
 
-    python dummy_weights_worker.py whisper --dims '{"n_mels": 80, ...}' --seed 0 --out tiny.pt
-    python dummy_weights_worker.py llm --config '{"model_type": "llama", ...}' --out FOLDER
+    python dummy_weights.py whisper --config '{"n_mels": 80, ...}' --seed 0 --out tiny.pt
+    python dummy_weights.py llm --config '{"model_type": "llama", ...}' --out FOLDER
 
 A Whisper checkpoint holds float16, as the published ones do. An LLM's folder holds no weights at
 all (vLLM makes them: `--load-format dummy`), but its configuration and a tokenizer that was
@@ -36,7 +36,10 @@ def make_whisper(dims: dict[str, int], seed: int, out: Path) -> None:
     import torch  # noqa: PLC0415 - an LLM's folder needs neither
     from whisper.model import AudioEncoder, TextDecoder, sinusoids  # noqa: PLC0415
 
-    audio, text = (shape_of(dims, part) for part in ("audio", "text"))
+    audio, text = (
+        [dims[f"n_{part}_{what}"] for what in ("ctx", "state", "head", "layer")]
+        for part in ("audio", "text")
+    )
     with torch.device("meta"):  # shapes only, no memory
         encoder = AudioEncoder(dims["n_mels"], *audio).state_dict(prefix="encoder.")
         decoder = TextDecoder(dims["n_vocab"], *text).state_dict(prefix="decoder.")
@@ -46,11 +49,6 @@ def make_whisper(dims: dict[str, int], seed: int, out: Path) -> None:
         dims["n_audio_ctx"], dims["n_audio_state"]
     ).half()
     torch.save({"dims": dims, "model_state_dict": weights}, out)
-
-
-def shape_of(dims: dict[str, int], part: str) -> tuple[int, ...]:
-    """Context, width, heads and layers of one half of the model."""
-    return tuple(dims[f"n_{part}_{what}"] for what in ("ctx", "state", "head", "layer"))
 
 
 def draw(name: str, like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -115,17 +113,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    kinds = parser.add_subparsers(dest="kind", required=True)
-    whisper = kinds.add_parser("whisper")
-    whisper.add_argument("--dims", type=json.loads, required=True)
-    whisper.add_argument("--seed", type=int, default=0)
-    whisper.add_argument("--out", type=Path, required=True)
-    llm = kinds.add_parser("llm")
-    llm.add_argument("--config", type=json.loads, required=True)
-    llm.add_argument("--out", type=Path, required=True)
+    parser.add_argument("kind", choices=("whisper", "llm"))
+    parser.add_argument("--config", type=json.loads, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     if options.kind == "whisper":
-        make_whisper(options.dims, options.seed, options.out)
+        make_whisper(options.config, options.seed, options.out)
     else:
         make_llm(options.config, options.out)
     return 0

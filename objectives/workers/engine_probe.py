@@ -23,8 +23,6 @@ DISTRIBUTIONS = (
     "starlette",
     "uvicorn",
     "python-multipart",
-    "transformers",
-    "tokenizers",
 )
 
 

@@ -27,11 +27,7 @@ def available_bytes(meminfo: Path) -> int:
 
 
 def touch(wanted_bytes: int, reserve_bytes: int, meminfo: Path) -> int:
-    """Touch anonymous memory, piece by piece, and keep it until the process ends.
-
-    Returns:
-        Bytes touched.
-    """
+    """Touch anonymous memory, keep it until the process ends, and tell how many bytes it is."""
     parent = os.getppid()
     zeros = bytes(_PIECE_BYTES)
     pieces: list[mmap.mmap] = []

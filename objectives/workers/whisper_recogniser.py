@@ -50,11 +50,6 @@ class Bfloat16Decoding(DecodingTask):  # type: ignore[misc]
         return self.model.encoder(mel.to(torch.bfloat16))
 
 
-def decode_bfloat16(model: Whisper, mel: torch.Tensor, options: DecodingOptions) -> DecodingResult:
-    """`whisper.decode` for one window, in bfloat16."""
-    return Bfloat16Decoding(model, options).run(mel.unsqueeze(0))[0]
-
-
 class Recogniser:
     """The model, and what is known about where it really computes.
 
@@ -68,7 +63,9 @@ class Recogniser:
         self._model, self._weights_bytes = load(options, self.device)
         self._model.encoder.register_forward_hook(self._see)
         if options.dtype == "bfloat16":
-            self._model.decode = lambda mel, with_: decode_bfloat16(self._model, mel, with_)
+            self._model.decode = lambda mel, with_: (  # of one window
+                Bfloat16Decoding(self._model, with_).run(mel.unsqueeze(0))[0]
+            )
         self._load_s = time.monotonic() - began_s
         self._warmup_s: float | None = None
         self._seen: dict[str, str] = {}
@@ -91,7 +88,7 @@ class Recogniser:
         shortest = MOST_TOKENS if self.device.type == "cuda" else CPU_WARMUP_TOKENS
         tokens = self._options.fixed_tokens or shortest
         silence = np.zeros(WINDOW_SAMPLES, dtype=np.float32)
-        self._decode_window(silence, language=self._options.language, tokens=tokens)
+        self._decode_window(silence, self._options.language, tokens)
         self._warmup_s = time.monotonic() - began_s
 
     def transcribe(
@@ -129,9 +126,7 @@ class Recogniser:
         segments: list[dict[str, Any]] = []
         for start in range(0, max(len(audio), 1), WINDOW_SAMPLES):
             window = audio[start : start + WINDOW_SAMPLES]
-            found = self._decode_window(
-                window, language=language, tokens=self._options.fixed_tokens
-            )
+            found = self._decode_window(window, language, self._options.fixed_tokens)
             segments.append(
                 {
                     "id": len(segments),
@@ -145,7 +140,7 @@ class Recogniser:
         return segments
 
     def _decode_window(
-        self, audio: np.ndarray[Any, Any], *, language: str | None, tokens: int
+        self, audio: np.ndarray[Any, Any], language: str | None, tokens: int
     ) -> DecodingResult:
         """One window, decoded to exactly so many tokens: the end may not be chosen."""
         samples = whisper.pad_or_trim(torch.from_numpy(audio))
@@ -221,12 +216,10 @@ def choose_device(asked: str, *, allow_fallback: bool) -> torch.device:
         reason = f"torch sees {torch.cuda.device_count()} CUDA device(s)"
     else:
         return device
-    if allow_fallback:
-        say(f"{asked} was asked for, but {reason}: falling back to the CPU, as allowed")
-        return torch.device("cpu")
-    return leave_with(
-        f"{asked} was asked for, but {reason}; there is no silent fallback to the CPU"
-    )
+    if not allow_fallback:
+        leave_with(f"{asked} was asked for, but {reason}; there is no silent fallback to the CPU")
+    say(f"{asked} was asked for, but {reason}: falling back to the CPU, as allowed")
+    return torch.device("cpu")
 
 
 def load(options: argparse.Namespace, device: torch.device) -> tuple[Whisper, int | None]:
@@ -275,9 +268,8 @@ def without_initial_values() -> Iterator[None]:
 
     Loading a state is strict, so no weight can stay undefined.
     """
-    kinds = (torch.nn.Linear, torch.nn.Conv1d, torch.nn.Embedding)
     with contextlib.ExitStack() as stack:
-        for kind in kinds:
+        for kind in (torch.nn.Linear, torch.nn.Conv1d, torch.nn.Embedding):
             stack.callback(setattr, kind, "reset_parameters", kind.reset_parameters)
             kind.reset_parameters = lambda _layer: None
         yield

@@ -54,19 +54,27 @@ ALIAS = "whisper-1"  # what clients of OpenAI's own service call the model
 SAME = {"large": "large-v3", "turbo": "large-v3-turbo"}  # openai-whisper's short names
 
 
-class BadRequest(Exception):  # noqa: N818 - the HTTP status' own name
-    """The client is wrong; becomes a typed 4xx answer."""
+class Refusal(Exception):  # noqa: N818 - an answer, too
+    """Becomes an error as OpenAI's API words it, `error`, with its HTTP status."""
 
-    def __init__(self, message: str, *, param: str | None = None, status: int = 400) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 400,
+        param: str | None = None,
+        kind: str = "invalid_request_error",
+        code: str | None = None,
+    ) -> None:
         super().__init__(message)
-        self.param = param
         self.status = status
+        self.error = {"message": message, "type": kind, "param": param, "code": code}
 
 
 def read_audio(data: bytes) -> np.ndarray[Any, Any]:
     """Samples of [-1, 1] at 16 kHz, from 16-bit mono WAV; from anything else by ffmpeg.
 
-    Raises: BadRequest, if it cannot be read here.
+    Raises: Refusal, if it cannot be read here.
     """
     try:
         with wave.open(io.BytesIO(data)) as sound:
@@ -82,10 +90,10 @@ def read_audio(data: bytes) -> np.ndarray[Any, Any]:
 def read_by_ffmpeg(data: bytes) -> np.ndarray[Any, Any]:
     """Samples of whatever ffmpeg can read.
 
-    Raises: BadRequest, if ffmpeg is not there or cannot.
+    Raises: Refusal, if ffmpeg is not there or cannot.
     """
     if shutil.which("ffmpeg") is None:
-        raise BadRequest(
+        raise Refusal(
             "only 16 kHz mono 16-bit WAV can be read here: ffmpeg is not installed", param="file"
         )
     with tempfile.NamedTemporaryFile() as file:
@@ -95,30 +103,29 @@ def read_by_ffmpeg(data: bytes) -> np.ndarray[Any, Any]:
             return np.asarray(whisper.load_audio(file.name), dtype=np.float32)
         except RuntimeError as error:
             last = str(error).strip().rpartition("\n")[2]
-            raise BadRequest(f"ffmpeg cannot read the file: {last}", param="file") from error
+            raise Refusal(f"ffmpeg cannot read the file: {last}", param="file") from error
 
 
 class Service:
     """The HTTP side: checks a request, queues it, answers."""
 
     def __init__(
-        self, recogniser: speech.Recogniser, pool: ThreadPoolExecutor, api_key: str
+        self, recogniser: speech.Recogniser, pool: ThreadPoolExecutor, options: argparse.Namespace
     ) -> None:
         self._recogniser = recogniser
         self._pool = pool
-        self._api_key = api_key
+        self._options = options
+        self._api_key = os.environ.get(options.api_key_env, "")
         self._waiting = 0
 
-    def application(self, options: argparse.Namespace) -> Starlette:
+    def application(self) -> Starlette:
         """The routes."""
-        self._options = options
-        return Starlette(
-            routes=[
-                Route("/v1/audio/transcriptions", self.transcriptions, methods=["POST"]),
-                Route("/v1/models", self.models),
-                Route("/health", self.health),
-            ]
-        )
+        routes = [
+            Route("/v1/audio/transcriptions", self.transcriptions, methods=["POST"]),
+            Route("/v1/models", self.models),
+            Route("/health", self.health),
+        ]
+        return Starlette(routes=routes, exception_handlers={Refusal: refused})
 
     async def health(self, _request: Request) -> Response:
         """What runs here, where it really computes, and how much waits."""
@@ -126,76 +133,67 @@ class Service:
 
     async def models(self, request: Request) -> Response:
         """The one model."""
-        if not self._knows(request):
-            return refusal("the API key is missing or wrong", status=401)
+        self._see_key(request)
         entry = {"id": self._options.model, "object": "model", "owned_by": "openai-whisper"}
         return JSONResponse({"object": "list", "data": [entry]})
 
     async def transcriptions(self, request: Request) -> Response:
         """One file to text; `Server-Timing` splits its latency into queue and inference."""
         arrived_s = time.monotonic()
-        if not self._knows(request):
-            return refusal("the API key is missing or wrong", status=401)
+        self._see_key(request)
+        loop, recognise = asyncio.get_running_loop(), self._recogniser.transcribe
         self._waiting += 1
         try:
-            return await self._transcribe(request, arrived_s)
-        except BadRequest as error:
-            return refusal(str(error), param=error.param, status=error.status)
-        except (speech.OutOfMemory, RuntimeError, MemoryError) as error:
+            form = await request.form()
+            wanted, language, temperature = self._wishes(form)
+            data = await form["file"].read()
+            audio = await loop.run_in_executor(None, read_audio, data)
+            found = await loop.run_in_executor(self._pool, recognise, audio, language, temperature)
+        except (RuntimeError, MemoryError) as error:
             if speech.is_out_of_memory(error):
-                return self._out_of_memory(error)
+                raise self._out_of_memory(error) from error
             raise
         finally:
             self._waiting -= 1
-
-    async def _transcribe(self, request: Request, arrived_s: float) -> Response:
-        loop = asyncio.get_running_loop()
-        form = await request.form()
-        wanted, language, temperature = self._wishes(form)
-        data = await form["file"].read()
-        audio = await loop.run_in_executor(None, read_audio, data)
-        recognise = self._recogniser.transcribe
-        found = await loop.run_in_executor(self._pool, recognise, audio, language, temperature)
         return answer(found, wanted, len(audio) / speech.SAMPLE_RATE, arrived_s)
 
-    def _knows(self, request: Request) -> bool:
-        if not self._api_key:
-            return True
-        given = request.headers.get("authorization", "")
-        return hmac.compare_digest(given.encode(), f"Bearer {self._api_key}".encode())
+    def _see_key(self, request: Request) -> None:
+        given = request.headers.get("authorization", "").encode()
+        if self._api_key and not hmac.compare_digest(given, f"Bearer {self._api_key}".encode()):
+            raise Refusal("the API key is missing or wrong", status=401)
 
     def _wishes(self, form: FormData) -> tuple[str, str | None, float]:
         """Response format, language and temperature of a request.
 
-        Raises: BadRequest
+        Raises: Refusal
         """
         if not isinstance(form.get("file"), UploadFile):
-            raise BadRequest("field 'file' with the sound is missing", param="file")
+            raise Refusal("field 'file' with the sound is missing", param="file")
         model = form.get("model") or ALIAS
         ours = {self._options.model, Path(self._options.model).stem, ALIAS}
         if not {model, SAME.get(model)} & {*ours, *map(SAME.get, ours)} - {None}:
             message = f"the model {model!r} is not here; {self._options.model!r} is"
-            raise BadRequest(message, param="model", status=404)
+            raise Refusal(message, param="model", status=404)
         wanted = form.get("response_format") or "json"
         if wanted not in FORMATS:
             message = f"response_format must be one of {', '.join(FORMATS)}"
-            raise BadRequest(message, param="response_format")
+            raise Refusal(message, param="response_format")
         language = form.get("language") or self._options.language
         if language is not None and language not in LANGUAGES:
-            raise BadRequest(f"language {language!r} is not known", param="language")
+            raise Refusal(f"language {language!r} is not known", param="language")
         try:
             temperature = float(form.get("temperature") or self._options.temperature)
         except ValueError:
-            raise BadRequest("temperature must be a number", param="temperature") from None
+            raise Refusal("temperature must be a number", param="temperature") from None
         return wanted, language, temperature
 
-    def _out_of_memory(self, error: BaseException) -> Response:
+    def _out_of_memory(self, error: BaseException) -> Refusal:
         self._recogniser.out_of_memory += 1
         kind = self._recogniser.device.type
         if kind == "cuda":
             torch.cuda.empty_cache()
         speech.say(f"out of memory while serving: {error}")
-        return refusal(str(error), status=507, kind="out_of_memory", code=f"{kind}_out_of_memory")
+        return Refusal(str(error), status=507, kind="out_of_memory", code=f"{kind}_out_of_memory")
 
 
 def answer(found: speech.Transcript, wanted: str, duration_s: float, arrived_s: float) -> Response:
@@ -215,17 +213,9 @@ def answer(found: speech.Transcript, wanted: str, duration_s: float, arrived_s: 
     return JSONResponse(body, headers=headers)
 
 
-def refusal(
-    message: str,
-    *,
-    status: int = 400,
-    param: str | None = None,
-    kind: str = "invalid_request_error",
-    code: str | None = None,
-) -> Response:
-    """An error as OpenAI's API words it."""
-    error = {"message": message, "type": kind, "param": param, "code": code}
-    return JSONResponse({"error": error}, status)
+async def refused(_request: Request, refusal: Refusal) -> Response:
+    """The answer to what was refused."""
+    return JSONResponse({"error": refusal.error}, refusal.status)
 
 
 def leave(*_signal: object) -> NoReturn:
@@ -294,15 +284,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         recogniser = pool.submit(speech.Recogniser, options).result()
         pool.submit(recogniser.warm_up).result()
-    except (speech.OutOfMemory, RuntimeError, MemoryError):
+    except (RuntimeError, MemoryError):
         traceback.print_exc()
         speech.leave_with("the model could not be made ready; the reason stands above")
     facts = recogniser.facts()
     speech.say(f"{options.model} ready on {facts['compute_device']} as {facts['compute_dtype']}")
-    service = Service(recogniser, pool, os.environ.get(options.api_key_env, ""))
-    application = service.application(options)
     config = uvicorn.Config(
-        application,
+        Service(recogniser, pool, options).application(),
         log_level="warning",
         access_log=False,
         timeout_keep_alive=300,  # seconds; the client shall be the one who hangs up

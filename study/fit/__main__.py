@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -37,24 +36,27 @@ from objectives.models import (
 )
 from objectives.units import GIB
 from objectives.vllm import NEWEST, VllmRules, VllmSettings
+from study.command import only, put, refused
 from study.fit.document import Scene, answers_to_json
 from study.fit.text import render, render_candidates
 
 PROG = "python -m study.fit"
 NEWEST_VERSION = ".".join(map(str, NEWEST))
 
-_OPTIONS = (
-    "max_model_len",
-    "kv_cache_dtype",
-    "tensor_parallel_size",
-    "block_size",
-    "max_num_seqs",
-    "max_num_batched_tokens",
-    "enforce_eager",
-    "enable_prefix_caching",
-    "no_enable_prefix_caching",
-)
-"""Of vLLM, under its own names."""
+_OPTIONS = {
+    "max_model_len": "tokens of the longest request; default: the model's own",
+    "kv_cache_dtype": "auto, fp8, ...",
+    "tensor_parallel_size": "devices that share the model",
+    "block_size": "tokens of a block of KV cache",
+    "max_num_seqs": "requests of one step",
+    "max_num_batched_tokens": "tokens of one step",
+}
+_FLAGS = {
+    "enforce_eager": "no CUDA graphs",
+    "enable_prefix_caching": "a hybrid with recurrent layers then keeps two states a sequence",
+    "no_enable_prefix_caching": "and here one",
+}
+"""Of vLLM, under its own names, and what each takes or does."""
 
 EXAMPLE = f"""\
 examples:
@@ -73,16 +75,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _candidates(args) if args.config is not None else _one_model(args)
     except (UsageError, UnsupportedShapeError, BenchError) as error:
-        print(f"{PROG}: {error}", file=sys.stderr)
-        return 2
+        return refused(PROG, error)
 
 
-def _print(text: str) -> None:
-    """Print, also to a reader who leaves after the first line."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - for the interpreter's end
+def _floats(text: str) -> list[float]:
+    return [float(part) for part in text.split(",") if part.strip()]
+
+
+_amount = only(float, lambda gib: 0 < gib < 1 << 20, "a number of GiB above 0")
+_size = only(float, lambda gib: 0 <= gib < 1 << 20, "a number of GiB")
+_fractions = only(
+    _floats,
+    lambda values: bool(values) and all(0 < value <= 1 for value in values),
+    "above 0 and up to 1, separated by commas",
+)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -142,55 +148,17 @@ def _server_options(group: argparse._ArgumentGroup) -> None:
         metavar="F[,F...]",
         help="--gpu-memory-utilization; several make a table; default: vLLM's own",
     )
-    for flag, meaning in (
-        ("--max-model-len", "tokens of the longest request; default: the model's own"),
-        ("--kv-cache-dtype", "auto, fp8, ..."),
-        ("--tensor-parallel-size", "devices that share the model"),
-        ("--block-size", "tokens of a block of KV cache"),
-        ("--max-num-seqs", "requests of one step"),
-        ("--max-num-batched-tokens", "tokens of one step"),
-    ):
+    for name, meaning in _OPTIONS.items():
+        flag = f"--{name.replace('_', '-')}"
         group.add_argument(flag, metavar="N" if "dtype" not in flag else "TYPE", help=meaning)
-    group.add_argument("--enforce-eager", action="store_true", help="no CUDA graphs")
-    group.add_argument(
-        "--enable-prefix-caching",
-        action="store_true",
-        help="a model with recurrent layers then keeps two states for each sequence",
-    )
-    group.add_argument("--no-enable-prefix-caching", action="store_true", help="and here one")
+    for name, meaning in _FLAGS.items():
+        group.add_argument(f"--{name.replace('_', '-')}", action="store_true", help=meaning)
     group.add_argument(
         "--vllm-version",
         default=NEWEST_VERSION,
         metavar="V",
         help=f"whose rules hold; default: {NEWEST_VERSION}",
     )
-
-
-def _amount(text: str) -> float:
-    value = _size(text)
-    if value == 0:
-        raise argparse.ArgumentTypeError(f"{text!r}: a number of GiB above 0 is needed")
-    return value
-
-
-def _size(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < 1 << 20:
-        raise argparse.ArgumentTypeError(f"{text!r}: a number of GiB is needed")
-    return value
-
-
-def _fractions(text: str) -> list[float]:
-    try:
-        values = [float(part) for part in text.split(",") if part.strip()]
-    except ValueError:
-        values = []
-    if not values or not all(0 < value <= 1 for value in values):
-        raise argparse.ArgumentTypeError(f"{text!r}: above 0 and up to 1, separated by commas")
-    return values
 
 
 def _one_model(args: argparse.Namespace) -> int:
@@ -211,7 +179,7 @@ def _one_model(args: argparse.Namespace) -> int:
         whisper=args.whisper,
     )
     document = answers_to_json(scene, answers)
-    _print(json.dumps(document, indent=2) if args.json else render(scene, answers))
+    put(json.dumps(document, indent=2) if args.json else render(scene, answers))
     return 0 if any(answer.fits for answer in answers) else 1
 
 
@@ -236,7 +204,7 @@ def _server(
     """The server as it is asked for, at vLLM's own utilisation."""
     shape = ModelShape.from_config(folder)
     rules = VllmRules(args.vllm_version, args.device_kind)
-    options = {name: getattr(args, name) for name in _OPTIONS}
+    options = {name: getattr(args, name) for name in (*_OPTIONS, *_FLAGS)}
     try:
         settings = VllmSettings.from_args(
             options, rules, device_total_bytes=memory.total_bytes, device_name=device_name
@@ -303,8 +271,8 @@ def _candidates(args: argparse.Namespace) -> int:
     from study.setup import predict_all  # noqa: PLC0415 - optuna and engines, only for a study
 
     rows = predict_all(read_config(args.config, experiment=args.experiment))
-    _print(render_candidates(rows, as_json=args.json))
-    return 0 if any(row.fits for row in rows) else 1
+    put(render_candidates(rows, as_json=args.json))
+    return 0 if any(row.prediction.fits for row in rows) else 1
 
 
 if __name__ == "__main__":

@@ -56,16 +56,14 @@ def render(scene: Scene, answers: Sequence[Prediction]) -> str:
 
 def outcome_line(prediction: Prediction) -> str:
     """Fits, is refused, or is worth a launch; with the arithmetic and the remedy."""
-    evidence = prediction.evidence
-    if prediction.fits:
-        doubt = "" if _is_safe(prediction) else " It is within the margin: a launch decides."
-        return f"It fits: {evidence}.{doubt}{_unmodelled(prediction)}"
-    lead = "It does not fit" if prediction.certain else "It probably does not fit"
-    doubt = "" if prediction.certain else " It is within the margin: a launch decides."
-    return (
-        f"{lead} ({prediction.cause}): {evidence}.{doubt} {prediction.remedy}"
-        f"{_unmodelled(prediction)}"
-    )
+    settled = _is_safe(prediction) if prediction.fits else prediction.certain
+    doubt = "" if settled else " It is within the margin: a launch decides."
+    said = f"It fits: {prediction.evidence}.{doubt}"
+    if not prediction.fits:
+        lead = "It does not fit" if prediction.certain else "It probably does not fit"
+        said = f"{lead} ({prediction.cause}): {prediction.evidence}.{doubt} {prediction.remedy}"
+    unmodelled = prediction.server.unmodelled
+    return f"{said} Not in these numbers: {', '.join(unmodelled)}." if unmodelled else said
 
 
 def _is_safe(prediction: Prediction) -> bool:
@@ -75,23 +73,14 @@ def _is_safe(prediction: Prediction) -> bool:
     )
 
 
-def _unmodelled(prediction: Prediction) -> str:
-    unmodelled = prediction.server.unmodelled
-    return f" Not in these numbers: {', '.join(unmodelled)}." if unmodelled else ""
-
-
 def _head(scene: Scene, prediction: Prediction) -> str:
     server, memory = prediction.server, prediction.footprint.memory
     kind = "a CPU's memory node" if server.on_cpu else "a GPU"
     device = f"{scene.device_name or kind} of {gib(memory.total_bytes)}"
     free = f"{gib(memory.free_bytes)} free" if scene.free_known else "taken as empty"
     speech = f", beside Whisper {scene.whisper}" if scene.whisper else ""
-    return "\n".join(
-        (
-            _wrap(f"{scene.model}: {_layers(server)}"),
-            _wrap(f"on {device}, {free}; vLLM {server.rules.version}{speech}"),
-        )
-    )
+    model = _wrap(f"{scene.model}: {_layers(server)}")
+    return f"{model}\n" + _wrap(f"on {device}, {free}; vLLM {server.rules.version}{speech}")
 
 
 def _layers(server: ServerModel) -> str:
@@ -140,10 +129,8 @@ def _table(answers: Sequence[Prediction]) -> str:
     return columns(rows, left=(5,))
 
 
-def word(prediction: Prediction | None) -> str:
+def word(prediction: Prediction) -> str:
     """One word for a table, and the cause where there is one."""
-    if prediction is None:
-        return "unknown"
     if prediction.fits:
         return "fits"
     return f"{'refused' if prediction.certain else 'doubtful'}: {prediction.cause}"
@@ -256,7 +243,7 @@ def candidates_table(rows: Sequence[Predicted]) -> str:
     names = list(dict.fromkeys(name for row in rows for name in row.params))
     table = [(*names, "KV cache", "tokens", "requests", "excess GiB", "")]
     table += [(*(_value(row, name) for name in names), *_outcome(row)) for row in rows]
-    count = sum(row.fits for row in rows)
+    count = sum(row.prediction.fits for row in rows)
     refused = sum(row.prediction.refusal is not None for row in rows)
     lead = f"{count} of {len(rows)} candidates fit; {refused} would not be launched."
     doubts = list(dict.fromkeys(doubt for row in rows for doubt in row.prediction.doubts))
@@ -269,9 +256,9 @@ def _value(row: Predicted, name: str) -> str:
 
 
 def _outcome(row: Predicted) -> tuple[str, str, str, str, str]:
-    prediction = next(iter(row.prediction.starts.values()), None)
-    if prediction is None:
+    if not row.prediction.starts:
         return "-", "-", "-", "-", "unknown"
+    prediction = next(iter(row.prediction.starts.values()))
     capacity = prediction.footprint.capacity
     return (
         gib(prediction.footprint.available_bytes),

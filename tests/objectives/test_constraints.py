@@ -17,19 +17,20 @@ ORDER = names([SLO])
 
 
 def test_the_same_constraints_stand_on_every_trial_in_the_same_order():
-    assert list(satisfied(ORDER, {}, {})) == list(ORDER)
+    assert list(satisfied(ORDER, {})) == list(ORDER)
     assert list(violated(ORDER, {}, {}, "device_memory_gib")) == list(ORDER)
     assert (*CONSTRAINTS, "slo_stt_latency_ms") == ORDER
 
 
 def test_a_trial_that_worked_violates_nothing_whatever_was_predicted():
-    values = satisfied(ORDER, {"kv_cache_gib": 0.1, "start_memory_gib": -2.0}, {})
+    values = satisfied(ORDER, {"kv_cache_gib": 0.1, "start_memory_gib": -2.0})
     assert values["kv_cache_gib"] == 0.0
     assert values["start_memory_gib"] == -2.0
 
 
-def test_what_was_measured_stands_before_what_was_predicted():
-    assert satisfied(ORDER, {"kv_cache_gib": -0.1}, {"kv_cache_gib": -0.4})["kv_cache_gib"] == -0.4
+def test_what_the_end_showed_stands_before_what_was_known():
+    values = violated(ORDER, {"bounds": 0.1, "kv_cache_gib": -0.1}, {"kv_cache_gib": -0.4}, "slo_*")
+    assert (values["bounds"], values["kv_cache_gib"]) == (0.1, -0.4)
 
 
 def test_the_cause_decides_which_constraint_is_violated():

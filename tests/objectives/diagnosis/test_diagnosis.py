@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import string
+from dataclasses import asdict
 
 import pytest
 from hypothesis import given, settings
@@ -317,7 +318,7 @@ def test_whatever_a_log_holds_some_cause_is_named_and_its_line_is_there(log):
     found = diagnose(log)
     assert "log" in CAUSES[found.cause].told_by
     assert found.evidence in (log[found.line - 1] if found.line else "")
-    json.dumps(found.to_dict())
+    json.dumps(asdict(found))
 
 
 @pytest.fixture(scope="module")

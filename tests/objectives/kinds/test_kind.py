@@ -20,7 +20,7 @@ from objectives.errors import BenchError
 from objectives.kinds.forecast import Forecast, ServerMemory
 from objectives.kinds.kind import Proof, ServerKind, Up
 from objectives.load.exchange import Target
-from objectives.memory.estimate import NOTHING, given
+from objectives.memory.estimate import given
 from objectives.servers.http_get import http_json
 from objectives.servers.server import Launch
 from tests.fakes.fake_nvml import FakeNvml
@@ -207,7 +207,7 @@ class EmbedderMemory(ServerMemory):
 
     held_bytes: int
 
-    def forecast(self, settings, moment, *, beside=NOTHING, later=NOTHING):
+    def forecast(self, settings, moment):
         return Forecast(held=given(self.held_bytes, "its files"))
 
 

@@ -168,8 +168,8 @@ def forecast(utilisation=0.50, *, memory=MEMORY, moment=None, beside=NOTHING, **
         "max_model_len": 2048,
         "max_num_seqs": 16,
     }
-    moment = moment or at(CARD)
-    return memory.forecast(settings("cuda", **{**usual, **args}), moment, beside=beside)
+    moment = replace(moment or at(CARD), beside=beside)
+    return memory.forecast(settings("cuda", **{**usual, **args}), moment)
 
 
 class TestItsForecast:

@@ -200,8 +200,8 @@ class TestItsOwnWord:
 
 
 def forecast(device="cuda:0", *, moment=None, beside=NOTHING, **given):
-    moment = moment or at(CARD)
-    return WhisperMemory().forecast(settings(device, **given), moment, beside=beside)
+    moment = replace(moment or at(CARD), beside=beside)
+    return WhisperMemory().forecast(settings(device, **given), moment)
 
 
 class TestItsMemory:

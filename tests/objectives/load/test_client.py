@@ -175,7 +175,15 @@ class Servers:
             assert not thread.is_alive()
 
 
-def send(servers, profile=PROFILE, *, trace=None, check=lambda: None, on_phase=None, **target):
+def send(
+    servers,
+    profile=PROFILE,
+    *,
+    trace=None,
+    check=lambda: None,
+    on_phase=lambda name: None,
+    **target,
+):
     aim = Target(url=servers.url, model="m", api_key="secret", **target)
     return drive(trace or plan(profile), llm=aim, stt=aim, check=check, on_phase=on_phase)
 
@@ -232,7 +240,7 @@ class TestACalmRun:
     def test_client_and_server_agree_on_one_clock(self, run):
         """Nothing arrived before it was sent."""
         servers, driven, _ = run
-        (window,) = [span for span in driven.spans if span.name == "measure"]
+        (window,) = [span for span in driven.spans if span.phase == "measure"]
         arrived = sorted(entry["at_s"] for entry in servers.of("/v1/completions"))
         sent = sorted(window.start_s + sample.sent_s for sample in driven.of("llm"))
         for sent_s, arrived_s in zip(sent, arrived[-len(sent) :], strict=True):
@@ -241,7 +249,7 @@ class TestACalmRun:
     def test_phases_follow_one_another_and_are_announced(self, run):
         _, driven, phases = run
         assert phases == ["warmup", "measure", "drain"]
-        assert [span.name for span in driven.spans] == phases
+        assert [span.phase for span in driven.spans] == phases
         ends = [span.end_s for span in driven.spans]
         assert all(span.start_s <= span.end_s for span in driven.spans)
         assert all(end <= span.start_s for end, span in zip(ends, driven.spans[1:], strict=False))
@@ -256,7 +264,7 @@ class TestACalmRun:
     def test_the_client_says_what_it_cost(self, run):
         _, driven, _ = run
         assert driven.client.wall_s >= PROFILE.measure_s
-        assert 0 < driven.client.thread_cpu_s <= driven.client.process_cpu_s
+        assert 0 < driven.client.cpu_s <= driven.client.process_cpu_s
 
     def test_the_metrics_page_is_read_before_during_and_after(self, run):
         servers, driven, _ = run
@@ -462,7 +470,8 @@ def test_a_server_without_a_metrics_page_has_no_pages():
 def test_many_requests_that_are_due_together_are_inside_the_server_all_at_once():
     trace = plan(replace(LLM_ONLY, measure_s=2.0))
     at_once = [replace(request, due_s=0.0) for request in trace.measure][:40]
-    trace = replace(trace, measure=tuple(at_once), measure_s=0.0, drain_s=20.0)
+    profile = replace(trace.profile, measure_s=0.1, drain_s=20.0)
+    trace = replace(trace, profile=profile, measure=tuple(at_once))
     with Servers(hold_until=len(at_once), hold_until_read=True).running() as servers:
         driven = send(servers, trace=trace, pages_every_s=0.1)
     assert len(at_once) > 20

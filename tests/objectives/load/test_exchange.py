@@ -9,7 +9,7 @@ from email import message_from_bytes
 import pytest
 
 from objectives.load.audio import speech_like
-from objectives.load.exchange import Sheet, Target, call, server_timing_s
+from objectives.load.exchange import Target, call, server_timing_s
 from objectives.load.profile import LlmRequest, SttRequest
 
 TARGET = Target(url="http://127.0.0.1:8000/", model="judge", api_key="secret")
@@ -66,20 +66,20 @@ def test_durations_of_a_server_timing_header(header, seconds):
 
 
 def test_the_first_reason_of_a_failure_stands_in_one_short_line():
-    sheet = Sheet(request=PROMPT, phase="measure")
-    sheet.done_s = 3.0
-    sheet.fail("http", "first\nline  " + "x" * 1000, 500)
-    sheet.fail("timeout", "second")
-    failure = sheet.sample().failure
+    sample = call(PROMPT, "measure", TARGET).sample
+    sample.done_s = 3.0
+    sample.fail("http", "first\nline  " + "x" * 1000, 500)
+    sample.fail("timeout", "second")
+    failure = sample.failure
     assert (failure.kind, failure.status) == ("http", 500)
     assert failure.message.startswith("first line x")
     assert len(failure.message) == 300
-    assert sheet.sample().done_s is None, "a failed request is never done"
+    assert sample.done_s is None, "a failed request is never done"
 
 
-def test_a_sheet_becomes_a_sample_of_its_server():
-    llm = Sheet(request=PROMPT, phase="warmup").sample()
+def test_a_request_has_a_sample_of_its_server():
+    llm = call(PROMPT, "warmup", TARGET).sample
     assert (llm.server, llm.phase, llm.due_s) == ("llm", "warmup", 1.5)
     assert (llm.prompt_tokens, llm.asked_tokens, llm.audio_s) == (3, 5, None)
-    stt = Sheet(request=CLIP, phase="measure").sample()
+    stt = call(CLIP, "measure", TARGET).sample
     assert (stt.server, stt.prompt_tokens, stt.audio_s) == ("stt", None, 0.2)

@@ -66,7 +66,10 @@ def test_the_number_of_requests_is_known_before_and_all_are_due_within_their_pha
     assert profile.requests("llm") == pytest.approx(
         profile.llm.rate_rps * profile.measure_s, abs=0.5
     )
-    for requests, duration_s in ((trace.warmup, trace.warmup_s), (trace.measure, trace.measure_s)):
+    for requests, duration_s in (
+        (trace.warmup, profile.warmup_s),
+        (trace.measure, profile.measure_s),
+    ):
         due_s = [request.due_s for request in requests]
         assert due_s == sorted(due_s)
         assert all(0 <= due <= duration_s for due in due_s)

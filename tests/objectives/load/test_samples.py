@@ -44,7 +44,7 @@ def driven(warmup=(), samples=()):
         measure_s=10.0,
         warmup=tuple(warmup),
         samples=tuple(samples),
-        client=ClientCost(wall_s=10, thread_cpu_s=0.1, process_cpu_s=0.2, longest_check_s=0.001),
+        client=ClientCost(wall_s=10, cpu_s=0.1, process_cpu_s=0.2, longest_check_s=0.001),
         spans=(),
     )
 

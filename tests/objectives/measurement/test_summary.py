@@ -15,7 +15,7 @@ from objectives.measurement.quantiles import intervals_overlap
 from objectives.measurement.summary import summarise
 from objectives.vllm.metrics import compare_pages
 
-CLIENT = ClientCost(wall_s=41.0, thread_cpu_s=0.5, process_cpu_s=0.7, longest_check_s=0.002)
+CLIENT = ClientCost(wall_s=41.0, cpu_s=0.5, process_cpu_s=0.7, longest_check_s=0.002)
 
 
 def llm(due_s, *, ttft_s=0.1, tpot_s=0.05, tokens=11, lag_s=0.001):
@@ -100,7 +100,7 @@ def test_a_server_without_load_is_absent():
     only = summarise(driven(window(stt_count=0)))
     assert only.stt is None
     assert "stt" not in stored(only)
-    assert set(only.legacy().values) == {"llm_latency_ms"}
+    assert set(only.legacy_ms("p50")) == {"llm_latency_ms"}
 
 
 def test_failures_count_as_slowest_and_are_said():
@@ -116,33 +116,34 @@ def test_failures_count_as_slowest_and_are_said():
 def test_where_nothing_was_answered_there_is_no_latency_at_all():
     seen = summarise(driven([broken(sample, "oom") for sample in window()]))
     assert seen.stt.failed_by_kind == {"oom": 80}
-    assert seen.legacy().values == {}
-    assert seen.legacy().intervals == {}
+    assert seen.legacy_ms("p50") == {}
+    assert seen.legacy_intervals_ms("p50") == {}
     assert seen.llm.output_tokens_per_s is None
     assert "output_tokens_per_s" not in stored(seen)["llm"]
 
 
 def test_legacy_names_and_milliseconds():
-    legacy = summarise(driven(window())).legacy()
-    assert legacy.values["llm_latency_ms"] == pytest.approx(604)
-    assert legacy.values["stt_latency_ms"] == pytest.approx(530)
-    low, high = legacy.intervals["stt_latency_ms"]
+    seen = summarise(driven(window()))
+    values = seen.legacy_ms("p50")
+    assert values["llm_latency_ms"] == pytest.approx(604)
+    assert values["stt_latency_ms"] == pytest.approx(530)
+    low, high = seen.legacy_intervals_ms("p50")["stt_latency_ms"]
     assert 500 <= low <= 530 <= high <= 560
 
 
-def test_the_llms_legacy_latency_may_be_another_time_and_another_quantile():
+def test_the_legacys_latency_may_be_another_quantile():
     seen = summarise(driven(window()))
-    assert seen.legacy(llm_time="ttft_s").values["llm_latency_ms"] == pytest.approx(104)
-    by_p95 = seen.legacy(quantile="p95")
-    assert by_p95.values["stt_latency_ms"] == pytest.approx(1000 * seen.stt.latency_s.p95)
-    assert by_p95.intervals["stt_latency_ms"][1] == pytest.approx(560)
+    p95_ms = seen.legacy_ms("p95")["stt_latency_ms"]
+    assert p95_ms == pytest.approx(1000 * seen.stt.latency_s.p95)
+    assert seen.legacy_intervals_ms("p95")["stt_latency_ms"][1] == pytest.approx(560)
 
 
 def test_few_samples_never_turn_one_quantile_into_another():
     seen = summarise(driven(window(stt_count=20)))
-    assert seen.stt.headline_s("p95") == seen.stt.latency_s.p95 != seen.stt.latency_s.p50
-    assert seen.stt.headline_interval_s("p95") is None
-    assert "stt_latency_ms" not in seen.legacy(quantile="p95").intervals
+    p95_s = seen.stt.latency_s.p95
+    assert seen.legacy_ms("p95")["stt_latency_ms"] == 1000 * p95_s
+    assert p95_s != seen.stt.latency_s.p50
+    assert "stt_latency_ms" not in seen.legacy_intervals_ms("p95")
     assert any("p95 rests on 20 samples" in doubt for doubt in seen.doubts)
     assert summarise(driven(window(stt_count=20)), quantile="p50").doubts == ()
 

@@ -67,7 +67,7 @@ def test_the_models_own_limit_is_the_default_length():
 
 
 def test_two_steps_are_in_flight_with_asynchronous_scheduling():
-    new, old = server("0.27.0"), server("0.26.0")
+    new, old = server("0.26.0"), server("0.25.1")
     assert new.in_flight_tokens == 2 * new.step_tokens
     assert old.in_flight_tokens == old.step_tokens
 

@@ -284,7 +284,7 @@ def tracker_of(server):
 STUDY = """
 import json, sys, time
 sys.path.insert(0, {root!r})
-from objectives.servers.server import Launch, Port, http_ready, serve
+from objectives.servers import Launch, Port, http_ready, serve
 from pathlib import Path
 
 with Port() as port:

@@ -11,8 +11,8 @@ from objectives.telemetry.processes import (
     CpuLedger,
     ResidentMeter,
     cpu_pressure,
+    cpu_reading,
     family,
-    machine_times,
     peak_rss_bytes,
     pss_bytes,
     rss_bytes,
@@ -60,9 +60,10 @@ def test_busy_counts_everything_but_idling_and_waiting(monkeypatch):
         user=1.0, nice=0.1, system=0.5, idle=99.0, iowait=7.0, irq=0.05, softirq=0.05, steal=0.3
     )
     monkeypatch.setattr(psutil, "cpu_times", lambda: stat)
-    times = machine_times()
+    times = cpu_reading(1.5)
     assert times.busy_s == pytest.approx(2.0)
     assert times.stolen_s == pytest.approx(0.3)
+    assert times.ours_s == 1.5
     assert times.cpus == psutil.cpu_count()
 
 

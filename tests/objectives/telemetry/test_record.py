@@ -147,7 +147,7 @@ def test_of_a_long_trial_enough_is_kept_for_a_picture():
     kept = long.summary().samples
     assert len(kept) <= SAMPLES_KEPT
     assert max(point.used_bytes for point in kept) == 9 * GIB
-    assert len(long.summary(points=20).samples) <= 20
+    assert len(long.kept(20)) <= 20
     assert long.summary().looks == 5000
 
 

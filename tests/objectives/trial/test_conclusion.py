@@ -47,7 +47,7 @@ def driven(*samples, pages=None):
         measure_s=WINDOW_S,
         warmup=(),
         samples=samples,
-        client=ClientCost(wall_s=41.0, thread_cpu_s=0.5, process_cpu_s=0.7, longest_check_s=0.002),
+        client=ClientCost(wall_s=41.0, cpu_s=0.5, process_cpu_s=0.7, longest_check_s=0.002),
         spans=(),
         pages=pages,
     )
@@ -112,7 +112,6 @@ def test_a_trial_that_worked_has_every_figure_in_peoples_units():
     assert found.values == {"concurrent_capacity": 10.0}
     assert found.failure is None
     assert found.excess == {"failed_share": pytest.approx(-0.05)}
-    assert found.measurement.capacity is found.capacity
     assert found.measurement.trace_sha256 == "ab" * 32
 
 
@@ -120,7 +119,7 @@ def test_what_was_not_measured_is_absent():
     found = conclude(*LLM)
     of_the_device = {"gpu_utilization", "free_memory_mb", "oom_events"}
     assert set(found.figures) == {"llm_latency_ms", *of_the_device}
-    assert found.capacity is None
+    assert found.measurement.capacity is None
     assert found.measurement.stt is None
 
 
@@ -162,7 +161,7 @@ class TestServersOfTheBench:
         alone = replace(bench_with(objectives=stt), servers={"whisper": BENCH.servers["whisper"]})
         found = conclude(*STT, bench=alone, started=started(kv_cache_tokens=336))
         assert found.values == {"stt_latency_ms": pytest.approx(250)}
-        assert found.capacity is None
+        assert found.measurement.capacity is None
 
     def test_a_servers_log_and_limit_are_found_by_the_name_that_it_has(self):
         talker = replace(BENCH.servers["vllm"], name="talker")
@@ -174,7 +173,7 @@ class TestServersOfTheBench:
             prediction=CandidatePrediction(forecasts={"talker": Forecast(max_num_seqs=3)}),
         )
         assert found.figures["concurrent_capacity"] == 3
-        assert found.capacity.kv_cache_tokens == 336
+        assert found.measurement.capacity.kv_cache_tokens == 336
 
 
 class TestCapacity:
@@ -209,7 +208,7 @@ class TestCapacity:
     ):
         found = conclude(load_pages=pages(labels), started=started(**logged))
         assert found.figures["concurrent_capacity"] == requests
-        assert found.capacity.block_tokens == block_tokens
+        assert found.measurement.capacity.block_tokens == block_tokens
 
     def test_the_pages_do_where_nobody_read_a_log(self):
         labels = 'kv_cache_size_tokens="672",block_size="32"'
@@ -220,7 +219,7 @@ class TestCapacity:
         for read in (pages(), None):
             found = conclude(load_pages=read, started=started(block_size=16))
             assert "concurrent_capacity" not in found.figures
-            assert found.capacity is None
+            assert found.measurement.capacity is None
 
     def test_without_requests_to_the_llm_there_is_no_size_of_them(self):
         profile = LoadProfile(seed=1, stt=SttLoad(rate_rps=1))
@@ -238,12 +237,12 @@ class TestCapacity:
     def test_the_engine_runs_no_more_than_it_was_told_to(self):
         found = conclude(started=started(kv_cache_tokens=336), prediction=prediction(4))
         assert found.figures["concurrent_capacity"] == 4
-        assert found.capacity.limited_by == "max_num_seqs"
+        assert found.measurement.capacity.limited_by == "max_num_seqs"
 
     def test_a_promise_that_the_load_broke_is_a_doubt(self):
         found = conclude(load_pages=pages(preempted=2), started=started(kv_cache_tokens=336))
         assert found.figures["concurrent_capacity"] == 10
-        assert found.capacity.verdict == "refuted"
+        assert found.measurement.capacity.verdict == "refuted"
         broken = [
             doubt
             for doubt in found.measurement.doubts

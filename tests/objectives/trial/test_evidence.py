@@ -1,11 +1,12 @@
 """What the stages of a trial return, and what of it stays on the trial."""
 
 import re
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import pytest
 
+from objectives.device.allocation import LargestAllocation
 from objectives.errors import InfeasibleError, OutOfBoundsError
 from objectives.evidence import Invocation, MemoryEvidence, PredictedMemory, TrialEvidence
 from objectives.kinds.forecast import Forecast
@@ -15,16 +16,19 @@ from objectives.memory.estimate import given
 from objectives.servers.server import Launch
 from objectives.space import Binding, Parameter, SearchSpace
 from objectives.telemetry.record import DeviceSample, MemoryPoint, TelemetryRecord
-from objectives.trial.evidence import Conclusion, Seen, Started, Watched
+from objectives.trial.evidence import Conclusion, Seen, Started, Watched, shown
 from objectives.trial.prediction import CandidatePrediction
 from objectives.trial.stages import TrialStages
 from objectives.trial.stopwatch import Stopwatch
 from objectives.vllm.startup_log import StartupFacts
+from tests import kinds
 from tests.objectives.kinds.test_forecast import CARD, GIB, at
+from tests.objectives.kinds.test_kind import launched
 from tests.objectives.kinds.test_vllm_kind import MEMORY, settings
 from tests.objectives.trial.test_bench import bench_with
 from tests.objectives.trial.test_conclusion import LLM, STT, driven, unanswered, window
 
+KEY = "k3y-of-this-trial"
 FORECAST = MEMORY.forecast(
     settings("cuda", gpu_memory_utilization=0.6, max_model_len=2048, max_num_seqs=16),
     at(),
@@ -68,7 +72,6 @@ MEASUREMENT = summarise(
     driven(*LLM, *window("stt", [0.25] * 20)), device_doubts=("the device was hot",)
 )
 CONCLUSION = Conclusion(
-    capacity=None,
     measurement=MEASUREMENT,
     figures={"llm_latency_ms": 750.0, "free_memory_mb": 1024.0},
     values={"llm_latency_ms": 750.0},
@@ -115,7 +118,7 @@ class TestNothingYet:
             assert getattr(kind(), name) is not getattr(kind(), name)
 
     def test_a_conclusion_has_no_values_until_somebody_says_so(self):
-        found = Conclusion(capacity=None, measurement=MEASUREMENT, figures={})
+        found = Conclusion(measurement=MEASUREMENT, figures={})
         assert (found.values, found.excess, found.failure) == ({}, {}, None)
 
 
@@ -270,6 +273,20 @@ class TestWhatIsKept:
         assert evidence.figures == CONCLUSION.figures
         assert evidence.intervals == {"llm_latency_ms": pytest.approx((750, 750))}
 
+    def test_of_the_largest_allocation_is_all_and_its_size_is_a_figure_also_without_a_load(self):
+        found = LargestAllocation(granted_bytes=3 << 29, asked_bytes=2 * GIB, before="vllm")
+        early = kept(Seen(largest_allocation=found))
+        assert early.largest_allocation == found
+        assert early.figures == {"largest_allocation_mb": 1536.0}
+        whole = kept(replace(WHOLE, largest_allocation=found))
+        assert whole.figures == {"largest_allocation_mb": 1536.0, **CONCLUSION.figures}
+
+    def test_of_an_allocation_that_was_not_asked_for_is_the_reason_and_no_figure(self):
+        found = LargestAllocation(why_not="not told on a CPU", before="vllm")
+        evidence = kept(Seen(largest_allocation=found))
+        assert evidence.largest_allocation == found
+        assert evidence.figures == {}
+
     def test_of_doubts_is_each_kept_once(self):
         assert MEASUREMENT.doubts
         evidence = kept(WHOLE)
@@ -284,7 +301,6 @@ class TestWhatIsKept:
     def test_of_a_conclusion_that_failed_are_the_measurement_and_what_figures_it_has(self):
         samples = (*window("llm", [0.75] * 6), unanswered("llm", "HTTP 500"), *STT)
         failed = Conclusion(
-            capacity=None,
             measurement=summarise(driven(*samples)),
             figures={},
             excess={"failed_share": 0.1},
@@ -306,3 +322,43 @@ class TestWhatIsKept:
 def test_everything_that_can_be_seen_is_explained(kind):
     explained = re.findall(r"^ +(\w+): ", kind.__doc__.partition("Attributes:")[2], re.M)
     assert explained == [one.name for one in fields(kind)]
+
+
+@pytest.mark.parametrize(
+    "kind", [replace(kinds.VLLM, is_local=False), kinds.WHISPER], ids=lambda kind: kind.name
+)
+def test_no_key_no_token_and_no_proxy_is_stored(tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    proxies = ("http_proxy", "https_proxy", "all_proxy")
+    private = ("HF_TOKEN", *proxies, *map(str.upper, proxies))
+    for name in private:
+        monkeypatch.setenv(name, "s3cret")
+    started = launched(kind, tmp_path, key=KEY)
+    assert {started.env[name] for name in private} == {"s3cret"}
+    stored = str(asdict(shown(started, inherited={})))
+    assert "DO_NOT_TRACK" in stored
+    assert "s3cret" not in stored
+    assert KEY not in stored
+
+
+def test_what_is_stored_is_the_command_line_and_what_makes_a_difference(tmp_path):
+    launch = Launch(
+        name="vllm",
+        argv=("python", "-m", "server"),
+        env={
+            "PATH": "/engines/big/bin",
+            "PYTHONSAFEPATH": "1",
+            "PYTHONUNBUFFERED": "1",
+            "VLLM_CACHE_ROOT": "/caches/vllm",
+            "TRITON_CACHE_DIR": "/caches/triton",
+            "LANG": "C.UTF-8",
+            "CUDA_VISIBLE_DEVICES": "GPU-1",
+            "OMP_NUM_THREADS": "4",
+            "VLLM_API_KEY": KEY,
+        },
+        log=tmp_path / "vllm.log",
+    )
+    assert shown(launch, {"LANG": "C.UTF-8", "OMP_NUM_THREADS": "8"}) == Invocation(
+        argv=("python", "-m", "server"),
+        env={"CUDA_VISIBLE_DEVICES": "GPU-1", "OMP_NUM_THREADS": "4"},
+    )

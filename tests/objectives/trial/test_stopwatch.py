@@ -2,7 +2,7 @@
 
 import pytest
 
-from objectives.evidence import Span
+from objectives.load import Span
 from objectives.trial.stopwatch import Stopwatch
 
 
@@ -66,15 +66,15 @@ def test_steps_show_on_the_timeline_and_count_nowhere(watch, clock):
 
 def test_a_stretch_timed_by_somebody_else_counts(watch, clock):
     clock.now += 50
-    watch.note("warmup", 2.0, 10.0)
-    watch.note("measure", 10.0, 50.0)
+    watch.note("warmup", Span(phase="warmup", start_s=102.0, end_s=110.0))
+    watch.note("measure", Span(phase="measure", start_s=110.0, end_s=150.0))
     assert watch.seconds() == {"warmup": 8.0, "measure": 40.0, "other": 2.0}
     assert [span.phase for span in watch.timeline()] == ["warmup", "measure"]
 
 
 def test_a_stretch_may_count_as_one_phase_and_be_shown_as_another(watch, clock):
     clock.now += 5
-    watch.note("measure", 2.0, 5.0, shown="drain")
+    watch.note("measure", Span(phase="drain", start_s=102.0, end_s=105.0))
     assert watch.seconds() == {"measure": 3.0, "other": 2.0}
     assert watch.timeline() == (Span(phase="drain", start_s=2.0, end_s=5.0),)
 

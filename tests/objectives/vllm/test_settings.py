@@ -118,3 +118,37 @@ def test_drafts_are_counted_and_still_are_not_certain(stated, drafts):
     found = settings(speculative_config=stated)
     assert (found.drafts, found.drafts_by_model) == drafts
     assert found.unmodelled == ("speculative-config",)
+
+
+def test_the_utilisation_has_a_second_name():
+    assert settings("0.31.0", device_memory_utilization=0.4).utilization == 0.4
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        *("enable-sleep-mode", "enable-cumem-allocator", "enable-dbo", "skip-mm-profiling"),
+        *(
+            "limit-mm-per-prompt",
+            "cudagraph-capture-sizes",
+            "cpu-offload-params",
+            "mamba-cache-mode",
+        ),
+        *("mm-encoder-only", "optimization-level", "kv-offloading-backend"),
+    ],
+)
+def test_an_option_that_moves_memory_otherwise_is_told(option):
+    assert settings(**{option: "1"}).unmodelled == (option,)
+    assert settings(**{option: False}).unmodelled == ()
+
+
+@pytest.mark.parametrize("option", ["data-parallel-size", "ubatch-size"])
+def test_one_of_what_is_counted_changes_nothing(option):
+    assert settings(**{option: 1}).unmodelled == ()
+    assert settings(**{option: 2}).unmodelled == (option,)
+
+
+@pytest.mark.parametrize("name", ["VLLM_ENABLE_STARTUP_PLAN", "VLLM_USE_V2_MODEL_RUNNER"])
+def test_a_switch_in_the_environment_that_moves_memory_is_told(name):
+    assert settings(env={name: "1"}).unmodelled == (name,)
+    assert settings(env={name: "0"}).unmodelled == ()

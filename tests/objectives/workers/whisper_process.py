@@ -42,7 +42,7 @@ SMALLEST = {
 def make_checkpoint(engine: Engine, file: Path, *, seed: int = 0) -> Path:
     """Weights of the smallest model."""
     dims = json.dumps(SMALLEST)
-    argv = [str(engine.interpreter), str(WEIGHTS_WORKER), "whisper", "--dims", dims]
+    argv = [str(engine.interpreter), str(WEIGHTS_WORKER), "whisper", "--config", dims]
     subprocess.run(
         [*argv, "--seed", str(seed), "--out", str(file)],
         env=engine.environment("cpu", offline=True),
