@@ -103,7 +103,8 @@ class ServerModel:
         whole = self.rules.whole_prompts and length <= _LONGEST_WHOLE_PROMPT
         if whole or (self.on_cpu and self.shape.latent is not None):
             return max(length, settings.max_num_batched_tokens)
-        least = length if self.encodes else self.shape.longest_item_tokens
+        item = self.shape.longest_item_tokens if self.rules.raises_steps_to_items else 0
+        least = length if self.encodes else item
         return min(settings.max_num_seqs * length, max(settings.max_num_batched_tokens, least))
 
     @property

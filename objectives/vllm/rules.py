@@ -164,9 +164,17 @@ class VllmRules:
     def checks_state_blocks(self) -> bool:
         """The start is refused where running sequences could outnumber the blocks for states.
 
-        From 0.19 on, on a GPU with CUDA graphs; before, fewer graphs were captured.
+        From 0.20 on, on a GPU with CUDA graphs; before, fewer graphs were captured.
         """
-        return self.device_kind == "cuda" and self.since(0, 19)
+        return self.device_kind == "cuda" and self.since(0, 20)
+
+    @property
+    def raises_steps_to_items(self) -> bool:
+        """A step that nobody asked for is as long as one image or video, where it is read whole.
+
+        From 0.22 on (`_get_min_mm_batched_tokens`).
+        """
+        return self.since(0, 22)
 
     @property
     def batches_in_flight(self) -> int:

@@ -120,6 +120,7 @@ def test_a_video_of_gemma_4_is_read_in_one_step():
     gemma = ModelShape.from_config(GEMMA_4_26B_A4B)
     assert server(shape=gemma, max_model_len=8192).step_tokens == 2496
     assert server(shape=gemma, max_num_batched_tokens=2048).step_tokens == 2048
+    assert server("0.21.0", shape=gemma, max_model_len=8192).step_tokens == 2048
 
 
 def test_every_request_that_may_run_needs_a_state():
@@ -129,7 +130,7 @@ def test_every_request_that_may_run_needs_a_state():
     assert asked.needed_bytes == asked.states_bytes == 100 * asked.kv.block_bytes
     for unchecked in (
         server(shape=shape, max_num_seqs=100, max_model_len=784, enforce_eager=True),
-        server("0.18.1", shape=shape, max_num_seqs=100, max_model_len=784),
+        server("0.19.1", shape=shape, max_num_seqs=100, max_model_len=784),
         server(max_num_seqs=100),
     ):
         assert unchecked.states_bytes == 0

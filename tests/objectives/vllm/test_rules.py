@@ -101,9 +101,9 @@ def test_prefixes_of_hybrids_are_cached_unasked_since_0_28():
     assert rules("0.28.0").caches_hybrid_prefixes
 
 
-def test_blocks_for_states_are_counted_since_0_19_where_there_are_graphs():
-    assert not rules("0.18.1").checks_state_blocks
-    assert rules("0.19.0").checks_state_blocks
+def test_blocks_for_states_are_counted_since_0_20_where_there_are_graphs():
+    assert not rules("0.19.1").checks_state_blocks
+    assert rules("0.20.2").checks_state_blocks
     assert not rules("0.32.0", "cpu").checks_state_blocks
 
 
@@ -112,6 +112,7 @@ def test_blocks_for_states_are_counted_since_0_19_where_there_are_graphs():
     [
         ("tokens_from_concurrency", "0.19.1", "0.20.2"),
         ("holds_null_block", "0.28.0", "0.29.0"),
+        ("raises_steps_to_items", "0.21.0", "0.22.1"),
     ],
 )
 def test_rules_hold_from_the_first_wheel_that_has_them(rule, last_without, first_with):
