@@ -13,7 +13,7 @@ from objectives.servers import Command, Engine, Hold, Neighbour, Running
 from objectives.trial import Bench, Objective
 from objectives.units import GIB, ServerName
 from study.config import NeighbourSection, StudyConfig, fixed_settings
-from study.engines import build_engine, capability_of, check_engine, find_engine
+from study.engines import build_engine, check_engine, find_engine, gpu_of, missing_recipe
 from study.setup.model_shapes import dummy_shape, llm_weights_bytes, model_shape
 from study.setup.weights import resolve_llm, resolve_whisper
 
@@ -34,10 +34,12 @@ def make_bench(config: StudyConfig, *, build_engines: bool, log: Callable[[str],
     for reason in device.passed_over:
         log(f"not taken: {reason}")
     engines = document.engines
-    vllm_engine = _engine("vllm", engines.vllm, device, build_engines, log)
-    named = engines.vllm if engines.whisper == "auto" else engines.whisper
+    build = log if build_engines else None
+    vllm_engine = _engine("vllm", engines.vllm, device, build)
     place = _whisper_device(config, device)
-    whisper_engine = _engine("whisper", named, place, build_engines, log)
+    whisper_engine = _engine("whisper", engines.whisper, place, build, beside=vllm_engine)
+    if whisper_engine.interpreter != vllm_engine.interpreter:
+        log(f"engines: {vllm_engine.name} for vllm, {whisper_engine.name} for whisper")
     # Before anything is predicted: a fraction of a node that still grows would mean another size
     # in every trial.
     before, after = (state.total_bytes / GIB for state in device.settle())
@@ -114,16 +116,24 @@ def _whisper(config: StudyConfig, engine: Engine, log: Callable[[str], None]) ->
 
 
 def _engine(
-    role: ServerName, configured: str, device: Device, build: bool, log: Callable[[str], None]
+    role: ServerName,
+    configured: str,
+    device: Device,
+    build: Callable[[str], None] | None,
+    *,
+    beside: Engine | None = None,
 ) -> Engine:
-    """The engine of a server, judged against the device; built if that was asked for."""
+    """The engine of a server, judged against the device; built where `build`, a log, is given."""
     try:
-        engine = find_engine(role, configured, device.kind)
+        engine = find_engine(role, configured, device, beside=beside)
     except EngineError as error:
-        if not build:
+        if configured != "auto":  # what was named cannot be run; another one would not be it
+            raise
+        if build is None:
             raise EngineError(f"{error}; or run with --build-engines") from error
-        build_engine(device.kind, log=log, capability=capability_of(device))
-        engine = find_engine(role, configured, device.kind)
+        recipe = missing_recipe(role, device, beside).name
+        build_engine(recipe, log=build, gpu=gpu_of(device))
+        engine = find_engine(role, configured, device, beside=beside)
     report = check_engine(engine, device, roles=(role,), live=False)
     if not report.ok:
         raise EngineError("; ".join(report.problems))

@@ -65,7 +65,7 @@ def predict_all(config: StudyConfig) -> list[Predicted]:
 def prediction_inputs(config: StudyConfig, device: Device, shape: ModelShape) -> PredictionInputs:
     """What a prediction needs, without a bench: no engine has to be there."""
     try:
-        version = find_engine("vllm", config.document.engines.vllm, device.kind).vllm_version
+        version = find_engine("vllm", config.document.engines.vllm, device).vllm_version
     except (EngineError, UsageError):
         version = None
     model = config.document.vllm.model or "dummy"
