@@ -9,7 +9,7 @@ from objectives.device import Device, open_device
 from objectives.errors import EngineError, UsageError
 from objectives.kinds import LATEST_VLLM, VllmKind, VllmMemory, WhisperKind, WhisperMemory
 from objectives.load import LlmLoad, LoadProfile, SttLoad, plan
-from objectives.servers import Command, Engine, Hold, Neighbour, Running
+from objectives.servers import Command, Engine, Gpu, Hold, Neighbour, Running
 from objectives.trial import Bench, Objective
 from objectives.units import GIB, ServerName
 from study.config import NeighbourSection, StudyConfig, fixed_settings
@@ -47,7 +47,7 @@ def make_bench(config: StudyConfig, *, build_engines: bool, log: Callable[[str],
         grew = f"grew from {before:.1f} to {after:.1f} GiB when it was touched"
         log(f"memory of {device.name} {grew}")
     vllm = _vllm(config, vllm_engine, log)
-    whisper = _whisper(config, whisper_engine, log)
+    whisper = _whisper(config, whisper_engine, gpu_of(device), log)
     shape = vllm.memory.shape
     profile = load_profile(config, None if shape is None else shape.vocab)
     return Bench(
@@ -97,14 +97,16 @@ def _vllm(config: StudyConfig, engine: Engine, log: Callable[[str], None]) -> Vl
     )
 
 
-def _whisper(config: StudyConfig, engine: Engine, log: Callable[[str], None]) -> WhisperKind:
+def _whisper(
+    config: StudyConfig, engine: Engine, gpu: Gpu | None, log: Callable[[str], None]
+) -> WhisperKind:
     """The speech server of a study, with every model that a candidate can have."""
     section = config.document.whisper
     return WhisperKind(
         name="whisper",
         engine=engine,
         settings=fixed_settings(config.document)["whisper"],
-        memory=WhisperMemory(),
+        memory=WhisperMemory(capability=gpu.capability if gpu else None),
         start_s=section.start_timeout_s,
         is_dummy=section.weights == "dummy",
         paths={
