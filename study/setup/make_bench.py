@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -15,10 +16,19 @@ from objectives.units import GIB, ServerName
 from study.config import NeighbourSection, StudyConfig, fixed_settings
 from study.engines import build_engine, check_engine, find_engine, gpu_of, missing_recipe
 from study.setup.model_shapes import dummy_shape, llm_weights_bytes, model_shape
-from study.setup.weights import resolve_llm, resolve_whisper
+from study.setup.weights import is_cached_whole, resolve_llm, resolve_whisper
 
 SMALL_VOCABULARY = 2048
 """Token ids below this exist in every model that is served; used where the model's is unknown."""
+
+
+_FETCHING = {
+    *("revision", "code-revision", "tokenizer-revision", "tokenizer", "hf-config-path"),
+    *("speculative-config", "speculative-model", "lora-modules", "trust-remote-code"),
+    *("download-dir", "load-format", "model-loader-extra-config", "quantization-param-path"),
+    "VLLM_USE_MODELSCOPE",
+}
+"""Options and variables of vLLM with which a model in the hub's cache is not all that it reads."""
 
 
 def make_bench(config: StudyConfig, *, build_engines: bool, log: Callable[[str], None]) -> Bench:
@@ -76,6 +86,9 @@ def _vllm(config: StudyConfig, engine: Engine, log: Callable[[str], None]) -> Vl
     llm = resolve_llm(
         section.model, section.weights, engine=engine, spec=dummy_shape(config), log=log
     )
+    is_cached = not llm.local and not _fetches_more(config) and is_cached_whole(llm.model)
+    if is_cached:
+        log(f"{llm.model} is whole in the hub's cache: vllm is started offline")
     shape, missing = model_shape(config, Path(llm.model) if llm.local else None)
     if shape is None:
         log(f"the KV cache cannot be predicted: {missing}")
@@ -93,8 +106,17 @@ def _vllm(config: StudyConfig, engine: Engine, log: Callable[[str], None]) -> Vl
         start_s=section.start_timeout_s,
         is_dummy=section.weights == "dummy",
         path=llm.model,
-        is_local=llm.local,
+        is_local=llm.local or is_cached,
     )
+
+
+def _fetches_more(config: StudyConfig) -> bool:
+    """Whether vLLM may want more of the hub than its model at `main`, or looks elsewhere."""
+    settings = fixed_settings(config.document)["vllm"]
+    varied = [each.binding.key for each in config.space if each.binding.server == "vllm"]
+    own = {*settings.args, *settings.env, *varied}
+    elsewhere = any(name.startswith("HF_") or name.endswith("_CACHE") for name in own)
+    return elsewhere or bool({*own, *os.environ} & _FETCHING)
 
 
 def _whisper(

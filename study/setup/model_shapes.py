@@ -104,11 +104,21 @@ def model_shape(config: StudyConfig, folder: Path | None) -> tuple[ModelShape | 
         return None, " ".join(str(error).split())
 
 
+def hub_entry(name: str) -> Path:
+    """Where the hub's cache on this machine keeps a model, or would.
+
+    Source: huggingface_hub `constants.py`.
+    """
+    caches = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    home = Path(os.environ.get("HF_HOME", f"{caches}/huggingface")).expanduser()
+    older = os.environ.get("HUGGINGFACE_HUB_CACHE", home / "hub")
+    hub = Path(os.environ.get("HF_HUB_CACHE", older)).expanduser()
+    return hub / f"models--{name.replace('/', '--')}"
+
+
 def hub_folder(name: str) -> Path | None:
-    """Where the hub's cache on this machine keeps a model, else None; fetches nothing."""
-    home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
-    hub = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
-    snapshots = hub / f"models--{name.replace('/', '--')}" / "snapshots"
+    """The newest snapshot of a model in the hub's cache, else None; fetches nothing."""
+    snapshots = hub_entry(name) / "snapshots"
     found = sorted(snapshots.glob("*/config.json"), key=lambda path: path.stat().st_mtime)
     return found[-1].parent if found else None
 

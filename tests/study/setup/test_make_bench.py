@@ -267,6 +267,53 @@ class TestTheModels:
         assert bench.wer == rates
 
 
+class TestAModelOfTheHub:
+    @pytest.fixture
+    def named(self, config, tmp_path, monkeypatch):
+        """A study of a model that is whole in the hub's cache; says whether vLLM goes offline."""
+        entry = tmp_path / "hub" / "models--made--up"
+        snapshot = entry / "snapshots" / "abc"
+        snapshot.mkdir(parents=True)
+        (entry / "refs").mkdir()
+        (entry / "refs" / "main").write_text("abc")
+        (snapshot / "config.json").write_text(json.dumps({**MODEL, "vocab_size": 4096}))
+        for name in ("tokenizer.json", "model.safetensors"):
+            (snapshot / name).touch()
+        monkeypatch.delenv("VLLM_USE_MODELSCOPE", raising=False)
+
+        def named(*, space=SPACE, **section):
+            bench, said = made(config(vllm={"model": "made/up", **section}, search_space=space))
+            offline = bench.servers["vllm"].is_local
+            assert any("vllm is started offline" in line for line in said) is offline
+            return offline
+
+        return named
+
+    def test_that_is_whole_is_started_offline(self, named):
+        assert named()
+        assert named(args={"max-model-len": 512}, env={"VLLM_USE_V1": "1"})
+
+    @pytest.mark.parametrize(
+        "section",
+        [
+            {"args": {"revision": "v2"}},
+            {"args": {"tokenizer": "another/one"}},
+            {"args": {"trust-remote-code": True}},
+            {"args": {"speculative-config": "{}"}},
+            {"env": {"HF_HOME": "/elsewhere"}},
+            {"env": {"VLLM_USE_MODELSCOPE": "1"}},
+        ],
+    )
+    def test_is_not_where_more_may_be_wanted(self, named, section):
+        assert not named(**section)
+
+    def test_is_not_where_a_candidate_may_want_more(self, named, monkeypatch):
+        which = {"bind": "vllm.args.tokenizer", "choices": ["a/b", "c/d"]}
+        assert not named(space={**SPACE, "which": which})
+        monkeypatch.setenv("VLLM_USE_MODELSCOPE", "1")
+        assert not named()
+
+
 class TestTheEngines:
     def test_whisper_runs_with_vllms_engine_unless_it_has_its_own(self, config, tmp_path):
         bench, _ = made(config())
