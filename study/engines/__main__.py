@@ -21,8 +21,9 @@ from study.engines.recipes import RECIPES
 _TOLD_APART = ("warnings", "vllm", "build_tools")
 _EPILOG = """examples:
   python -m study.engines                          what is there, and which server would use what
-  python -m study.engines build                    make the engine for this machine
+  python -m study.engines build                    make the engine for this card and driver
   python -m study.engines build --recipe whisper-pascal
+  python -m study.engines check                    import vLLM on the device, in ten seconds
   python -m study.engines check --engine /opt/llm/bin/python --device cuda:0
 
 exit: 0 done; 1 the check or the build failed; 2 bad usage; 130 interrupted

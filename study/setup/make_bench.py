@@ -14,7 +14,14 @@ from objectives.servers import Command, Engine, Gpu, Hold, Neighbour, Running
 from objectives.trial import Bench, Objective
 from objectives.units import GIB, ServerName
 from study.config import NeighbourSection, StudyConfig, fixed_settings
-from study.engines import build_engine, check_engine, find_engine, gpu_of, missing_recipe
+from study.engines import (
+    build_engine,
+    check_engine,
+    find_engine,
+    gpu_of,
+    missing_recipe,
+    refusal,
+)
 from study.setup.model_shapes import dummy_shape, llm_weights_bytes, model_shape
 from study.setup.weights import is_cached_whole, resolve_llm, resolve_whisper
 
@@ -153,10 +160,12 @@ def _engine(
     except EngineError as error:
         if configured != "auto":  # what was named cannot be run; another one would not be it
             raise
+        recipe, gpu = missing_recipe(role, device, beside), gpu_of(device)
+        if refusal(recipe, gpu):  # as the error says; to build it is no remedy
+            raise
         if build is None:
             raise EngineError(f"{error}; or run with --build-engines") from error
-        recipe = missing_recipe(role, device, beside).name
-        build_engine(recipe, log=build, gpu=gpu_of(device))
+        build_engine(recipe.name, log=build, gpu=gpu)
         engine = find_engine(role, configured, device, beside=beside)
     report = check_engine(engine, device, roles=(role,), live=False)
     if not report.ok:

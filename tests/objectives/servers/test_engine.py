@@ -255,6 +255,11 @@ class TestTheRealEngine:
     def test_its_torch_computes_there(self):
         assert see(real_engine(), "cpu", {"CUDA_VISIBLE_DEVICES": ""})["device"] == "cpu"
 
+    def test_its_vllm_finds_the_cpu_and_what_compiles_is_looked_for(self):
+        seen = see(real_engine(), "cpu", {"CUDA_VISIBLE_DEVICES": ""}, role="vllm")
+        assert seen["vllm"] == {"kind": "cpu", "capability": None, "devices": 1}
+        assert seen["build_tools"]["variable"] == "CXX"
+
     def test_without_a_gpu_it_sees_none(self):
         with pytest.raises(EngineError, match="sees no CUDA device"):
             see(real_engine(), "cuda", {"CUDA_VISIBLE_DEVICES": ""})

@@ -372,6 +372,16 @@ class TestTheEngines:
         assert bench.servers["whisper"].engine.name == "whisper"
         assert f"engines: {language} for vllm, whisper for whisper" in said
 
+    def test_what_cannot_be_built_for_the_card_is_not_offered(
+        self, config, unfinished, monkeypatch
+    ):
+        told = {"compute_capability": "6.1", "driver": "550.163.01", "cuda_driver": "12.4"}
+        monkeypatch.setattr(Card, "describe", lambda self: told)
+        for build in (False, True):
+            with pytest.raises(EngineError, match="vLLM needs another GPU") as missing:
+                made(config(device="cuda", engines={"vllm": "auto"}), build_engines=build)
+            assert "--build-engines" not in str(missing.value)
+
     def test_one_that_is_named_and_cannot_be_run_is_not_replaced(
         self, config, tmp_path, monkeypatch
     ):
