@@ -123,15 +123,20 @@ class WhisperKind(ServerKind):
         if not isinstance(health, dict):
             said = f"{self.name}'s /health says {str(health)[:80]!r}, not what it computes on"
             return Proof(failure=BenchError(said))
-        failure = self._misplacement(settings, device, health)
-        kind = self.device_kind(settings, device)
-        if failure is None and self._for_its_device(settings, kind) != settings:
-            doubt = (
-                f"{self.name}'s dtype float16 is for a GPU; on the CPU it computed in float32. "
-                "Leave dtype out, and it goes by the device"
-            )
-            return Proof(health=health, doubts=(doubt,))
-        return Proof(health=health, failure=failure)
+        return Proof(
+            health=health,
+            doubts=self._type_doubts(settings, device),
+            failure=self._misplacement(settings, device, health),
+        )
+
+    def _type_doubts(self, settings: ServerSettings, device: Device) -> tuple[str, ...]:
+        """A doubt where it got another type than the candidate asks for."""
+        if self._for_its_device(settings, self.device_kind(settings, device)) == settings:
+            return ()
+        return (
+            f"{self.name}'s dtype float16 is for a GPU; on the CPU it computed in float32. Leave "
+            "dtype out, and it goes by the device",
+        )
 
     def _for_its_device(self, settings: ServerSettings, kind: DeviceKind) -> ServerSettings:
         """The settings as the worker gets them: a type for GPUs does not go to a CPU."""
