@@ -42,6 +42,14 @@ def open_device(spec: str) -> Device:
     raise UsageError(f"device: {spec!r} found; allowed: {_ALLOWED}")
 
 
+def cards_here() -> list[tuple[str, str | None]]:
+    """Name and compute capability of every GPU of the machine; none where there is no driver."""
+    try:
+        return [(device.name, device.compute_capability) for device in all_devices()[0]]
+    except NoNvmlError:
+        return []
+
+
 def wait_for_memory(
     device: Device, baseline: DeviceState, *, tolerance_bytes: int, deadline_s: float
 ) -> DeviceState:

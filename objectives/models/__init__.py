@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from objectives.models.config import UnsupportedShapeError, cannot_tell
-from objectives.models.hub import hub_cache, hub_folder, is_hub_name
+from objectives.models.hub import hub_cache, hub_entry, hub_folder, is_hub_name
 from objectives.models.layers import AttentionLayers
 from objectives.models.shape import ModelShape
 from objectives.models.weight_files import weight_bytes
@@ -24,6 +24,7 @@ __all__ = [
     "cannot_tell",
     "canonical_name",
     "hub_cache",
+    "hub_entry",
     "hub_folder",
     "is_hub_name",
     "nearest_whisper",

@@ -20,6 +20,11 @@ def hub_cache() -> Path:
     return Path(home).expanduser() / "hub"
 
 
+def hub_entry(name: str) -> Path:
+    """Where the cache keeps a model, or would."""
+    return hub_cache() / f"models--{name.replace('/', '--')}"
+
+
 def hub_folder(name: str) -> Path | None:
     """Folder of a model that was downloaded before, by its name on the hub; None without one.
 
@@ -27,7 +32,7 @@ def hub_folder(name: str) -> Path | None:
     """
     if not is_hub_name(name):
         return None
-    model = hub_cache() / f"models--{name.replace('/', '--')}"
+    model = hub_entry(name)
     try:
         named = model / "snapshots" / (model / "refs" / "main").read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):

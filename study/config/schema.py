@@ -51,7 +51,10 @@ class EnginesSection(Section):
     """Which Python environments the servers are launched with."""
 
     vllm: str = Field("auto", description="Interpreter that runs vLLM; auto: the built engine.")
-    whisper: str = Field("auto", description="Interpreter that runs Whisper; auto: as for vLLM.")
+    whisper: str = Field(
+        "auto",
+        description="Interpreter that runs Whisper; auto: vLLM's, if it can, else a built one.",
+    )
 
 
 class DummyModel(Section):
@@ -89,7 +92,8 @@ class WhisperSection(Section):
     weights: Literal["real", "dummy"] = Field("real", description="dummy: random weights.")
     device: Literal["same", "cpu"] = Field("same", description="same (as the study's), or cpu.")
     args: dict[str, Scalar | None] = Field(
-        default_factory=dict, description="Options of the worker: dtype, threads, beam-size, ..."
+        default_factory=dict,
+        description="Options of the worker: dtype (default: by device), threads, beam-size, ...",
     )
     env: dict[str, str] = Field(default_factory=dict, description="Environment of Whisper alone.")
     start_timeout_s: Positive = Field(180.0, description="Seconds until it must be healthy.")

@@ -23,10 +23,9 @@ from filelock import FileLock
 from uv import find_uv_bin
 
 from objectives.errors import EngineError
-from objectives.servers import Capability, Engine, probe, study_home, write_whole
-from objectives.units import DeviceKind
+from objectives.servers import Engine, Gpu, probe, study_home, write_whole
 from study.engines.pip_settings import pip_settings, uv_options, uv_variables
-from study.engines.recipes import Recipe, recipe_named, refuse_older_gpu
+from study.engines.recipes import Recipe, recipe_named, refusal
 
 Log = Callable[[str], None]
 
@@ -63,29 +62,21 @@ def built_engine(name: str) -> Engine | None:
     return probe(folder / "bin" / "python", name=name)
 
 
-def build_engine(
-    device_kind: DeviceKind,
-    *,
-    log: Log,
-    recipe: str | None = None,
-    capability: Capability | None = None,
-    rebuild: bool = False,
-) -> Engine:
-    """Make an engine, or find it made already.
+def build_engine(name: str, *, log: Log, gpu: Gpu | None = None, rebuild: bool = False) -> Engine:
+    """Make the engine of a recipe, or find it made already.
 
-    Two builders do not collide: the second waits, and finds the engine done.
-
-    The device's kind names the recipe if `recipe` does not. `log` is called with what happens, a
-    line at a time, before it happens. A GPU of less `capability` than the recipe serves is refused
-    before anything is downloaded.
+    Two builders do not collide: the second waits, and finds the engine done. `log` is called with
+    what happens, a line at a time, before it happens. A `gpu` that the recipe does not serve, by
+    its age or by its driver's, is refused before anything is downloaded.
 
     Raises:
         UsageError: No such recipe.
         EngineError: A step failed (its last lines and its log are named), the disk is full, or
-            the GPU is too old for the recipe.
+            the recipe is not for this GPU, its driver or this Python.
     """
-    chosen = recipe_named(device_kind if recipe is None else recipe)
-    refuse_older_gpu(chosen, capability)
+    chosen = recipe_named(name)
+    if reason := refusal(chosen, gpu):
+        raise EngineError(reason)
     folder = _folder(chosen.name)
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.with_name(f"{chosen.name}.lock"))

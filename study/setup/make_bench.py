@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -9,16 +10,32 @@ from objectives.device import Device, open_device
 from objectives.errors import EngineError, UsageError
 from objectives.kinds import LATEST_VLLM, VllmKind, VllmMemory, WhisperKind, WhisperMemory
 from objectives.load import LlmLoad, LoadProfile, SttLoad, plan
-from objectives.servers import Command, Engine, Hold, Neighbour, Running
+from objectives.servers import Command, Engine, Gpu, Hold, Neighbour, Running
 from objectives.trial import Bench, Objective
 from objectives.units import GIB, ServerName
 from study.config import NeighbourSection, StudyConfig, fixed_settings
-from study.engines import build_engine, capability_of, check_engine, find_engine
+from study.engines import (
+    build_engine,
+    check_engine,
+    find_engine,
+    gpu_of,
+    missing_recipe,
+    refusal,
+)
 from study.setup.model_shapes import dummy_shape, llm_weights_bytes, model_shape
-from study.setup.weights import resolve_llm, resolve_whisper
+from study.setup.weights import is_cached_whole, resolve_llm, resolve_whisper
 
 SMALL_VOCABULARY = 2048
 """Token ids below this exist in every model that is served; used where the model's is unknown."""
+
+
+_FETCHING = {
+    *("revision", "code-revision", "tokenizer-revision", "tokenizer", "hf-config-path"),
+    *("speculative-config", "speculative-model", "lora-modules", "trust-remote-code"),
+    *("download-dir", "load-format", "model-loader-extra-config", "quantization-param-path"),
+    "VLLM_USE_MODELSCOPE",
+}
+"""Options and variables of vLLM with which a model in the hub's cache is not all that it reads."""
 
 
 def make_bench(config: StudyConfig, *, build_engines: bool, log: Callable[[str], None]) -> Bench:
@@ -34,10 +51,12 @@ def make_bench(config: StudyConfig, *, build_engines: bool, log: Callable[[str],
     for reason in device.passed_over:
         log(f"not taken: {reason}")
     engines = document.engines
-    vllm_engine = _engine("vllm", engines.vllm, device, build_engines, log)
-    named = engines.vllm if engines.whisper == "auto" else engines.whisper
+    build = log if build_engines else None
+    vllm_engine = _engine("vllm", engines.vllm, device, build)
     place = _whisper_device(config, device)
-    whisper_engine = _engine("whisper", named, place, build_engines, log)
+    whisper_engine = _engine("whisper", engines.whisper, place, build, beside=vllm_engine)
+    if whisper_engine.interpreter != vllm_engine.interpreter:
+        log(f"engines: {vllm_engine.name} for vllm, {whisper_engine.name} for whisper")
     # Before anything is predicted: a fraction of a node that still grows would mean another size
     # in every trial.
     before, after = (state.total_bytes / GIB for state in device.settle())
@@ -45,7 +64,7 @@ def make_bench(config: StudyConfig, *, build_engines: bool, log: Callable[[str],
         grew = f"grew from {before:.1f} to {after:.1f} GiB when it was touched"
         log(f"memory of {device.name} {grew}")
     vllm = _vllm(config, vllm_engine, log)
-    whisper = _whisper(config, whisper_engine, log)
+    whisper = _whisper(config, whisper_engine, gpu_of(device), log)
     shape = vllm.memory.shape
     profile = load_profile(config, None if shape is None else shape.vocab)
     return Bench(
@@ -74,6 +93,9 @@ def _vllm(config: StudyConfig, engine: Engine, log: Callable[[str], None]) -> Vl
     llm = resolve_llm(
         section.model, section.weights, engine=engine, spec=dummy_shape(config), log=log
     )
+    is_cached = not llm.local and not _fetches_more(config) and is_cached_whole(llm.model)
+    if is_cached:
+        log(f"{llm.model} is whole in the hub's cache: vllm is started offline")
     shape, missing = model_shape(config, Path(llm.model) if llm.local else None)
     if shape is None:
         log(f"the KV cache cannot be predicted: {missing}")
@@ -91,18 +113,29 @@ def _vllm(config: StudyConfig, engine: Engine, log: Callable[[str], None]) -> Vl
         start_s=section.start_timeout_s,
         is_dummy=section.weights == "dummy",
         path=llm.model,
-        is_local=llm.local,
+        is_local=llm.local or is_cached,
     )
 
 
-def _whisper(config: StudyConfig, engine: Engine, log: Callable[[str], None]) -> WhisperKind:
+def _fetches_more(config: StudyConfig) -> bool:
+    """Whether vLLM may want more of the hub than its model at `main`, or looks elsewhere."""
+    settings = fixed_settings(config.document)["vllm"]
+    varied = [each.binding.key for each in config.space if each.binding.server == "vllm"]
+    own = {*settings.args, *settings.env, *varied}
+    elsewhere = any(name.startswith("HF_") or name.endswith("_CACHE") for name in own)
+    return elsewhere or bool({*own, *os.environ} & _FETCHING)
+
+
+def _whisper(
+    config: StudyConfig, engine: Engine, gpu: Gpu | None, log: Callable[[str], None]
+) -> WhisperKind:
     """The speech server of a study, with every model that a candidate can have."""
     section = config.document.whisper
     return WhisperKind(
         name="whisper",
         engine=engine,
         settings=fixed_settings(config.document)["whisper"],
-        memory=WhisperMemory(),
+        memory=WhisperMemory(capability=gpu.capability if gpu else None),
         start_s=section.start_timeout_s,
         is_dummy=section.weights == "dummy",
         paths={
@@ -114,16 +147,26 @@ def _whisper(config: StudyConfig, engine: Engine, log: Callable[[str], None]) ->
 
 
 def _engine(
-    role: ServerName, configured: str, device: Device, build: bool, log: Callable[[str], None]
+    role: ServerName,
+    configured: str,
+    device: Device,
+    build: Callable[[str], None] | None,
+    *,
+    beside: Engine | None = None,
 ) -> Engine:
-    """The engine of a server, judged against the device; built if that was asked for."""
+    """The engine of a server, judged against the device; built where `build`, a log, is given."""
     try:
-        engine = find_engine(role, configured, device.kind)
+        engine = find_engine(role, configured, device, beside=beside)
     except EngineError as error:
-        if not build:
+        if configured != "auto":  # what was named cannot be run; another one would not be it
+            raise
+        recipe, gpu = missing_recipe(role, device, beside), gpu_of(device)
+        if refusal(recipe, gpu):  # as the error says; to build it is no remedy
+            raise
+        if build is None:
             raise EngineError(f"{error}; or run with --build-engines") from error
-        build_engine(device.kind, log=log, capability=capability_of(device))
-        engine = find_engine(role, configured, device.kind)
+        build_engine(recipe.name, log=build, gpu=gpu)
+        engine = find_engine(role, configured, device, beside=beside)
     report = check_engine(engine, device, roles=(role,), live=False)
     if not report.ok:
         raise EngineError("; ".join(report.problems))

@@ -23,7 +23,7 @@ from objectives.trial import (
 )
 from objectives.units import GIB, Scalar
 from study.config import StudyConfig, fixed_settings
-from study.engines import find_engine
+from study.engines import find_engine, gpu_of
 from study.samplers import PointPrediction
 from study.setup.make_bench import neighbour_of
 from study.setup.model_shapes import llm_weights_bytes, model_shape
@@ -65,9 +65,10 @@ def predict_all(config: StudyConfig) -> list[Predicted]:
 def prediction_inputs(config: StudyConfig, device: Device, shape: ModelShape) -> PredictionInputs:
     """What a prediction needs, without a bench: no engine has to be there."""
     try:
-        version = find_engine("vllm", config.document.engines.vllm, device.kind).vllm_version
+        version = find_engine("vllm", config.document.engines.vllm, device).vllm_version
     except (EngineError, UsageError):
         version = None
+    gpu = gpu_of(device)
     model = config.document.vllm.model or "dummy"
     is_local = Path(model).expanduser().exists()
     servers: dict[str, ServerMemory] = {
@@ -77,7 +78,7 @@ def prediction_inputs(config: StudyConfig, device: Device, shape: ModelShape) ->
             version=version or LATEST_VLLM,
             weights_bytes=llm_weights_bytes(config, model, shape, local=is_local),
         ),
-        "whisper": WhisperMemory(),
+        "whisper": WhisperMemory(capability=gpu.capability if gpu else None),
     }
     return PredictionInputs(
         servers={name: servers[name] for name in config.document.start_order if name in servers},

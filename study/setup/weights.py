@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 import tempfile
@@ -21,7 +22,13 @@ from filelock import FileLock
 
 from objectives import workers
 from objectives.errors import EngineError, UsageError
-from objectives.models import WHISPER_NAMES, canonical_name, nearest_whisper, whisper_dims
+from objectives.models import (
+    WHISPER_NAMES,
+    canonical_name,
+    hub_entry,
+    nearest_whisper,
+    whisper_dims,
+)
 from objectives.servers import Engine, inherited, study_home
 from study.setup.model_shapes import LLM_SHAPES, DummyLlm
 
@@ -29,6 +36,8 @@ Weights = Literal["real", "dummy"]
 Log = Callable[[str], None]
 
 MAKING_TIMEOUT_S = 900.0
+_WEIGHTS = re.compile(r"(?:model|consolidated|pytorch_model)[^/]*\.(?:safetensors|bin)")
+_PART = re.compile(r"-\d+-of-(?P<of>\d+)\.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +92,43 @@ def resolve_whisper(
     if not path.is_file():
         raise UsageError(f"whisper.model: {model!r} is neither a file nor {nearest_whisper(model)}")
     return str(path.absolute())
+
+
+def is_cached_whole(model: str) -> bool:
+    """Whether the hub's cache has all that vLLM needs of a model: it then may start offline.
+
+    That is the snapshot which `main` stands for, with its configuration, a tokenizer and every
+    file of its weights, none of them a link to nothing, and no download of it unfinished.
+    """
+    entry = hub_entry(model)
+    try:
+        snapshot = entry / "snapshots" / (entry / "refs" / "main").read_text().strip()
+        names = {str(file.relative_to(snapshot)): file for file in snapshot.rglob("*")}
+        complete = all(file.exists() for file in names.values())
+        unfinished = any(entry.glob("blobs/*.incomplete"))
+        return (
+            complete
+            and not unfinished
+            and "config.json" in names
+            and _has_tokenizer(snapshot)
+            and _has_weights(snapshot, set(names))
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return False  # whatever it is, it is not whole
+
+
+def _has_weights(snapshot: Path, names: set[str]) -> bool:
+    """Every file of one set of weights: by its index, or by what their names count to."""
+    indices = [
+        name for name in names if name.endswith((".safetensors.index.json", ".bin.index.json"))
+    ]
+    if indices:
+        maps = (json.loads((snapshot / name).read_text())["weight_map"] for name in indices)
+        return any(set(weights.values()) <= names for weights in maps if weights)
+    parts = [name for name in names if _WEIGHTS.fullmatch(name)]
+    numbered = [found for name in parts if (found := _PART.search(name))]
+    counted = all(len(numbered) >= int(found["of"]) for found in numbered)
+    return bool(parts) and counted
 
 
 def dummy_llm(engine: Engine, spec: DummyLlm, *, log: Log = lambda _line: None) -> Path:

@@ -53,12 +53,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--model", required=True)
     add("--device", default="cpu")
-    add("--dtype", default="float32")
+    add("--dtype")
     add("--host", default="127.0.0.1")
     add("--port", type=int, required=True)
     add("--api-key-env", default="WHISPER_API_KEY")
     add("--fixed-tokens", type=int, default=0)
     known, _ = parser.parse_known_args(argv)
+    if known.dtype is None:  # as the worker does on a GPU of 7.0 or higher
+        known.dtype = "float32" if known.device == "cpu" else "float16"
     return known
 
 

@@ -94,6 +94,21 @@ class TestItsPlace:
         assert launch.env["OMP_WAIT_POLICY"] == "PASSIVE"
         assert "PYTORCH_CUDA_ALLOC_CONF" not in launch.env
 
+    @pytest.mark.parametrize(
+        ("place", "asked", "words"),
+        [
+            ("cpu", "float16", ["--dtype", "float32"]),
+            ("cpu", "bfloat16", ["--dtype", "bfloat16"]),
+            ("cpu", None, []),
+            ("cuda", "float16", ["--dtype", "float16"]),
+            ("cuda", None, []),  # the worker sees the device, and chooses
+        ],
+    )
+    def test_a_type_for_gpus_does_not_go_to_the_cpu(self, tmp_path, gpu, place, asked, words):
+        launch = launched(WHISPER, tmp_path, settings(place, dtype=asked), device=gpu)
+        argv = list(launch.argv)
+        assert argv[argv.index("WHISPER_API_KEY") + 1 :] == words
+
     def test_without_a_gpu_it_is_the_cpu_whatever_was_asked(self, tmp_path):
         launch = launched(WHISPER, tmp_path, settings("cuda:0"))
         assert launch.argv[4:6] == ("--device", "cpu")
@@ -197,6 +212,15 @@ class TestItsOwnWord:
         proof = WHISPER.prove(settings(), gpu, up_at("http://127.0.0.1:1", tmp_path))
         assert type(proof.failure) is BenchError
         assert "refused" in str(proof.failure)
+
+
+def test_that_the_cpu_computed_in_another_type_than_asked_is_a_doubt(tmp_path, gpu):
+    told = json.dumps({"compute_device": "cpu", "compute_dtype": "float32"})
+    for asked, doubted in (("float16", True), ("float32", False), (None, False)):
+        with Answering(told) as server:
+            proof = WHISPER.prove(settings("cpu", dtype=asked), gpu, up_at(server.url, tmp_path))
+        assert (proof.failure, bool(proof.doubts)) == (None, doubted)
+        assert all("on the CPU it computed in float32" in doubt for doubt in proof.doubts)
 
 
 def forecast(device="cuda:0", *, moment=None, beside=NOTHING, **given):

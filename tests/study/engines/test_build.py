@@ -11,6 +11,7 @@ import pytest
 from filelock import FileLock
 
 from objectives.errors import EngineError
+from objectives.servers.compute_capability import Gpu
 from study.engines.build import (
     build_engine,
     built_engine,
@@ -105,7 +106,7 @@ def test_a_half_built_folder_is_built_anew_and_then_it_is_there(shelf, recipe, t
     assert state_of("small") == "unfinished"
     assert built_engine("small") is None
 
-    engine = build_engine("cpu", log=said.append, recipe="small")
+    engine = build_engine("small", log=said.append)
 
     assert "about 0.0 GB" in said[0] and "next to nothing" in said[0]
     assert f"log: {home}/engines/small.log" in said[1]
@@ -127,14 +128,14 @@ def test_a_half_built_folder_is_built_anew_and_then_it_is_there(shelf, recipe, t
     assert (packages / "regex_made_up.py").read_text(), "an engine outlives uv's cache"
 
     said.clear()
-    assert build_engine("cpu", log=said.append, recipe="small") == engine
+    assert build_engine("small", log=said.append) == engine
     assert said == [f"engine small is there already: {home}/engines/small"]
 
 
 def test_a_failed_step_shows_its_last_lines_and_the_log_and_leaves_no_engine(shelf, recipe, home):
     (shelf / "regex-70.0-py3-none-any.whl").unlink()
     with pytest.raises(EngineError) as failed:
-        build_engine("cpu", log=lambda _: None, recipe="small")
+        build_engine("small", log=lambda _: None)
     said = str(failed.value)
     assert "step 4/4" in said
     assert "regex was not found" in said
@@ -146,12 +147,15 @@ def test_a_full_disk_is_found_before_the_download(recipe, home, monkeypatch):
     huge = Recipe(**{**vars(recipe), "size_bytes": 10**18})
     monkeypatch.setitem(RECIPES, "small", huge)
     with pytest.raises(EngineError, match=r"needs about 1000000000\.0 GB"):
-        build_engine("cpu", log=lambda _: None, recipe="small")
+        build_engine("small", log=lambda _: None)
 
 
-def test_an_older_gpu_is_refused_and_nothing_is_written(home):
-    with pytest.raises(EngineError, match="sm_61"):
-        build_engine("cuda", log=print, capability=(6, 1))
+@pytest.mark.parametrize(
+    ("gpu", "said"), [(Gpu(capability=(6, 1)), "sm_61"), (Gpu(cuda=(12, 4)), "not CUDA 13")]
+)
+def test_an_older_gpu_or_driver_is_refused_and_nothing_is_written(home, gpu, said):
+    with pytest.raises(EngineError, match=said):
+        build_engine("cuda", log=print, gpu=gpu)
     assert not home.exists()
 
 

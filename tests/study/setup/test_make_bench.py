@@ -267,6 +267,53 @@ class TestTheModels:
         assert bench.wer == rates
 
 
+class TestAModelOfTheHub:
+    @pytest.fixture
+    def named(self, config, tmp_path, monkeypatch):
+        """A study of a model that is whole in the hub's cache; says whether vLLM goes offline."""
+        entry = tmp_path / "hub" / "models--made--up"
+        snapshot = entry / "snapshots" / "abc"
+        snapshot.mkdir(parents=True)
+        (entry / "refs").mkdir()
+        (entry / "refs" / "main").write_text("abc")
+        (snapshot / "config.json").write_text(json.dumps({**MODEL, "vocab_size": 4096}))
+        for name in ("tokenizer.json", "model.safetensors"):
+            (snapshot / name).touch()
+        monkeypatch.delenv("VLLM_USE_MODELSCOPE", raising=False)
+
+        def named(*, space=SPACE, **section):
+            bench, said = made(config(vllm={"model": "made/up", **section}, search_space=space))
+            offline = bench.servers["vllm"].is_local
+            assert any("vllm is started offline" in line for line in said) is offline
+            return offline
+
+        return named
+
+    def test_that_is_whole_is_started_offline(self, named):
+        assert named()
+        assert named(args={"max-model-len": 512}, env={"VLLM_USE_V1": "1"})
+
+    @pytest.mark.parametrize(
+        "section",
+        [
+            {"args": {"revision": "v2"}},
+            {"args": {"tokenizer": "another/one"}},
+            {"args": {"trust-remote-code": True}},
+            {"args": {"speculative-config": "{}"}},
+            {"env": {"HF_HOME": "/elsewhere"}},
+            {"env": {"VLLM_USE_MODELSCOPE": "1"}},
+        ],
+    )
+    def test_is_not_where_more_may_be_wanted(self, named, section):
+        assert not named(**section)
+
+    def test_is_not_where_a_candidate_may_want_more(self, named, monkeypatch):
+        which = {"bind": "vllm.args.tokenizer", "choices": ["a/b", "c/d"]}
+        assert not named(space={**SPACE, "which": which})
+        monkeypatch.setenv("VLLM_USE_MODELSCOPE", "1")
+        assert not named()
+
+
 class TestTheEngines:
     def test_whisper_runs_with_vllms_engine_unless_it_has_its_own(self, config, tmp_path):
         bench, _ = made(config())
@@ -294,15 +341,56 @@ class TestTheEngines:
     def test_a_missing_one_is_built_where_that_was_asked_for(self, config, unfinished, monkeypatch):
         asked = []
 
-        def build(kind, *, log, capability):
-            asked.append((kind, capability))
-            finished = {"recipe": RECIPES[kind].digest()}
+        def build(name, *, log, gpu):
+            asked.append((name, gpu))
+            finished = {"recipe": RECIPES[name].digest()}
             (unfinished / "engine.json").write_text(json.dumps(finished))
 
         monkeypatch.setattr(module, "build_engine", build)
         bench, _ = made(config(engines={"vllm": "auto"}), build_engines=True)
         assert asked == [("cpu", None)]
         assert bench.servers["vllm"].engine.name == bench.servers["whisper"].engine.name == "cpu"
+
+    def test_beside_a_vllm_of_ones_own_only_whispers_is_built(self, config, tmp_path, monkeypatch):
+        language = write_engine(tmp_path / "llm", cuda=True, versions={"openai-whisper": ""})
+        monkeypatch.setattr(sys, "executable", str(language))
+        asked = []
+
+        def build(name, *, log, gpu):
+            asked.append((name, gpu.capability))
+            write_engine(tmp_path / "home/engines" / name, cuda=True, versions={"vllm": ""})
+            finished = {"recipe": RECIPES[name].digest()}
+            (tmp_path / "home/engines" / name / "engine.json").write_text(json.dumps(finished))
+
+        monkeypatch.setattr(module, "build_engine", build)
+        own = config(device="cuda", engines={"vllm": str(language)})
+        with pytest.raises(EngineError, match="--recipe whisper makes one") as missing:
+            made(own)
+        assert str(missing.value).endswith("; or run with --build-engines")
+        bench, said = made(own, build_engines=True)
+        assert asked == [("whisper", (8, 6))]
+        assert bench.servers["whisper"].engine.name == "whisper"
+        assert f"engines: {language} for vllm, whisper for whisper" in said
+
+    def test_what_cannot_be_built_for_the_card_is_not_offered(
+        self, config, unfinished, monkeypatch
+    ):
+        told = {"compute_capability": "6.1", "driver": "550.163.01", "cuda_driver": "12.4"}
+        monkeypatch.setattr(Card, "describe", lambda self: told)
+        for build in (False, True):
+            with pytest.raises(EngineError, match="vLLM needs another GPU") as missing:
+                made(config(device="cuda", engines={"vllm": "auto"}), build_engines=build)
+            assert "--build-engines" not in str(missing.value)
+
+    def test_one_that_is_named_and_cannot_be_run_is_not_replaced(
+        self, config, tmp_path, monkeypatch
+    ):
+        broken = tmp_path / "broken"
+        broken.write_text("#!/bin/sh\necho no")
+        broken.chmod(0o755)
+        monkeypatch.delattr(module, "build_engine")
+        with pytest.raises(EngineError, match=r"is no usable Python: no$"):
+            made(config(engines={"vllm": str(broken)}), build_engines=True)
 
     def test_one_that_is_there_is_not_built_again(self, config, monkeypatch):
         monkeypatch.delattr(module, "build_engine")
@@ -322,7 +410,7 @@ class TestTheEngines:
         ],
     )
     def test_one_that_does_not_suit_is_refused_with_its_problem(
-        self, config, tmp_path, versions, said
+        self, config, tmp_path, unfinished, versions, said
     ):
         wrong = write_engine(tmp_path / "wrong", versions=versions)
         with pytest.raises(EngineError, match=said):
@@ -357,6 +445,13 @@ class TestTheEngines:
     def test_whisper_that_may_run_on_the_gpu_needs_it(self, beside_a_gpu, changes):
         with pytest.raises(EngineError, match="is built without CUDA"):
             made(beside_a_gpu(**changes))
+
+    def test_the_driver_has_to_run_vllms_engine(self, config, tmp_path, monkeypatch):
+        told = {"compute_capability": "8.6", "driver": "550.163.01", "cuda_driver": "12.4"}
+        monkeypatch.setattr(Card, "describe", lambda self: told)
+        gpu = write_engine(tmp_path / "gpu", cuda="13.0")
+        with pytest.raises(EngineError, match=r"driver 550\.163\.01 runs CUDA 12\.4 and older"):
+            made(config(device="cuda", engines={"vllm": str(gpu)}))
 
     def test_vllms_engine_has_to_know_the_gpu(self, config, tmp_path, monkeypatch):
         monkeypatch.setattr(Card, "describe", lambda self: {"compute_capability": "6.1"})

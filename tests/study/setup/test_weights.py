@@ -9,7 +9,13 @@ import pytest
 from objectives.errors import EngineError, UsageError
 from objectives.servers.engine import Engine
 from study.setup.model_shapes import DummyLlm
-from study.setup.weights import dummy_llm, dummy_whisper, resolve_llm, resolve_whisper
+from study.setup.weights import (
+    dummy_llm,
+    dummy_whisper,
+    is_cached_whole,
+    resolve_llm,
+    resolve_whisper,
+)
 from tests.objectives.engine_at_hand import real_engine
 
 SPEC = DummyLlm(
@@ -189,3 +195,86 @@ def run(engine: Engine, code: str, *words: str) -> str:
         check=True,
     )
     return done.stdout.strip()
+
+
+class TestTheHubsCache:
+    """Laid out as huggingface_hub does it: blobs, and snapshots of links to them."""
+
+    NAME = "Qwen/Qwen2.5-7B-Instruct-AWQ"
+    ONE = ("config.json", "tokenizer.json", "model.safetensors")
+    SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
+    TWO = ("config.json", "tokenizer.json", *SHARDS)
+    INDEX = "model.safetensors.index.json"
+
+    @pytest.fixture
+    def entry(self, tmp_path, monkeypatch):
+        for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "XDG_CACHE_HOME"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+        return tmp_path / "hf" / "hub" / "models--Qwen--Qwen2.5-7B-Instruct-AWQ"
+
+    def lay(self, entry, names):
+        (entry / "refs").mkdir(parents=True)
+        (entry / "refs" / "main").write_text("abc")
+        (entry / "blobs").mkdir()
+        snapshot = entry / "snapshots" / "abc"
+        snapshot.mkdir(parents=True)
+        for name in names:
+            blob = entry / "blobs" / name.replace(".", "-")
+            weights = {"weight_map": {f"layer{n}": part for n, part in enumerate(self.SHARDS)}}
+            blob.write_text(json.dumps(weights) if name == self.INDEX else "{}")
+            (snapshot / name).symlink_to(blob)
+        return snapshot
+
+    @pytest.mark.parametrize(
+        ("names", "whole"),
+        [
+            (ONE, True),
+            (("config.json", "vocab.json", "pytorch_model.bin"), True),
+            (TWO, True),
+            ((*TWO, INDEX), True),
+            (TWO[:-1], False),
+            ((*TWO[:-1], INDEX), False),
+            (ONE[:-1], False),  # as far as a tokenizer's user fetched it
+            (ONE[1:], False),
+            (("config.json", "model.safetensors"), False),
+            (("config.json", "tokenizer.json", "training_args.bin"), False),
+            ((), False),
+        ],
+    )
+    def test_has_a_model_where_every_part_of_it_is_there(self, entry, names, whole):
+        self.lay(entry, names)
+        assert is_cached_whole(self.NAME) is whole
+
+    def test_does_not_have_one_that_it_never_saw(self, entry):
+        assert not is_cached_whole(self.NAME)
+
+    def test_does_not_have_one_whose_blob_is_gone(self, entry):
+        self.lay(entry, self.ONE)
+        (entry / "blobs" / "model-safetensors").unlink()
+        assert not is_cached_whole(self.NAME)
+
+    def test_does_not_have_one_that_is_being_fetched(self, entry):
+        self.lay(entry, self.ONE)
+        (entry / "blobs" / "d1e2.incomplete").touch()
+        assert not is_cached_whole(self.NAME)
+
+    def test_another_revision_is_not_what_main_stands_for(self, entry):
+        self.lay(entry, self.ONE)
+        (entry / "refs" / "main").write_text("newer")
+        assert not is_cached_whole(self.NAME)
+
+    @pytest.mark.parametrize(
+        ("variable", "below"),
+        [
+            ("HF_HUB_CACHE", ""),
+            ("HUGGINGFACE_HUB_CACHE", ""),
+            ("XDG_CACHE_HOME", "huggingface/hub"),
+        ],
+    )
+    def test_is_where_the_hub_looks_for_it(self, entry, tmp_path, monkeypatch, variable, below):
+        if variable == "XDG_CACHE_HOME":
+            monkeypatch.delenv("HF_HOME")
+        monkeypatch.setenv(variable, str(tmp_path / "other"))
+        self.lay(tmp_path / "other" / below / entry.name, self.ONE)
+        assert is_cached_whole(self.NAME)
