@@ -112,6 +112,19 @@ class ServerModel:
         """Tokens that may be scheduled before windowed ones are given back."""
         return self.step_tokens * self.rules.batches_in_flight
 
+    def blocks_for(self, cache_tokens: int, request_tokens: int) -> tuple[int, int] | None:
+        """Blocks behind a cache whose size was printed in tokens, and of one such request.
+
+        None where tokens alone decide, because every layer keeps all of them: elsewhere a short
+        request takes more of the cache than its share of the tokens, as each kind of layer takes
+        blocks of its own.
+        """
+        if [group.keeps for group in self.kv.groups] in ([], ["all"]):
+            return None
+        per_request = self.kv.blocks_per_request(request_tokens, self.in_flight_tokens)
+        total = self.kv.blocks_of(cache_tokens, self.max_model_len, self.in_flight_tokens)
+        return total, per_request
+
     @property
     def graphs_in_budget(self) -> bool:
         """Whether this server takes its CUDA graphs from the KV cache's share."""

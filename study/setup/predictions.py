@@ -138,11 +138,13 @@ def _expected(
         figures["wer"] = wer
     start = None if llm is None else prediction.starts.get(llm.name)
     if llm is not None and load is not None and start is not None:
+        tokens = start.footprint.capacity.tokens
         fitting = capacity(
             load,
-            kv_cache_tokens=start.footprint.capacity.tokens,
+            kv_cache_tokens=tokens,
             block_tokens=start.server.kv.block_tokens,
             max_num_seqs=prediction.forecasts[llm.name].max_num_seqs,
+            blocks=start.server.blocks_for(tokens, load.most_tokens_per_request),
         )
         figures["concurrent_capacity"] = float(fitting.requests)
     return figures

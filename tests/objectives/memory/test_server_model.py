@@ -134,3 +134,17 @@ def test_every_request_that_may_run_needs_a_state():
         server(max_num_seqs=100),
     ):
         assert unchecked.states_bytes == 0
+
+
+def test_a_short_request_of_a_hybrid_takes_blocks_of_every_kind_of_layer():
+    """784 tokens are a block: a request of 304 takes one, and its three groups' states."""
+    shape = ModelShape.from_config(QWEN3_6_27B)
+    hybrid = server(shape=shape, max_num_seqs=100, max_model_len=7840)
+    longest = 10 + 3 * 2
+    assert hybrid.blocks_for(78_400, 304) == (10 * longest, 1 + 3 * 2)
+    assert hybrid.blocks_for(78_400, 7840) == (10 * longest, longest)
+
+
+def test_where_every_layer_keeps_all_tokens_they_alone_decide():
+    assert server().blocks_for(78_400, 304) is None
+    assert server(shape=ModelShape.from_config(BERT_BASE)).blocks_for(0, 304) is None
