@@ -3,36 +3,44 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from objectives.device.cpu import CpuNode
 from objectives.device.cuda import CudaDevice, all_devices, visible_devices
 from objectives.device.nvml import NoNvmlError
 from objectives.device.state import Device, DeviceState
-from objectives.errors import OrphanError, UsageError
+from objectives.errors import BenchError, OrphanError, UsageError
 from objectives.units import gib
 
 _ALLOWED = "auto, cpu, cuda, cuda:N, GPU-UUID"
 _LOOK_S = 0.1
 
+Objection = Callable[[CudaDevice], str | None]
+"""Says why a GPU is not the one to take; None where nothing speaks against it."""
 
-def open_device(spec: str) -> Device:
+
+def open_device(spec: str, objection: Objection = lambda device: None) -> Device:
     """The device that a person means.
 
     Args:
         spec: `cpu`; `cuda` for the first usable GPU, `cuda:N` for the N-th, both among those that
             `CUDA_VISIBLE_DEVICES` leaves; a GPU's UUID or the beginning of one, hidden or not;
             `auto` for the first usable GPU, or the CPU if there is none.
+        objection: Why a GPU that nobody named is not the one to take, else None: an engine that
+            does not run on it. Where all are objected to, the first is taken all the same.
 
     Returns:
-        The device. What was looked at and not taken stands in its `passed_over`.
+        The device. What was looked at and not taken stands in its `passed_over`, what a person
+        should know of the choice in its `notes`.
 
     Raises:
         UsageError: It is not there, cannot be shared by two servers, or the words mean nothing.
+        BenchError: It is there, and no longer answers.
     """
     if spec == "cpu":
         return CpuNode()
     if spec in ("auto", "cuda"):
-        return _first_usable(or_cpu=spec == "auto")
+        return _first_usable(objection, or_cpu=spec == "auto")
     if spec.startswith("cuda:") and spec.removeprefix("cuda:").isdecimal():
         return _numbered(int(spec.removeprefix("cuda:")))
     if spec.startswith("GPU-"):
@@ -77,24 +85,41 @@ def _grown(baseline: DeviceState, state: DeviceState) -> int:
     return sum(max(0, held - before) for held, before in known if held and before is not None)
 
 
-def _first_usable(*, or_cpu: bool) -> Device:
+def _first_usable(objection: Objection, *, or_cpu: bool) -> Device:
     """The first GPU that two servers can share; where there is none, the CPU or a refusal."""
     try:
         devices, passed_over = visible_devices()
     except NoNvmlError as error:
         devices, passed_over = [], [f"no NVIDIA driver ({error})"]
-    for device in devices:
-        reason = device.refusal()
-        if reason is None:
-            device.passed_over = tuple(passed_over)
-            return device
+    except BenchError as error:
+        devices, passed_over = [], [str(error)]
+    refused = [(device, _refusal(device)) for device in devices]
+    objected = [(device, reason or objection(device)) for device, reason in refused]
+    sharable = [device for device, reason in refused if reason is None]
+    chosen = next((device for device, reason in objected if reason is None), None)
+    if chosen is None and sharable:  # better an engine's own reason than none at all
+        chosen = sharable[0]
+    for device, reason in objected:
+        if device is chosen:
+            break
         passed_over.append(f"cuda:{device.index} {device.name}: {reason}")
+    if chosen is not None:
+        chosen.passed_over = tuple(passed_over)
+        return chosen
     why_none = "; ".join(passed_over) or "no NVIDIA GPU is visible"
     if not or_cpu:
         raise UsageError(f"device cuda: {why_none}; allowed here: cpu")
     node = CpuNode()
     node.passed_over = (why_none,)
     return node
+
+
+def _refusal(device: CudaDevice) -> str | None:
+    """Why it cannot be shared; that it no longer answers is a reason, too."""
+    try:
+        return device.refusal()
+    except BenchError as error:
+        return str(error)
 
 
 def _numbered(number: int) -> CudaDevice:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from objectives.units import DeviceKind
 
@@ -61,6 +62,8 @@ class Device(ABC):
         index: The driver's number for it (PCI bus order); None for a CPU.
         passed_over: Devices that were looked at before this one was chosen, each with the reason
             why it was not taken.
+        notes: What a person should know of how it was chosen.
+        root: Where the machine's own files are.
     """
 
     kind: DeviceKind
@@ -68,6 +71,8 @@ class Device(ABC):
     uuid: str
     index: int | None
     passed_over: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    root: Path = Path("/")
 
     @property
     @abstractmethod
@@ -96,6 +101,15 @@ class Device(ABC):
     @abstractmethod
     def environment(self) -> dict[str, str]:
         """Variables that make this, and only this, device visible to a server."""
+
+    @property
+    def spoken(self) -> str:
+        """As people tell it from others: its name, and which of several it is."""
+        return self.name
+
+    def doubts(self) -> tuple[str, ...]:
+        """What speaks against every figure that is measured on it, in sentences."""
+        return ()
 
     def activity(self) -> Activity:
         """How busy it is now; nothing known, unless a kind of device knows better."""

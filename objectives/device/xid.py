@@ -69,7 +69,7 @@ class XidWatch:
             except pynvml.NVMLError_Timeout:  # the usual case: nothing happened
                 break
             except pynvml.NVMLError as error:
-                raise BenchError(f"nvmlEventSetWait: {error}") from error
+                raise nvml.fault("nvmlEventSetWait", error) from error
             if event.eventType & pynvml.nvmlEventTypeXidCriticalError:
                 self._seen.append(int(event.eventData))
         return tuple(self._seen)
@@ -84,5 +84,5 @@ class XidWatch:
         except pynvml.NVMLError_NotSupported:
             return False
         except pynvml.NVMLError as error:
-            raise BenchError(f"nvmlDeviceRegisterEvents: {error}") from error
+            raise nvml.fault("nvmlDeviceRegisterEvents", error) from error
         return True

@@ -18,6 +18,8 @@ from objectives.telemetry import TelemetryRecord
 from objectives.trial.prediction import CandidatePrediction
 from objectives.vllm import StartupFacts
 
+_ALWAYS_SHOWN = frozenset({"CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"})
+"""A number of a device means nothing without the order, whatever this shell exports."""
 _KEY_ENDS = "_API_KEY"
 _PLUMBING = ("PATH", "PYTHONSAFEPATH", "PYTHONUNBUFFERED", "VLLM_CACHE_ROOT")
 _PLUMBING_ENDS = ("_CACHE_DIR",)
@@ -175,6 +177,6 @@ def shown(launch: Launch, inherited: Mapping[str, str]) -> Invocation:
         for name, value in launch.env.items()
         if name not in {*PRIVATE_VARIABLES, *_PLUMBING}
         and not name.endswith((_KEY_ENDS, *_PLUMBING_ENDS))
-        and inherited.get(name) != value
+        and (name in _ALWAYS_SHOWN or inherited.get(name) != value)
     }
     return Invocation(argv=launch.argv, env=env)

@@ -23,7 +23,7 @@ _EPILOG = """examples:
   python -m study.engines build --recipe whisper-pascal
   python -m study.engines check --engine /opt/llm/bin/python --device cuda:0
 
-exit: 0 done; 1 the check or the build failed; 2 bad usage; 130 interrupted
+exit: 0 done; 1 the check or the build failed; 2 bad usage, or no such device; 130 interrupted
 """
 
 
@@ -177,12 +177,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parse(argv)
     try:
         return _ACTIONS[options.action](options)
-    except UsageError as error:
-        print(f"python -m study.engines: {error}", file=sys.stderr)
-        return 2
-    except BenchError as error:
+    except EngineError as error:
         print(f"python -m study.engines: {error}", file=sys.stderr)
         return 1
+    except (UsageError, BenchError) as error:  # the second: the device no longer answers
+        print(f"python -m study.engines: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("python -m study.engines: interrupted", file=sys.stderr)
         return 130

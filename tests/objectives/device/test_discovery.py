@@ -5,6 +5,7 @@ from objectives.device.cpu import CpuNode
 from objectives.device.discovery import open_device, wait_for_memory
 from objectives.device.state import DeviceState
 from objectives.errors import OrphanError, UsageError
+from tests.fakes import machines
 from tests.fakes.fake_nvml import GIB, FakeGpu, FakeNvml
 
 FIRST = "GPU-aaaaaaaa-0000-0000-0000-000000000000"
@@ -36,6 +37,47 @@ def test_auto_passes_over_a_gpu_that_cannot_be_shared_and_says_so(driver):
     assert device.uuid == SECOND
     assert device.passed_over[0].startswith("cuda:0 NVIDIA GeForce RTX 3060: it is split by MIG")
     assert device.describe()["passed_over"] == list(device.passed_over)
+
+
+def test_auto_passes_over_a_gpu_that_fell_off_the_bus_and_says_so(driver):
+    driver.gpus[0].refused = dict.fromkeys(machines.MEMORY, pynvml.NVML_ERROR_GPU_IS_LOST)
+    device = open_device("auto")
+    assert device.uuid == SECOND
+    assert "nvmlDeviceGetMemoryInfo: GPU is lost" in device.passed_over[0]
+
+
+@pytest.mark.parametrize("machine", [machines.gb10, machines.mig_container])
+def test_where_memory_is_not_told_auto_goes_on_and_a_name_is_refused(machine, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    driver = machine()
+    with driver.installed():
+        device = open_device("auto")
+        assert device.kind == "cpu"
+        assert "its memory" in device.passed_over[0]
+        for spec in ("cuda", "cuda:0", driver.gpus[0].uuid):
+            with pytest.raises(UsageError, match="its memory"):
+                open_device(spec)
+        driver.gpus.append(FakeGpu(uuid=SECOND))
+        assert open_device("auto").uuid == open_device("cuda").uuid == SECOND
+
+
+def too_old(device):
+    return "too old" if device.compute_capability == "6.1" else None
+
+
+@pytest.mark.parametrize("spec", ["auto", "cuda"])
+def test_the_first_gpu_that_nobody_objects_to_is_taken(spec, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    with machines.two_unlike_cards().installed():
+        assert open_device(spec).uuid == machines.GTX_1080_TI
+        device = open_device(spec, too_old)
+        assert device.uuid == machines.RTX_3060
+        assert device.passed_over == ("cuda:0 NVIDIA GeForce GTX 1080 Ti: too old",)
+        named = open_device(machines.GTX_1080_TI, too_old)
+        assert named.uuid == machines.GTX_1080_TI, "what a person names is taken"
+        first = open_device(spec, lambda device: "no")
+        assert first.uuid == machines.GTX_1080_TI, "who objects to all says why later"
+        assert first.passed_over == ()
 
 
 def test_auto_takes_the_cpu_where_there_is_no_gpu_and_says_why(no_driver):
