@@ -120,6 +120,13 @@ class CudaDevice(Device):
         """Whether Windows' driver is behind it."""
         return (self.root / "dev/dxg").exists()
 
+    @property
+    def maps_memory(self) -> bool:
+        """Not on WSL2 (PyTorch #192330), nor on MIG slices (vLLM #39874) and other virtual GPUs."""
+        mode = self._told(pynvml.nvmlDeviceGetVirtualizationMode)
+        is_virtual = mode == pynvml.NVML_GPU_VIRTUALIZATION_MODE_VGPU
+        return not (self.is_wsl or is_virtual or self._mode(pynvml.nvmlDeviceGetMigMode))
+
     def doubts(self) -> tuple[str, ...]:
         """On WSL2, that Windows decides what stays on the device.
 

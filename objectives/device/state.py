@@ -107,6 +107,11 @@ class Device(ABC):
         """As people tell it from others: its name, and which of several it is."""
         return self.name
 
+    @property
+    def maps_memory(self) -> bool:
+        """Whether a program may map its memory piece by piece, as expandable segments do."""
+        return False
+
     def doubts(self) -> tuple[str, ...]:
         """What speaks against every figure that is measured on it, in sentences."""
         return ()

@@ -10,6 +10,7 @@ from objectives.candidate import ServerSettings
 from objectives.device import Device
 from objectives.errors import WrongDeviceError
 from objectives.evidence import PredictedMemory
+from objectives.kinds.allocator import allocator_environment
 from objectives.kinds.forecast import Forecast, Moment, ServerMemory
 from objectives.kinds.kind import Proof, ServerKind, Up
 from objectives.load import LoadedServer, Target
@@ -218,6 +219,7 @@ class VllmKind(ServerKind):
         env = {
             **self.engine.environment(device.kind, role="vllm", offline=self.is_local),
             **device.environment(),
+            **allocator_environment(settings, device),
             **settings.env,
             "VLLM_API_KEY": key,
         }

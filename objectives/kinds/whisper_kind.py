@@ -11,6 +11,7 @@ from objectives.candidate import ServerSettings
 from objectives.causes import remedy_of
 from objectives.device import Device
 from objectives.errors import BenchError, ServingError, WrongDeviceError
+from objectives.kinds.allocator import allocator_environment
 from objectives.kinds.forecast import Forecast, Moment, ServerMemory
 from objectives.kinds.kind import Proof, ServerKind, Up
 from objectives.load import LoadedServer, Target
@@ -95,11 +96,14 @@ class WhisperKind(ServerKind):
         hidden = {"CUDA_VISIBLE_DEVICES": ""}
         env = {
             **self.engine.environment(kind, role="whisper", offline=Path(path).exists()),
-            **(device.environment() if kind == device.kind else hidden),
+            **(self._placed(settings, device) if kind == device.kind else hidden),
             **settings.env,
             "WHISPER_API_KEY": key,
         }
         return Launch(name=self.name, argv=tuple(argv), env=env, log=log)
+
+    def _placed(self, settings: ServerSettings, device: Device) -> dict[str, str]:
+        return {**device.environment(), **allocator_environment(settings, device)}
 
     def target(self, settings: ServerSettings, server: Up) -> Target:
         """Where clips go."""

@@ -18,8 +18,13 @@ from objectives.telemetry import TelemetryRecord
 from objectives.trial.prediction import CandidatePrediction
 from objectives.vllm import StartupFacts
 
-_ALWAYS_SHOWN = frozenset({"CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"})
-"""A number of a device means nothing without the order, whatever this shell exports."""
+_ALWAYS_SHOWN = frozenset(
+    {
+        *("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"),
+        *("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"),
+    }
+)
+"""Said whatever this shell exports: a device's number without the order names no device."""
 _KEY_ENDS = "_API_KEY"
 _PLUMBING = ("PATH", "PYTHONSAFEPATH", "PYTHONUNBUFFERED", "VLLM_CACHE_ROOT")
 _PLUMBING_ENDS = ("_CACHE_DIR",)
