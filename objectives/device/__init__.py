@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from objectives.device.cgroup import oom_kills
-from objectives.device.discovery import open_device, wait_for_memory
+from objectives.device.discovery import Own, open_device, wait_for_memory
 from objectives.device.lock import hold_device
 from objectives.device.state import Activity, Device, DeviceState
 from objectives.device.xid import XidWatch, device_faults
@@ -12,6 +12,7 @@ __all__ = [
     "Activity",
     "Device",
     "DeviceState",
+    "Own",
     "XidWatch",
     "device_faults",
     "hold_device",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
 
 from objectives.device.cpu import CpuNode
 from objectives.device.cuda import CudaDevice, all_devices, visible_devices
@@ -14,6 +16,8 @@ from objectives.units import gib
 
 _ALLOWED = "auto, cpu, cuda, cuda:N, GPU-UUID"
 _LOOK_S = 0.1
+_ALIKE, _ALIKE_BYTES = 0.05, 256 << 20
+"""So far, as a share or in bytes, may memory that is missing be off what a server held."""
 
 Objection = Callable[[CudaDevice], str | None]
 """Says why a GPU is not the one to take; None where nothing speaks against it."""
@@ -50,39 +54,83 @@ def open_device(spec: str, objection: Objection = lambda device: None) -> Device
     raise UsageError(f"device: {spec!r} found; allowed: {_ALLOWED}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Own:
+    """What a trial had of a device, by which its leftovers are told from other people's memory.
+
+    Attributes:
+        pids: Of all its processes, those that ended too.
+        is_listed: Whether the driver lists processes by these numbers.
+        held_bytes: What each of its tenants held last, as far as it is known.
+    """
+
+    pids: frozenset[int] = frozenset()
+    is_listed: bool = False
+    held_bytes: tuple[int, ...] = ()
+
+
 def wait_for_memory(
-    device: Device, baseline: DeviceState, *, tolerance_bytes: int, deadline_s: float
-) -> DeviceState:
+    device: Device, baseline: DeviceState, own: Own, *, tolerance_bytes: int, deadline_s: float
+) -> str | None:
     """Wait until no more memory is in use than before, or others are known to hold the rest.
 
-    It is for the time after servers are gone, so any process that the driver still lists is
-    somebody else's. Up to `tolerance_bytes` more than in `baseline`, before, count as back.
+    Up to `tolerance_bytes` more than in `baseline`, before, count as back.
+
+    Args:
+        device: What was used.
+        baseline: It, before.
+        own: What the trial had of it, whose servers are gone.
+        tolerance_bytes: See above.
+        deadline_s: Seconds to wait.
 
     Returns:
-        The state with which the memory was back.
+        None if it is back; else a sentence about memory that others took, or may have taken.
 
     Raises:
-        OrphanError: It is not back; names the bytes, and the processes that were not there before.
+        OrphanError: A process of ours is still listed; or the driver lists none of ours by their
+            numbers, and what is missing is as much as tenants of ours held.
     """
     deadline = time.monotonic() + deadline_s
     while True:
         state = device.read()
         missing = state.used_bytes - baseline.used_bytes
-        if missing - _grown(baseline, state) <= tolerance_bytes:
-            return state
+        ours = own.pids & (state.by_pid.keys() - baseline.by_pid.keys())
+        unexplained = missing - _grown(baseline, state, own)
+        if unexplained <= tolerance_bytes:
+            return None
         if time.monotonic() >= deadline:
-            stayed = ", ".join(map(str, sorted(set(state.by_pid) - set(baseline.by_pid))))
-            raise OrphanError(
-                f"{device.name}: {gib(missing)} are not back after {deadline_s:.0f} s"
-                + (f"; held by process {stayed}" if stayed else "")
-            )
+            break
         time.sleep(_LOOK_S)
+    said = f"{device.name}: {gib(missing)} are not back after {deadline_s:.0f} s"
+    if ours:
+        raise OrphanError(f"{said}; held by process {', '.join(map(str, sorted(ours)))}")
+    if not own.is_listed and _is_sum(unexplained, own.held_bytes):
+        raise OrphanError(f"{said}; as much as was held by servers of the trial")
+    return said
 
 
-def _grown(baseline: DeviceState, state: DeviceState) -> int:
-    """By how many bytes processes grew that were there before, as far as the driver tells."""
-    known = ((held, baseline.by_pid.get(pid)) for pid, held in state.by_pid.items())
-    return sum(max(0, held - before) for held, before in known if held and before is not None)
+def _grown(baseline: DeviceState, state: DeviceState, own: Own) -> int:
+    """By how many bytes processes of others grew or came, as far as the driver tells.
+
+    One that came counts where the driver lists ours by their numbers: else it may be ours.
+    """
+    grown = 0
+    for pid, held in state.by_pid.items():
+        is_known = pid in baseline.by_pid
+        before = baseline.by_pid[pid] if is_known else 0
+        counts = is_known or (own.is_listed and pid not in own.pids)
+        if counts and held is not None and before is not None:
+            grown += max(0, held - before)
+    return grown
+
+
+def _is_sum(size_bytes: int, held_bytes: Sequence[int]) -> bool:
+    """Whether a size is what some of the tenants held together, as nearly as drivers count."""
+    return any(
+        abs(sum(some) - size_bytes) <= max(_ALIKE_BYTES, _ALIKE * size_bytes)
+        for count in range(1, len(held_bytes) + 1)
+        for some in combinations(held_bytes, count)
+    )
 
 
 def _first_usable(objection: Objection, *, or_cpu: bool) -> Device:

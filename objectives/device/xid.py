@@ -57,6 +57,11 @@ class XidWatch:
             pynvml.nvmlEventSetFree(self._events)
         self._events = None
 
+    @property
+    def xids(self) -> tuple[int, ...]:
+        """What was collected so far, in order; asks nobody."""
+        return tuple(self._seen)
+
     def seen(self) -> tuple[int, ...]:
         """Every XID so far, in order; does not wait.
 
@@ -72,7 +77,7 @@ class XidWatch:
                 raise nvml.fault("nvmlEventSetWait", error) from error
             if event.eventType & pynvml.nvmlEventTypeXidCriticalError:
                 self._seen.append(int(event.eventData))
-        return tuple(self._seen)
+        return self.xids
 
     def _register(self, device: CudaDevice) -> bool:
         offered = nvml.query(pynvml.nvmlDeviceGetSupportedEventTypes, device.handle) or 0

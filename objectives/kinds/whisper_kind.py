@@ -14,6 +14,7 @@ from objectives.errors import BenchError, ServingError, WrongDeviceError
 from objectives.kinds.allocator import allocator_environment
 from objectives.kinds.forecast import Forecast, Moment, ServerMemory
 from objectives.kinds.kind import Proof, ServerKind, Up
+from objectives.kinds.placement import prove_by_driver
 from objectives.load import LoadedServer, Target
 from objectives.memory import Calibration, WhisperModel
 from objectives.models import UnsupportedShapeError
@@ -119,7 +120,26 @@ class WhisperKind(ServerKind):
         if not isinstance(health, dict):
             said = f"{self.name}'s /health says {str(health)[:80]!r}, not what it computes on"
             return Proof(failure=BenchError(said))
-        return Proof(health=health, failure=self._misplacement(settings, device, health))
+        failure = self._misplacement(settings, device, health)
+        if failure is not None or self.device_kind(settings, device) == "cpu":
+            said = f"it says that it computes on {health.get('compute_device')}"
+            return Proof(health=health, failure=failure, said="" if failure else said)
+        return replace(self._which(device, health, server), health=health)
+
+    def _which(self, device: Device, health: Mapping[str, Any], server: Up) -> Proof:
+        """Which GPU it is on: torch knows the UUID; where it is too old for that, the driver."""
+        uuid, held = health.get("uuid"), health.get("parameters_bytes")
+        if not isinstance(uuid, str):
+            least = int(held) if is_number(held) else None
+            return prove_by_driver(self.name, device, server, least)
+        if uuid.lower() == device.uuid.lower():
+            return Proof(said=f"torch's UUID of its device is that of {device.spoken}")
+        return Proof(
+            failure=BenchError(
+                f"{self.name} computes on {health.get('device_name')} ({uuid}), not on "
+                f"{device.spoken}"
+            )
+        )
 
     def _misplacement(
         self, settings: ServerSettings, device: Device, health: Mapping[str, Any]

@@ -39,6 +39,9 @@ class Started:
         logs: Every log, those of earlier tries too.
         health: Server to what it says of itself.
         facts: Server to what its log says of its start, where it says anything.
+        proofs: Server to how it is proven where it computes; without those that are not.
+        grown: Tenant to the bytes by which free memory of the device fell as it started, where
+            that was looked at.
         doubts: What a reader of the trial's figures should know.
     """
 
@@ -46,7 +49,18 @@ class Started:
     logs: tuple[Path, ...] = ()
     health: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     facts: Mapping[str, StartupFacts] = field(default_factory=dict)
+    proofs: Mapping[str, str] = field(default_factory=dict)
+    grown: Mapping[str, int] = field(default_factory=dict)
     doubts: tuple[str, ...] = ()
+
+    def without(self, name: str) -> Started:
+        """This, less what was learned from a start of a server that is started again."""
+        return replace(
+            self,
+            facts={who: told for who, told in self.facts.items() if who != name},
+            proofs={who: told for who, told in self.proofs.items() if who != name},
+            grown={who: size for who, size in self.grown.items() if who != name},
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +154,7 @@ class Seen:
                 name: shown(launch, inherited) for name, launch in self.started.launches.items()
             },
             health=self.started.health,
+            proofs=self.started.proofs,
             device_state=self.before,
             footprint=self._footprint(),
             doubts=self.all_doubts,

@@ -10,11 +10,10 @@ from typing import Any
 
 from objectives.candidate import Candidate
 from objectives.causes import remedy_of
-from objectives.device import XidWatch, wait_for_memory
+from objectives.device import Own, XidWatch, wait_for_memory
 from objectives.errors import (
     DoesNotFitError,
     InfeasibleError,
-    OrphanError,
     OutOfBoundsError,
     OutOfMemoryError,
     OverBudgetError,
@@ -23,7 +22,8 @@ from objectives.errors import (
 )
 from objectives.load import Driven, drive
 from objectives.memory import Calibration
-from objectives.telemetry import Telemetry
+from objectives.servers import Running
+from objectives.telemetry import Ownership, Telemetry
 from objectives.trial.attribution import MachineWatch
 from objectives.trial.bench import Bench
 from objectives.trial.conclusion import conclude
@@ -58,6 +58,7 @@ class TrialStages:
         calibration: What earlier starts taught.
         seen: What the stages returned so far.
         telemetry: Watches the device while servers run; None before and after.
+        own: What the trial's tenants had of the device, once they ran.
     """
 
     bench: Bench
@@ -67,6 +68,7 @@ class TrialStages:
     calibration: Calibration
     seen: Seen = field(default_factory=Seen)
     telemetry: Telemetry | None = None
+    own: Own = field(default_factory=Own)
 
     def run(self) -> Conclusion:
         """All stages, one after the other.
@@ -124,6 +126,7 @@ class TrialStages:
                 excess={"bounds": outside},
                 predicted=True,
             )
+        self._doubt(*bench.device.doubts())
         before = bench.device.read()
         prediction = predict_on_bench(candidate, bench, before, self.calibration)
         self.seen = replace(self.seen, before=before, prediction=prediction)
@@ -151,7 +154,13 @@ class TrialStages:
             step=self.watch.step,
             machine=machine,
         )
-        with Telemetry(self.bench.device, tenants.groups()) as telemetry:
+        ownership = Ownership()
+        with Telemetry(
+            self.bench.device,
+            tenants.groups(),
+            grown=lambda: tenants.started().grown,
+            ownership=ownership,
+        ) as telemetry:
             self.telemetry = telemetry
             try:
                 with self.watch.phase("start"):
@@ -163,7 +172,16 @@ class TrialStages:
                 # Not a name of this block: the load may have been whole, and its end not.
                 started, watched = tenants.started(), self._watched(telemetry, self.seen.driven)
                 self.seen = replace(self.seen, started=started, watched=watched)
+                self._tell_whose(ownership)
         return started, driven, watched
+
+    def _tell_whose(self, ownership: Ownership) -> None:
+        """Which memory was the trial's own, and who else came to the device meanwhile."""
+        found = [each for each in self.bench.neighbours if isinstance(each, Running)]
+        passing = {*self.bench.servers, *(each.name for each in self.bench.neighbours)}
+        self.own = ownership.of(passing - {each.name for each in found})
+        for stranger in ownership.strangers():
+            self._doubt(f"{stranger} came to the device meanwhile; it is none of the study's")
 
     def _watched(self, telemetry: Telemetry, driven: Driven | None) -> Watched:
         """The device during the window of the load where there was one, else all the time."""
@@ -267,7 +285,7 @@ class TrialStages:
             )
 
     def _see_memory_back(self) -> None:
-        """No trial begins on what another one left.
+        """No trial begins on what another one left; what others took meanwhile is a doubt.
 
         A CPU's memory is everybody's: once our processes are gone, so is what they held, and what
         is missing then is somebody else's.
@@ -276,17 +294,15 @@ class TrialStages:
         if before is None:
             return
         shared = self.bench.device.kind == "cpu"
-        try:
-            wait_for_memory(
-                self.bench.device,
-                before,
-                tolerance_bytes=MEMORY_SLACK_BYTES,
-                deadline_s=SHARED_MEMORY_BACK_S if shared else MEMORY_BACK_S,
-            )
-        except OrphanError as error:
-            if not shared:
-                raise
-            self._doubt(f"other programs took memory meanwhile: {error}")
+        taken = wait_for_memory(
+            self.bench.device,
+            before,
+            Own() if shared else self.own,
+            tolerance_bytes=MEMORY_SLACK_BYTES,
+            deadline_s=SHARED_MEMORY_BACK_S if shared else MEMORY_BACK_S,
+        )
+        if taken is not None:
+            self._doubt(f"other programs took memory meanwhile: {taken}")
 
     def holding(self) -> Mapping[str, Any] | None:
         """Who holds how many bytes of the device now; None while nobody watches."""

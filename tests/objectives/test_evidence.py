@@ -143,6 +143,7 @@ FULL = TrialEvidence(
     figures={"llm_latency_ms": 900.0, "concurrent_capacity": 8.0, "oom_events": 0.0},
     settings={"vllm": Invocation(argv=("python", "-m", "vllm"), env={"OMP_NUM_THREADS": "4"})},
     health={"whisper": {"compute_device": "cuda:0", "served": 0, "versions": {"torch": "2.8"}}},
+    proofs={"vllm": "the driver lists its process 4711"},
     device_state=DeviceState(
         total_bytes=12 * GIB,
         free_bytes=11 * GIB,
@@ -296,6 +297,7 @@ BAD = {
     "weights": (3, "weights"),
     "settings": ({"vllm": {"argv": "python"}}, "settings.vllm.argv"),
     "health": ({"whisper": "ok"}, "health.whisper"),
+    "proofs": ({"vllm": 7}, "proofs.vllm"),
     "device_state": ({"total_bytes": 2, "used_bytes": 1}, "device_state.free_bytes"),
     "footprint": ({"vllm": {"logged": {"block_size": "big"}}}, "footprint.vllm.logged.block_size"),
     "telemetry": ({"total_bytes": 2, "samples": [{}]}, "telemetry.samples.0.time_s"),
