@@ -69,6 +69,7 @@ class CudaDevice(Device):
             free_bytes=free,
             used_bytes=total - free,
             reserved_bytes=None if reserved is None else int(reserved),
+            cuda_total_bytes=self.cuda_total_bytes,
             by_pid=self._processes(),
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from study.engines.build import build_engine
+from study.engines.devices import objection_of, with_known_total
 from study.engines.find import capability_of, check_engine, find_engine
 
 __all__ = [
@@ -10,4 +11,6 @@ __all__ = [
     "capability_of",
     "check_engine",
     "find_engine",
+    "objection_of",
+    "with_known_total",
 ]

@@ -14,6 +14,7 @@ from objectives.errors import BenchError, EngineError, UsageError
 from objectives.servers import ROLES, dotted, study_home
 from objectives.units import GIB
 from study.engines.build import build_engine, built_engine, built_size_bytes, state_of
+from study.engines.devices import keep_total, objection_of
 from study.engines.find import EngineReport, capability_of, check_engine, engine_at, find_engine
 from study.engines.recipes import RECIPES
 
@@ -104,13 +105,13 @@ def _report_text(report: EngineReport) -> Iterator[str]:
 
 
 def _show(options: argparse.Namespace) -> int:
-    overview = _overview(open_device(options.device), None)
+    overview = _overview(open_device(options.device, objection_of()), None)
     _print(options.json, overview, _overview_text(overview))
     return 0
 
 
 def _build(options: argparse.Namespace) -> int:
-    device = open_device(options.device)
+    device = open_device(options.device, objection_of())
     engine = build_engine(
         device.kind,
         log=lambda line: print(line, file=sys.stderr, flush=True),
@@ -123,7 +124,7 @@ def _build(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    device = open_device(options.device)
+    device = open_device(options.device, objection_of())
     if options.engine:
         reports = [check_engine(engine_at(options.engine, None), device)]
     else:
@@ -135,6 +136,9 @@ def _check(options: argparse.Namespace) -> int:
             )
             for place, engine in engines.items()
         ]
+    for report in reports:
+        if report.ok:
+            keep_total(device, report.facts["seen"])
     document = {
         "ok": all(report.ok for report in reports),
         "device": _device_to_dict(device),

@@ -13,7 +13,14 @@ from objectives.servers import Command, Engine, Hold, Neighbour, Running
 from objectives.trial import Bench, Objective
 from objectives.units import GIB, ServerName
 from study.config import NeighbourSection, StudyConfig, fixed_settings
-from study.engines import build_engine, capability_of, check_engine, find_engine
+from study.engines import (
+    build_engine,
+    capability_of,
+    check_engine,
+    find_engine,
+    objection_of,
+    with_known_total,
+)
 from study.setup.model_shapes import dummy_shape, llm_weights_bytes, model_shape
 from study.setup.weights import resolve_llm, resolve_whisper
 
@@ -34,10 +41,12 @@ def make_bench(config: StudyConfig, *, build_engines: bool, log: Callable[[str],
         EngineError: There is no engine that can run a server, or building it failed.
     """
     document = config.document
-    device = open_device(document.device)
-    log(f"device: {device.name}, {device.total_bytes / GIB:.1f} GiB")
+    device = with_known_total(open_device(document.device, objection_of(document.engines.vllm)))
+    log(f"device: {device.spoken}, {device.total_bytes / GIB:.1f} GiB")
     for reason in device.passed_over:
         log(f"not taken: {reason}")
+    for note in device.notes:
+        log(f"note: {note}")
     vllm_engine = _engine("vllm", document.engines.vllm, device, build_engines, log)
     named = document.engines.whisper
     whisper_engine = _engine(

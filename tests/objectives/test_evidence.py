@@ -149,6 +149,7 @@ FULL = TrialEvidence(
         free_bytes=11 * GIB,
         used_bytes=GIB,
         reserved_bytes=GIB // 4,
+        cuda_total_bytes=int(11.7 * GIB),
         by_pid={4711: GIB, 4712: None},
     ),
     footprint={"vllm": MemoryEvidence(predicted=PREDICTED, logged=LOGGED)},

@@ -28,7 +28,7 @@ def on(monkeypatch):
     """The machine has that device, whatever is asked for."""
 
     def on(device):
-        monkeypatch.setattr(command, "open_device", lambda spec: device)
+        monkeypatch.setattr(command, "open_device", lambda spec, objection: device)
 
     return on
 
