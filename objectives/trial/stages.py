@@ -31,7 +31,7 @@ from objectives.trial.evidence import Conclusion, Seen, Started, Watched
 from objectives.trial.prediction import CandidatePrediction, predict_on_bench
 from objectives.trial.stopwatch import Stopwatch
 from objectives.trial.tenants import Tenants
-from objectives.units import Scalar
+from objectives.units import Scalar, gib
 
 MEMORY_BACK_S = 30.0
 """Seconds within which a trial's memory must be back after its servers are gone."""
@@ -219,12 +219,20 @@ class TrialStages:
     def _learn_peaks(self, prediction: CandidatePrediction, telemetry: Telemetry) -> None:
         """Keep the most that each server held, for the predictions to come."""
         # Over the whole trial, not the window: a speech model's peak is in its first request.
-        peaks = telemetry.record().tenants_bytes
+        record = telemetry.record()
+        peaks = record.tenants_bytes
         for name, forecast in prediction.forecasts.items():
-            if peak_bytes := peaks.get(name):
-                self.seen = replace(
-                    self.seen, calibration=forecast.learn_peak(self._known, peak_bytes)
+            if not (peak_bytes := peaks.get(name)):
+                continue
+            # What became less at a start may be somebody else's, and a peak is kept for good.
+            by_difference = record.memory_sources.get(name) == "difference"
+            if by_difference and forecast.held and peak_bytes > 2 * forecast.held.value_bytes:
+                self._doubt(
+                    f"the device had {gib(peak_bytes)} less when {name} had started, which was "
+                    f"expected to hold {gib(forecast.held.value_bytes)}: others may have taken some"
                 )
+                continue
+            self.seen = replace(self.seen, calibration=forecast.learn_peak(self._known, peak_bytes))
 
     def _load(self, tenants: Tenants, telemetry: Telemetry) -> Driven:
         """All servers at once, under the same load as every other candidate."""

@@ -767,6 +767,26 @@ class TestLearning:
         for name, peak_bytes in (("whisper", 3 * GIB), ("scribe", GIB)):
             assert (held[name].value_bytes, held[name].source) == (peak_bytes, "calibrated")
 
+    @pytest.mark.parametrize("grown", [GIB, 6 * GIB])
+    def test_what_became_less_as_it_started_teaches_unless_it_is_too_much_to_be_its(
+        self, trial, answers, grown
+    ):
+        def started():
+            standing.seen = replace(standing.seen, grown={"whisper": grown})
+            look_again(stages)
+
+        pids = {"vllm": [], "whisper": [ANOTHER]}
+        standing = Standing(answers=answers, on_start=started, pids=pids)
+        stages = trial(card_bench(shape=QWEN), standing)
+        stages.run()
+        whispers = () if stages.seen.calibration is None else stages.seen.calibration.whispers
+        doubts = [doubt for doubt in stages.seen.all_doubts if "others may have taken" in doubt]
+        if grown == GIB:
+            assert ([each.peak_bytes for each in whispers], doubts) == ([GIB], [])
+        else:
+            assert (whispers, len(doubts)) == ((), 1)
+            assert doubts[0].startswith("the device had 6.00 GiB less when whisper had started")
+
     def test_a_whisper_whose_memory_nobody_tells_teaches_nothing(self, trial, answers):
         stages = trial(card_bench(shape=QWEN), Standing(answers=answers))
         stages.run()
