@@ -313,12 +313,14 @@ class TrialStages:
             self._doubt(f"other programs took memory meanwhile: {taken}")
 
     def holding(self) -> Mapping[str, Any] | None:
-        """Who holds how many bytes of the device now; None while nobody watches."""
+        """Who holds how many bytes of the device now; None while nobody watches.
+
+        `other` is what is used and known of no tenant: that of a server that starts, too.
+        """
         telemetry = self.telemetry
         if telemetry is None:
             return None
         last = telemetry.record(since_s=telemetry.now_s() - 2).samples[-1]
         held = {name: size for name, size in last.by_tenant.items() if size}
-        if last.other_bytes is not None:
-            held["other"] = last.other_bytes
+        held["other"] = max(0, last.used_bytes - sum(held.values()))
         return {"total_bytes": last.total_bytes, "by_tenant": held}

@@ -91,6 +91,10 @@ def nothing():
     """All is well."""
 
 
+def gone_one():
+    raise ServerDiedError("vllm", log=None, returncode=1)
+
+
 class Card(Device):
     """A device whose numbers the test writes."""
 
@@ -524,6 +528,21 @@ class TestLoad:
             assert driver.open_event_sets == 0
         assert caught.value.cause == "device_fault"
 
+    @pytest.mark.parametrize("ends", [enough, gone_one])
+    def test_a_card_that_falls_off_the_bus_is_named_whatever_ends_first(self, trial, ends):
+        with FakeNvml(FakeGpu()).installed() as driver:
+
+            def lose():
+                driver.gpus[0].lost = True
+                driver.refused["nvmlEventSetWait_v2"] = pynvml.NVML_ERROR_GPU_IS_LOST
+                ends()
+
+            stages = trial(card_bench(all_devices()[0][0]), Standing(on_start=lose))
+            with pytest.raises(BenchError) as caught:
+                stages.run()
+        assert caught.value.cause == "device_fault"
+        assert "GPU is lost" in str(caught.value)
+
 
 @dataclass
 class Calm:
@@ -620,8 +639,11 @@ class TestHolding:
                 {"vllm": GIB // 2, "whisper": GIB // 4, "other": USED - 3 * GIB // 4},
             ),
             ({MINE: GIB // 2}, {"vllm": GIB // 2, "other": USED - GIB // 2}),
-            ({MINE: GIB // 2, ANOTHER: None}, {"vllm": GIB // 2}),
-            ({}, {}),
+            (
+                {MINE: GIB // 2, ANOTHER: None},
+                {"vllm": GIB // 2, "other": USED - GIB // 2},
+            ),
+            ({}, {"other": USED}),
         ],
         ids=["both", "one that holds nothing", "one that is not told", "nobody is told"],
     )
