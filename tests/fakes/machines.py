@@ -8,6 +8,7 @@ compute processes, no events), MIG (nvidia-container-toolkit #842), GB10 (nvitop
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import pynvml
 
@@ -25,6 +26,31 @@ GTX_1080_TI = "GPU-10800000-1111-2222-3333-444444444444"
 MEMORY = ("nvmlDeviceGetMemoryInfo", "nvmlDeviceGetMemoryInfo_v2")
 HOST_PIDS = 1 << 23
 """Beyond the largest id that a process can have here: nobody's in this namespace."""
+
+
+class ServedGpu(FakeGpu):
+    """A GPU on which fake servers hold what they take in a ledger (`tests.fakes.knobs`)."""
+
+    ledger: Path | None = None
+    _idle_bytes = 0
+
+    @property
+    def processes(self):
+        files = [] if self.ledger is None or not self.ledger.is_dir() else self.ledger.iterdir()
+        held = {int(file.name): int(file.read_text() or 0) for file in files}
+        return {pid: size for pid, size in held.items() if Path(f"/proc/{pid}").exists()}
+
+    @processes.setter
+    def processes(self, processes):
+        assert not processes, "the ledger has them"
+
+    @property
+    def used_bytes(self):
+        return self._idle_bytes + sum(self.processes.values())
+
+    @used_bytes.setter
+    def used_bytes(self, size_bytes):
+        self._idle_bytes = size_bytes
 
 
 def refusing(names, code=pynvml.NVML_ERROR_NOT_SUPPORTED):
