@@ -123,7 +123,11 @@ class CudaDevice(Device):
 
     @property
     def maps_memory(self) -> bool:
-        """Not on WSL2 (PyTorch #192330), nor on MIG slices (vLLM #39874) and other virtual GPUs."""
+        """Not on WSL2, nor on MIG slices and other virtual GPUs.
+
+        Source: reports to PyTorch (cuMemSetAccess fails on WSL2) and to vLLM (an internal assertion
+        on MIG instead of an error of memory).
+        """
         mode = self._told(pynvml.nvmlDeviceGetVirtualizationMode)
         is_virtual = mode == pynvml.NVML_GPU_VIRTUALIZATION_MODE_VGPU
         return not (self.is_wsl or is_virtual or self._mode(pynvml.nvmlDeviceGetMigMode))
@@ -131,7 +135,7 @@ class CudaDevice(Device):
     def doubts(self) -> tuple[str, ...]:
         """On WSL2, that Windows decides what stays on the device.
 
-        Source: WDDM's residency; reports in microsoft/WSL #41176.
+        Source: WDDM's residency, as reported to WSL's own project.
         """
         if not self.is_wsl:
             return ()

@@ -1,8 +1,8 @@
 """Whole machines, as NVML and CUDA show them: what is told on each, and what is not.
 
 Each is a fake driver, to be `installed()`. What they leave out is as public reports have it:
-containers without the host's process ids (nvidia-docker #1483, HAMi-core #112), WSL2 (no list of
-compute processes, no events), MIG (nvidia-container-toolkit #842), GB10 (nvitop #208, gpud #1170).
+containers without the host's process ids (to nvidia-docker, HAMi-core), WSL2 (no list of compute
+processes, no events), MIG (to nvidia-container-toolkit), GB10 (to nvitop, gpud).
 """
 
 from __future__ import annotations
