@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from objectives.device.allocation import LargestAllocation, largest_allocation
 from objectives.device.cgroup import oom_kills
 from objectives.device.discovery import Own, open_device, wait_for_memory
 from objectives.device.lock import hold_device
@@ -12,10 +13,12 @@ __all__ = [
     "Activity",
     "Device",
     "DeviceState",
+    "LargestAllocation",
     "Own",
     "XidWatch",
     "device_faults",
     "hold_device",
+    "largest_allocation",
     "oom_kills",
     "open_device",
     "wait_for_memory",

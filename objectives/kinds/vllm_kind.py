@@ -162,7 +162,11 @@ class VllmMemory(ServerMemory):
         return ServerModel(
             shape=shape,
             settings=VllmSettings.from_args(
-                settings.args, rules, device_total_bytes=moment.total_bytes, env=settings.env
+                settings.args,
+                rules,
+                device_total_bytes=moment.total_bytes,
+                device_name=moment.device_name,
+                env=settings.env,
             ),
             rules=rules,
             name=self.model,

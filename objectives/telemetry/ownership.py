@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psutil
 
@@ -26,11 +26,13 @@ class Stranger:
     Attributes:
         name: Of its program; None where its number means nothing here.
         most_bytes: The most that it held; None where the driver does not tell.
+        looks: In how many looks it was there.
     """
 
     pid: int
     name: str | None
     most_bytes: int | None = None
+    looks: int = 1
 
     def __str__(self) -> str:
         held = (
@@ -108,7 +110,9 @@ class Ownership:
         return tuple(
             each
             for pid, each in sorted(self._strangers.items())
-            if pid not in known and (self.lists_ours or each.name is not None)
+            if pid not in known
+            # Without a name and seen once, it may be a child of ours that ended in that moment.
+            and (each.name is not None or (self.lists_ours and each.looks > 1))
         )
 
     def of(self, tenants: Collection[str]) -> Own:
@@ -139,9 +143,9 @@ class Ownership:
                 above = {each.pid for each in process.parents()} | {pid}
                 if above & {*known, psutil.Process().pid}:
                     return  # a child that a slower look has not seen yet
-            before = Stranger(pid=pid, name=name)
+            before = Stranger(pid=pid, name=name, looks=0)
         most = max(filter(None, (held, before.most_bytes)), default=None)
-        self._strangers[pid] = Stranger(pid=pid, name=before.name, most_bytes=most)
+        self._strangers[pid] = replace(before, most_bytes=most, looks=before.looks + 1)
 
 
 def listed_bytes(pids: Collection[int], state: DeviceState) -> int | None:

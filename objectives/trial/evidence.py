@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from objectives.device import DeviceState
+from objectives.device import DeviceState, LargestAllocation
 from objectives.errors import ServingError
 from objectives.evidence import Invocation, MemoryEvidence, TrialEvidence
 from objectives.load import Driven
@@ -16,6 +16,7 @@ from objectives.memory import Calibration
 from objectives.servers import PRIVATE_VARIABLES, Launch
 from objectives.telemetry import TelemetryRecord
 from objectives.trial.prediction import CandidatePrediction
+from objectives.units import MIB
 from objectives.vllm import StartupFacts
 
 _ALWAYS_SHOWN = frozenset(
@@ -103,6 +104,7 @@ class Seen:
 
     Attributes:
         before: The device right before the first server started.
+        largest_allocation: What the device gave in one piece beside those that were up.
         prediction: What was predicted of the candidate.
         started: Who was started, and how.
         driven: Every request.
@@ -114,6 +116,7 @@ class Seen:
     """
 
     before: DeviceState | None = None
+    largest_allocation: LargestAllocation | None = None
     prediction: CandidatePrediction | None = None
     started: Started = Started()
     driven: Driven | None = None
@@ -156,6 +159,8 @@ class Seen:
             health=self.started.health,
             proofs=self.started.proofs,
             device_state=self.before,
+            largest_allocation=self.largest_allocation,
+            figures=self._figures(),
             footprint=self._footprint(),
             doubts=self.all_doubts,
         )
@@ -172,9 +177,17 @@ class Seen:
                 evidence,
                 measurement=replace(measurement, doubts=()),  # they are among the trial's
                 intervals=measurement.legacy_intervals_ms(quantile),
-                figures=self.conclusion.figures,
             )
         return evidence
+
+    def _figures(self) -> dict[str, float]:
+        """Of every trial that came so far, and of its load."""
+        found = self.largest_allocation
+        granted = None if found is None else found.granted_bytes
+        return {
+            **({} if granted is None else {"largest_allocation_mb": round(granted / MIB, 1)}),
+            **({} if self.conclusion is None else self.conclusion.figures),
+        }
 
     def _footprint(self) -> dict[str, MemoryEvidence]:
         if self.prediction is None:

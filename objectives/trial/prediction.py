@@ -41,6 +41,7 @@ class PredictionInputs:
         servers: Tuned server to how its memory is predicted, in the order of their starts.
         device_kind: The study's device's.
         device_uuid: What was learned on one device holds for no other.
+        device_name: vLLM's defaults depend on it; "" where it is not known.
         neighbours: Tenants that are not tuned.
         headroom_bytes: What must stay free.
     """
@@ -48,6 +49,7 @@ class PredictionInputs:
     servers: Mapping[str, ServerMemory]
     device_kind: DeviceKind
     device_uuid: str
+    device_name: str = ""
     neighbours: Sequence[Neighbour] = ()
     headroom_bytes: int = 0
 
@@ -58,6 +60,7 @@ class PredictionInputs:
             servers={n: bench.servers[n].memory for n in bench.start_order if n in bench.servers},
             device_kind=bench.device.kind,
             device_uuid=bench.device.uuid,
+            device_name=bench.device.name,
             neighbours=bench.neighbours,
             headroom_bytes=bench.headroom_bytes,
         )
@@ -74,6 +77,7 @@ class PredictionInputs:
         return Moment(
             kind=self.device_kind,
             uuid=self.device_uuid,
+            device_name=self.device_name,
             state=state,
             calibration=calibration,
             coming_bytes=coming.value_bytes,

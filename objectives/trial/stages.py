@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from objectives.candidate import Candidate
 from objectives.causes import remedy_of
-from objectives.device import Own, XidWatch, wait_for_memory
+from objectives.device import Own, XidWatch, largest_allocation, wait_for_memory
 from objectives.errors import (
     DoesNotFitError,
     InfeasibleError,
@@ -69,6 +70,7 @@ class TrialStages:
     seen: Seen = field(default_factory=Seen)
     telemetry: Telemetry | None = None
     own: Own = field(default_factory=Own)
+    _asking: tuple[float, float] = (math.inf, -math.inf)
 
     def run(self) -> Conclusion:
         """All stages, one after the other.
@@ -153,6 +155,7 @@ class TrialStages:
             allowed_s=self._allowed_s,
             step=self.watch.step,
             machine=machine,
+            before_llm=self._ask_largest,
         )
         ownership = Ownership()
         with Telemetry(
@@ -183,9 +186,22 @@ class TrialStages:
         for stranger in ownership.strangers():
             self._doubt(f"{stranger} came to the device meanwhile; it is none of the study's")
 
+    def _ask_largest(self, before: str) -> None:
+        """Ask what the device gives in one piece beside all who are up; `before` starts next."""
+        assert self.telemetry is not None, "servers start while somebody watches"
+        began_s, device = self.telemetry.now_s(), self.bench.device
+        asks = device.kind != "cpu"  # there it only says why not
+        with self.watch.step("largest allocation") if asks else nullcontext():
+            found = largest_allocation(device, leave_bytes=self.bench.headroom_bytes)
+        self._asking = (began_s, self.telemetry.now_s())
+        self.seen = replace(self.seen, largest_allocation=replace(found, before=before))
+
     def _watched(self, telemetry: Telemetry, driven: Driven | None) -> Watched:
         """The device during the window of the load where there was one, else all the time."""
-        whole = window = telemetry.record()
+        record, (began_s, ended_s) = telemetry.record(), self._asking
+        # What the probe held for a moment is nobody's peak.
+        apart = tuple(s for s in record.samples if not began_s <= s.time_s <= ended_s)
+        whole = window = replace(record, samples=apart or record.samples)
         if driven is not None:
             span = next(span for span in driven.spans if span.phase == "measure")
             window = telemetry.record(

@@ -37,6 +37,7 @@ class Tenants:
             trial's time is up.
         step: A `with` block around every start, for the timeline.
         machine: What the machine sees meanwhile.
+        before_llm: Called with the language model's server when all are up who start before it.
     """
 
     bench: Bench
@@ -45,6 +46,7 @@ class Tenants:
     allowed_s: Callable[[float], float]
     step: Callable[[str], Any]
     machine: MachineWatch
+    before_llm: Callable[[str], None] = lambda name: None
     _seen: Started = field(init=False, default_factory=Started)
     _neighbours: Present | None = None
     _servers: dict[str, Server] = field(default_factory=dict)
@@ -71,7 +73,10 @@ class Tenants:
             BenchError: Something else is wrong.
         """
         device = self.bench.device
+        llm = self.bench.serving("llm")
         for who in self.bench.start_order:
+            if llm is not None and who == llm.name:
+                self.before_llm(who)
             with self.step(f"start {who}"):
                 if who == "neighbours":
                     names = [neighbour.name for neighbour in self.bench.neighbours]

@@ -211,30 +211,21 @@ class SamplerSection(Section):
     )
 
 
-def _as_parameter(value: object) -> object:
-    return {"choices": value} if isinstance(value, list | tuple) else value
+def _or_short(key: str, kinds: type | tuple[type, ...], both: object) -> BeforeValidator:
+    """A part may be given by the value of one key; `both` tells editors of both forms."""
+
+    def expanded(value: object) -> object:
+        return {key: value} if isinstance(value, kinds) else value
+
+    return BeforeValidator(expanded, json_schema_input_type=both)
 
 
-def _as_objective(value: object) -> object:
-    return {"direction": value} if isinstance(value, str) else value
-
-
-def _as_sampler(value: object) -> object:
-    return {"name": value} if isinstance(value, str) else value
-
-
-# A part or its short form. The second type is the JSON Schema's, so that editors know both.
 Varying = Annotated[
     ParameterSection,
-    BeforeValidator(_as_parameter, json_schema_input_type=ParameterSection | tuple[Scalar, ...]),
+    _or_short("choices", (list, tuple), ParameterSection | tuple[Scalar, ...]),
 ]
-Wanted = Annotated[
-    ObjectiveSection,
-    BeforeValidator(_as_objective, json_schema_input_type=ObjectiveSection | Goal),
-]
-Proposing = Annotated[
-    SamplerSection, BeforeValidator(_as_sampler, json_schema_input_type=SamplerSection | str)
-]
+Wanted = Annotated[ObjectiveSection, _or_short("direction", str, ObjectiveSection | Goal)]
+Proposing = Annotated[SamplerSection, _or_short("name", str, SamplerSection | str)]
 
 
 class Document(Section):

@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 from objectives.device import Device, open_device
@@ -28,21 +28,21 @@ exit: 0 done; 1 the check or the build failed; 2 bad usage, or no such device; 1
 """
 
 
-def _overview(device: Device, home: Path | None) -> dict[str, Any]:
+def _overview(device: Device) -> dict[str, Any]:
     roles: dict[str, dict[str, Any]] = {}
     for role in ROLES:
         try:
-            engine = find_engine(role, "auto", device.kind, home=home)
+            engine = find_engine(role, "auto", device.kind)
         except (EngineError, UsageError) as error:
             roles[role] = {"engine": None, "problems": [str(error)]}
         else:
             report = check_engine(engine, device, roles=(role,), live=False)
             roles[role] = {"engine": engine.to_dict(), "problems": list(report.problems)}
     return {
-        "home": str(study_home() if home is None else home),
+        "home": str(study_home()),
         "device": _device_to_dict(device),
         "roles": roles,
-        "recipes": [_recipe_to_dict(name, home) for name in RECIPES],
+        "recipes": [_recipe_to_dict(name) for name in RECIPES],
     }
 
 
@@ -57,15 +57,15 @@ def _device_to_dict(device: Device) -> dict[str, Any]:
     }
 
 
-def _recipe_to_dict(name: str, home: Path | None) -> dict[str, Any]:
-    recipe, state = RECIPES[name], state_of(name, home=home)
-    engine = built_engine(name, home=home) if state in ("ready", "outdated") else None
+def _recipe_to_dict(name: str) -> dict[str, Any]:
+    recipe, state = RECIPES[name], state_of(name)
+    engine = built_engine(name) if state in ("ready", "outdated") else None
     return {
         "name": name,
         "makes": recipe.makes,
         "roles": list(recipe.roles),
         "state": state,
-        "size_bytes": built_size_bytes(name, home=home) if engine else recipe.size_bytes,
+        "size_bytes": built_size_bytes(name) if engine else recipe.size_bytes,
         "engine": None if engine is None else engine.to_dict(),
     }
 
@@ -105,7 +105,7 @@ def _report_text(report: EngineReport) -> Iterator[str]:
 
 
 def _show(options: argparse.Namespace) -> int:
-    overview = _overview(open_device(options.device, objection_of()), None)
+    overview = _overview(open_device(options.device, objection_of()))
     _print(options.json, overview, _overview_text(overview))
     return 0
 
@@ -126,7 +126,7 @@ def _build(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> int:
     device = open_device(options.device, objection_of())
     if options.engine:
-        reports = [check_engine(engine_at(options.engine, None), device)]
+        reports = [check_engine(engine_at(options.engine), device)]
     else:
         pairs = [(role, find_engine(role, "auto", device.kind)) for role in ROLES]
         engines = {engine.interpreter: engine for _, engine in pairs}
@@ -142,7 +142,7 @@ def _check(options: argparse.Namespace) -> int:
     document = {
         "ok": all(report.ok for report in reports),
         "device": _device_to_dict(device),
-        "engines": [report.to_dict() for report in reports],
+        "engines": [{"ok": report.ok, **asdict(report)} for report in reports],
     }
     _print(options.json, document, (line for each in reports for line in _report_text(each)))
     return 0 if document["ok"] else 1
@@ -181,12 +181,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parse(argv)
     try:
         return _ACTIONS[options.action](options)
-    except EngineError as error:
+    except (UsageError, BenchError) as error:  # not an engine's: the device no longer answers
         print(f"python -m study.engines: {error}", file=sys.stderr)
-        return 1
-    except (UsageError, BenchError) as error:  # the second: the device no longer answers
-        print(f"python -m study.engines: {error}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, EngineError) else 2
     except KeyboardInterrupt:
         print("python -m study.engines: interrupted", file=sys.stderr)
         return 130

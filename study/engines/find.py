@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,72 +36,56 @@ class EngineReport:
         """Whether nothing speaks against the engine."""
         return not self.problems
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
-        return {"ok": self.ok, "problems": list(self.problems), "facts": self.facts}
 
-
-def find_engine(
-    role: ServerName, configured: str | None, device_kind: DeviceKind, *, home: Path | None = None
-) -> Engine:
+def find_engine(role: ServerName, configured: str | None, device_kind: DeviceKind) -> Engine:
     """The engine that a server is launched with.
 
-    Args:
-        role: The server.
-        configured: An interpreter, a virtual environment's folder, the name of a built engine;
-            `auto` or None: see above. What is named is taken as it is; `check_engine` judges it.
-        device_kind: What the server shall compute on.
-        home: Where built engines are; default: `study_home()`.
+    `configured` is an interpreter, a virtual environment's folder, the name of a built engine;
+    `auto` or None: see above. What is named is taken as it is; `check_engine` judges it.
 
     Raises:
         UsageError: What was named is not there.
         EngineError: Nothing was named and nothing suitable is there; says how to build it.
     """
     if configured not in (None, "auto"):
-        return engine_at(str(configured), home)
+        return engine_at(str(configured))
     if variable := os.environ.get(ENGINE_VARIABLE):
-        return probe(locate_interpreter(variable), home=home)
+        return probe(locate_interpreter(variable))
     passed_over = []
-    for engine in _candidates(role, device_kind, home):
+    for engine in _candidates(role, device_kind):
         problems = engine.problems(role, device_kind)
         if not problems:
             return engine
         passed_over += problems
-    raise EngineError(_nothing_found(role, device_kind, passed_over))
+    raise EngineError(
+        f"no engine for {role} on {device_kind} ({'; '.join(passed_over)}): python -m "
+        f"study.engines build makes one, about {RECIPES[device_kind].size_bytes / 1e9:.1f} GB"
+    )
 
 
-def engine_at(configured: str, home: Path | None) -> Engine:
+def engine_at(configured: str) -> Engine:
     """The engine whose interpreter a person named.
 
     Raises:
         UsageError: It is not there.
         EngineError: It cannot be run.
     """
-    if configured in RECIPES and (engine := built_engine(configured, home=home)):
+    if configured not in RECIPES:
+        return probe(locate_interpreter(configured))
+    if engine := built_engine(configured):
         return engine
-    if configured in RECIPES:
-        raise UsageError(
-            f"engine {configured!r} is not built: python -m study.engines build --recipe "
-            f"{configured}"
-        )
-    return probe(locate_interpreter(configured), home=home)
+    raise UsageError(
+        f"engine {configured!r} is not built: python -m study.engines build --recipe {configured}"
+    )
 
 
-def _candidates(role: ServerName, device_kind: DeviceKind, home: Path | None) -> Iterator[Engine]:
+def _candidates(role: ServerName, device_kind: DeviceKind) -> Iterator[Engine]:
     """Engines that might do, the likeliest first."""
     likely = sorted(RECIPES, key=lambda name: name != device_kind)
     for name in likely:
-        if role in RECIPES[name].roles and (engine := built_engine(name, home=home)):
+        if role in RECIPES[name].roles and (engine := built_engine(name)):
             yield engine
-    yield probe(Path(sys.executable), name="this interpreter", home=home)
-
-
-def _nothing_found(role: ServerName, device_kind: DeviceKind, passed_over: Sequence[str]) -> str:
-    size_gb = RECIPES[device_kind].size_bytes / 1e9
-    return (
-        f"no engine for {role} on {device_kind} ({'; '.join(passed_over)}): "
-        f"python -m study.engines build makes one, about {size_gb:.1f} GB"
-    )
+    yield probe(Path(sys.executable), name="this interpreter")
 
 
 def check_engine(
@@ -121,7 +105,8 @@ def check_engine(
             for a moment); else by arithmetic on what is remembered of it (milliseconds).
     """
     capability = capability_of(device)
-    wanted = _roles_of(engine) if roles is None else tuple(roles)
+    has = {"vllm": engine.vllm_version, "whisper": engine.whisper_version}
+    wanted = tuple(role for role in ROLES if has[role]) if roles is None else tuple(roles)
     problems = [] if wanted else [f"{engine.interpreter} has neither vLLM nor openai-whisper"]
     for role in wanted:
         problems += engine.problems(
@@ -136,11 +121,6 @@ def check_engine(
         else:
             problems += _strangeness(facts["seen"], device)
     return EngineReport(problems=tuple(dict.fromkeys(problems)), facts=facts)
-
-
-def _roles_of(engine: Engine) -> tuple[ServerName, ...]:
-    has = {"vllm": engine.vllm_version, "whisper": engine.whisper_version}
-    return tuple(role for role in ROLES if has[role])
 
 
 def _strangeness(seen: dict[str, Any], device: Device) -> list[str]:

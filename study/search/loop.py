@@ -26,50 +26,27 @@ SMALL_SPACE = 200
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """A study that is open, and how its trials are judged.
-
-    Attributes:
-        config: What a person wants.
-        study: The open study, its sampler set.
-        objective: Judges a trial.
-        attrs: What stands on the study.
-        predict: What arithmetic knows of a point before a launch; None: nothing.
-    """
+    """A study that is open, its sampler set, and how its trials are judged."""
 
     config: StudyConfig
     study: optuna.Study
     objective: Callable[[optuna.Trial], tuple[float, ...]]
-    attrs: Mapping[str, object]
-    predict: Predict | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What the command line allows, beside the configuration's budget.
-
-    Attributes:
-        trials: Launched trials from now on; None: the budget decides.
-        timeout_s: Seconds from now on; None: the budget decides.
-    """
-
-    trials: int | None = None
-    timeout_s: float | None = None
+    attrs: Mapping[str, object]  # what stands on the study
+    predict: Predict | None = None  # what is known of a point before a launch; None: nothing
 
 
 def run_search(
     search: Search,
-    limits: Limits,
     progress: Progress,
     *,
+    trials: int | None = None,
+    timeout_s: float | None = None,
     on_trial_end: Callable[[optuna.Study], None] = lambda study: None,
 ) -> bool:
     """Ask, judge, tell, until there is a reason to stop.
 
-    Args:
-        search: The study, and how its trials are judged.
-        limits: What the command line allows.
-        progress: Shows what happens.
-        on_trial_end: Called after every trial.
+    At most so many launched `trials` and `timeout_s` seconds from now on; None: the configuration's
+    budget decides. `on_trial_end` is called after every trial.
 
     Returns:
         Whether the bench is healthy; if not, `progress` has shown why.
@@ -85,10 +62,8 @@ def run_search(
     budget = config.document.budget
     stopping = Stopping(
         space=config.space,
-        trials=launches(study.get_trials(deepcopy=False)) + limits.trials
-        if limits.trials
-        else budget.trials,
-        timeout_s=limits.timeout_s or budget.timeout_s,
+        trials=launches(study.get_trials(deepcopy=False)) + trials if trials else budget.trials,
+        timeout_s=timeout_s or budget.timeout_s,
         generations=budget.generations if config.document.sampler.name == "tournament" else None,
         patience=budget.patience,
         tolerance=budget.tolerance,

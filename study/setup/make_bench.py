@@ -29,12 +29,7 @@ SMALL_VOCABULARY = 2048
 
 
 def make_bench(config: StudyConfig, *, build_engines: bool, log: Callable[[str], None]) -> Bench:
-    """Everything that a study's trials share; makes what is missing, and says so.
-
-    Args:
-        config: What a person wants.
-        build_engines: Build the engines that are missing.
-        log: Called with what happens, a sentence at a time.
+    """Everything that a study's trials share; makes what is missing, and says so a sentence a time.
 
     Raises:
         UsageError: Something that the configuration names is not there.
@@ -47,23 +42,17 @@ def make_bench(config: StudyConfig, *, build_engines: bool, log: Callable[[str],
         log(f"not taken: {reason}")
     for note in device.notes:
         log(f"note: {note}")
-    vllm_engine = _engine("vllm", document.engines.vllm, device, build_engines, log)
-    named = document.engines.whisper
-    whisper_engine = _engine(
-        "whisper",
-        document.engines.vllm if named == "auto" else named,
-        _whisper_device(config, device),
-        build_engines,
-        log,
-    )
+    engines = document.engines
+    vllm_engine = _engine("vllm", engines.vllm, device, build_engines, log)
+    named = engines.vllm if engines.whisper == "auto" else engines.whisper
+    place = _whisper_device(config, device)
+    whisper_engine = _engine("whisper", named, place, build_engines, log)
     # Before anything is predicted: a fraction of a node that still grows would mean another size
     # in every trial.
-    settled = device.settle()
-    if settled[1].total_bytes > settled[0].total_bytes:
-        log(
-            f"memory of {device.name} grew from {settled[0].total_bytes / GIB:.1f} to "
-            f"{settled[1].total_bytes / GIB:.1f} GiB when it was touched"
-        )
+    before, after = (state.total_bytes / GIB for state in device.settle())
+    if after > before:
+        grew = f"grew from {before:.1f} to {after:.1f} GiB when it was touched"
+        log(f"memory of {device.name} {grew}")
     vllm = _vllm(config, vllm_engine, log)
     whisper = _whisper(config, whisper_engine, log)
     shape = vllm.memory.shape
@@ -109,7 +98,7 @@ def _vllm(config: StudyConfig, engine: Engine, log: Callable[[str], None]) -> Vl
             weights_bytes=llm_weights_bytes(config, llm.model, shape, local=llm.local),
         ),
         start_s=section.start_timeout_s,
-        is_dummy=llm.weights == "dummy",
+        is_dummy=section.weights == "dummy",
         path=llm.model,
         is_local=llm.local,
     )
@@ -118,10 +107,6 @@ def _vllm(config: StudyConfig, engine: Engine, log: Callable[[str], None]) -> Vl
 def _whisper(config: StudyConfig, engine: Engine, log: Callable[[str], None]) -> WhisperKind:
     """The speech server of a study, with every model that a candidate can have."""
     section = config.document.whisper
-    found = {
-        name: resolve_whisper(name, section.weights, engine=engine, log=log)
-        for name in whisper_models(config)
-    }
     return WhisperKind(
         name="whisper",
         engine=engine,
@@ -129,7 +114,10 @@ def _whisper(config: StudyConfig, engine: Engine, log: Callable[[str], None]) ->
         memory=WhisperMemory(),
         start_s=section.start_timeout_s,
         is_dummy=section.weights == "dummy",
-        paths={name: model.model for name, model in found.items()},
+        paths={
+            name: resolve_whisper(name, section.weights, engine=engine, log=log)
+            for name in whisper_models(config)
+        },
         fixed_tokens=config.document.load.stt.output_tokens,
     )
 
@@ -179,37 +167,19 @@ def _published(config: StudyConfig) -> Mapping[str, float]:
 
 
 def load_profile(config: StudyConfig, vocabulary: int | None) -> LoadProfile:
-    """The load as the bench takes it.
-
-    Args:
-        config: What a person wants.
-        vocabulary: Tokens of the model's vocabulary, if known.
+    """The load as the bench takes it; `vocabulary` is that of the model in tokens, if known.
 
     Raises:
         UsageError: The load contradicts itself.
     """
-    load = config.document.load
+    load, seconds = config.document.load, {"warmup_s", "measure_s", "drain_s", "timeout_s"}
+    stt = load.stt.model_dump() | {"files": tuple(map(Path, load.stt.files))}
     try:
         return LoadProfile(
             seed=config.document.seed,
-            llm=LlmLoad(
-                rate_rps=load.llm.rate_rps,
-                arrivals=load.llm.arrivals,
-                prompt_tokens=load.llm.prompt_tokens,
-                output_tokens=load.llm.output_tokens,
-                vocab_size=vocabulary or SMALL_VOCABULARY,
-            ),
-            stt=SttLoad(
-                rate_rps=load.stt.rate_rps,
-                arrivals=load.stt.arrivals,
-                clip_s=load.stt.clip_s,
-                files=tuple(Path(file) for file in load.stt.files),
-                output_tokens=load.stt.output_tokens,
-            ),
-            warmup_s=load.warmup_s,
-            measure_s=load.measure_s,
-            drain_s=load.drain_s,
-            timeout_s=load.timeout_s,
+            llm=LlmLoad(**load.llm.model_dump(), vocab_size=vocabulary or SMALL_VOCABULARY),
+            stt=SttLoad(**stt),
+            **load.model_dump(include=seconds),
         )
     except ValueError as error:
         raise UsageError(f"{config.source or 'bundled study'}: load.{error}") from error
@@ -222,12 +192,6 @@ def neighbour_of(section: NeighbourSection) -> Neighbour:
         least = None if section.gib is None else round(section.gib * GIB)
         return Running(name=section.name, match=section.match, min_bytes=least)
     if section.kind == "command":
-        return Command(
-            name=section.name,
-            argv=section.argv,
-            env=section.env,
-            ready_s=section.ready_s,
-            url=section.url,
-        )
+        return Command(**section.model_dump(include={"name", "argv", "env", "ready_s", "url"}))
     assert section.gib is not None
     return Hold(name=section.name, bytes_=round(section.gib * GIB))

@@ -36,11 +36,6 @@ class Predicted:
     params: Mapping[str, Scalar]
     prediction: CandidatePrediction
 
-    @property
-    def fits(self) -> bool:
-        """Whether it would be launched, and is expected to start."""
-        return self.prediction.fits
-
 
 def predict_all(config: StudyConfig) -> list[Predicted]:
     """Predict every candidate of a finite space against the live device; launches nothing.
@@ -59,18 +54,13 @@ def predict_all(config: StudyConfig) -> list[Predicted]:
     inputs = prediction_inputs(config, device, shape)
     state = device.read()
     settings = fixed_settings(config.document)
-    return [
-        Predicted(
-            params=point,
-            prediction=predict_candidate(
-                Candidate.lay(config.space, point, settings),
-                inputs,
-                state,
-                Calibration(),
-            ),
-        )
-        for point in points
-    ]
+
+    def predicted(point: Mapping[str, Scalar]) -> Predicted:
+        candidate = Candidate.lay(config.space, point, settings)
+        prediction = predict_candidate(candidate, inputs, state, Calibration())
+        return Predicted(params=point, prediction=prediction)
+
+    return list(map(predicted, points))
 
 
 def prediction_inputs(config: StudyConfig, device: Device, shape: ModelShape) -> PredictionInputs:
@@ -90,11 +80,11 @@ def prediction_inputs(config: StudyConfig, device: Device, shape: ModelShape) ->
         ),
         "whisper": WhisperMemory(),
     }
-    order = [name for name in config.document.start_order if name in servers]
     return PredictionInputs(
-        servers={name: servers[name] for name in order},
+        servers={name: servers[name] for name in config.document.start_order if name in servers},
         device_kind=device.kind,
         device_uuid=device.uuid,
+        device_name=device.name,
         neighbours=[neighbour_of(section) for section in config.document.neighbours],
         headroom_bytes=round(config.document.headroom_gib * GIB),
     )
@@ -109,9 +99,7 @@ def predictor(
 ) -> Callable[[Mapping[str, Scalar]], PointPrediction]:
     """What arithmetic says of a point of the space, with the device as it is when it is asked.
 
-    Args:
-        bench: What the study's trials share.
-        learned: Gives what the starts so far taught.
+    `learned` gives what the starts so far taught.
     """
     read_at_s = -FRESH_S
     state, known = bench.device.read(), Calibration()
@@ -146,8 +134,7 @@ def _expected(
     """The objectives that arithmetic knows before a launch."""
     figures: dict[str, float] = {}
     stt, llm, load = bench.serving("stt"), bench.serving("llm"), bench.profile.llm
-    wer = None if stt is None else bench.wer.get(candidate[stt.name].model)
-    if wer is not None:
+    if stt is not None and (wer := bench.wer.get(candidate[stt.name].model)) is not None:
         figures["wer"] = wer
     start = None if llm is None else prediction.starts.get(llm.name)
     if llm is not None and load is not None and start is not None:

@@ -25,17 +25,6 @@ from objectives.models import WHISPER_NAMES, canonical_name, nearest_whisper, wh
 from objectives.servers import Engine, inherited, study_home
 from study.setup.model_shapes import LLM_SHAPES, DummyLlm
 
-__all__ = [
-    "DummyLlm",
-    "ResolvedModel",
-    "Weights",
-    "default_cache",
-    "dummy_llm",
-    "dummy_whisper",
-    "resolve_llm",
-    "resolve_whisper",
-]
-
 Weights = Literal["real", "dummy"]
 Log = Callable[[str], None]
 
@@ -44,17 +33,10 @@ MAKING_TIMEOUT_S = 900.0
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedModel:
-    """What a server loads."""
+    """What vLLM loads."""
 
     model: str  # name or path, as the server takes it
-    weights: Weights
     local: bool  # nothing needs to be fetched: the server may be offline
-    size_bytes: int | None = None  # of the weights' file; None where there is none, or not here
-
-
-def default_cache() -> Path:
-    """Where dummy weights are kept between studies."""
-    return study_home() / "weights"
 
 
 def resolve_llm(
@@ -63,19 +45,12 @@ def resolve_llm(
     *,
     engine: Engine,
     spec: DummyLlm | None = None,
-    cache: Path | None = None,
     log: Log = lambda _line: None,
 ) -> ResolvedModel:
-    """What vLLM shall load.
+    """What vLLM shall load: a name, or a folder with a `config.json`.
 
-    Args:
-        model: A name, or a folder with a `config.json`; None with dummy weights: `spec` decides.
-        weights: "dummy": random weights, at the size of the folder's or the name's architecture,
-            or of `spec`. vLLM then needs `--load-format dummy`.
-        engine: Makes the folder, if one must be made.
-        spec: The shape, where `model` is None.
-        cache: Default: `default_cache()`.
-        log: Called before something is made, with what.
+    Random ("dummy") weights have the size of its architecture; of `spec`, where `model` is None.
+    vLLM then needs `--load-format dummy`. `log` is called before something is made, with what.
 
     Raises:
         UsageError: The folder or file is not there, or the size of the model is not known.
@@ -85,96 +60,64 @@ def resolve_llm(
     if weights == "real":
         if model is None:
             raise UsageError("vllm.model: missing; a name or a folder is needed for real weights")
-        return ResolvedModel(
-            model=model if folder is None else str(folder), weights="real", local=folder is not None
-        )
-    cache = default_cache() if cache is None else cache
-    if folder is not None:
-        made = folder if _has_tokenizer(folder) else _with_tokenizer(engine, folder, cache, log)
+        return ResolvedModel(model=str(folder or model), local=folder is not None)
+    if folder is None:
+        made = dummy_llm(engine, _shape(model, spec), log=log)
     else:
-        made = dummy_llm(engine, _shape(model, spec), cache, log=log)
-    return ResolvedModel(model=str(made), weights="dummy", local=True)
+        made = folder if _has_tokenizer(folder) else _llm_folder(engine, _read_config(folder), log)
+    return ResolvedModel(model=str(made), local=True)
 
 
 def resolve_whisper(
-    model: str,
-    weights: Weights,
-    *,
-    engine: Engine,
-    cache: Path | None = None,
-    log: Log = lambda _line: None,
-) -> ResolvedModel:
-    """What the Whisper worker shall load.
-
-    Args:
-        model: An official name, or a checkpoint's path.
-        weights: "dummy": a checkpoint with random weights at the official dimensions.
-        engine: Makes the checkpoint, if it must be made.
-        cache: Default: `default_cache()`.
-        log: Called before something is made, with what.
+    model: str, weights: Weights, *, engine: Engine, log: Log = lambda _line: None
+) -> str:
+    """What the Whisper worker shall load: an official name, or a checkpoint's path.
 
     Raises:
         UsageError: No such name or file.
-        EngineError: The engine could not make the checkpoint.
+        EngineError: The engine could not make a checkpoint with random weights.
     """
+    if model in WHISPER_NAMES:
+        return str(dummy_whisper(engine, model, log=log)) if weights == "dummy" else model
     path = Path(model).expanduser()
-    official = model in WHISPER_NAMES
-    if official and weights == "dummy":
-        made = dummy_whisper(engine, model, cache=cache, log=log)
-        return ResolvedModel(
-            model=str(made), weights="dummy", local=True, size_bytes=made.stat().st_size
-        )
-    if official:
-        return ResolvedModel(model=model, weights="real", local=False)
     if not path.is_file():
         raise UsageError(f"whisper.model: {model!r} is neither a file nor {nearest_whisper(model)}")
-    return ResolvedModel(
-        model=str(path.absolute()), weights=weights, local=True, size_bytes=path.stat().st_size
-    )
+    return str(path.absolute())
 
 
-def dummy_llm(
-    engine: Engine, spec: DummyLlm, cache: Path, *, log: Log = lambda _line: None
-) -> Path:
+def dummy_llm(engine: Engine, spec: DummyLlm, *, log: Log = lambda _line: None) -> Path:
     """A model folder (configuration and tokenizer) for vLLM's `--load-format dummy`.
 
     Made once; later calls find it. Raises: UsageError for an impossible shape, EngineError.
     """
-    return _llm_folder(engine, spec.config(), cache, log)
+    return _llm_folder(engine, spec.config(), log)
 
 
 def dummy_whisper(
-    engine: Engine,
-    size: str,
-    *,
-    cache: Path | None = None,
-    seed: int = 0,
-    log: Log = lambda _line: None,
+    engine: Engine, size: str, *, seed: int = 0, log: Log = lambda _line: None
 ) -> Path:
     """A Whisper checkpoint with seeded random weights at the official dimensions.
 
-    Made once; later calls find it. Raises: UsageError for another name, EngineError.
+    Made once; later calls find it. Raises: UnsupportedShapeError for another name, EngineError.
     """
-    if size not in WHISPER_NAMES:
-        raise UsageError(f"whisper.model: {size!r} is not {nearest_whisper(size)}")
     name, dims = canonical_name(size), whisper_dims(size)
-    cache = default_cache() if cache is None else cache
-    target = cache / f"whisper-seed{seed}" / f"{name}.pt"
+    target = _cache() / f"whisper-seed{seed}" / f"{name}.pt"
     what = f"random weights for Whisper {name}, {dims.checkpoint_bytes / 1e6:.0f} MB"
     options = ["whisper", "--config", json.dumps(asdict(dims)), "--seed", str(seed)]
     return _made(target, what, engine, options, log)
 
 
-def _llm_folder(engine: Engine, config: Mapping[str, Any], cache: Path, log: Log) -> Path:
+def _cache() -> Path:
+    """Where dummy weights are kept between studies."""
+    return study_home() / "weights"
+
+
+def _llm_folder(engine: Engine, config: Mapping[str, Any], log: Log) -> Path:
+    """A folder with this configuration and a tokenizer of ours."""
     text = json.dumps(config, sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
-    target = cache / f"llm-{config.get('model_type', 'model')}-{digest}"
+    target = _cache() / f"llm-{config.get('model_type', 'model')}-{digest}"
     return _made(target, "a model folder, 1 MB", engine, ["llm", "--config", text], log)
-
-
-def _with_tokenizer(engine: Engine, folder: Path, cache: Path, log: Log) -> Path:
-    """A folder with the same configuration and a tokenizer of ours."""
-    return _llm_folder(engine, _read_config(folder), cache, log)
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -202,16 +145,12 @@ def _made(target: Path, what: str, engine: Engine, options: list[str], log: Log)
 
 
 def _make(target: Path, engine: Engine, options: list[str]) -> None:
-    draft = Path(tempfile.mkdtemp(dir=target.parent, prefix=".making-"))
+    folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=".making-"))
+    draft = folder / target.name
+    maker = [str(engine.interpreter), str(workers.DUMMY_WEIGHTS)]
     try:
         done = subprocess.run(
-            [
-                str(engine.interpreter),
-                str(workers.DUMMY_WEIGHTS),
-                *options,
-                "--out",
-                str(draft / target.name),
-            ],
+            [*maker, *options, "--out", str(draft)],
             env=inherited(engine.interpreter, offline=True) | {"CUDA_VISIBLE_DEVICES": ""},
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -222,11 +161,11 @@ def _make(target: Path, engine: Engine, options: list[str]) -> None:
         if done.returncode:
             last = done.stderr.strip().rpartition("\n")[2]
             raise EngineError(f"engine {engine.name} cannot make {target}: {last}")
-        (draft / target.name).replace(target)
+        draft.replace(target)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise EngineError(f"engine {engine.name} cannot make {target}: {error}") from error
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _as_folder(model: str | None) -> Path | None:
@@ -245,9 +184,8 @@ def _as_folder(model: str | None) -> Path | None:
 
 
 def _has_tokenizer(folder: Path) -> bool:
-    return any(
-        (folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")
-    )
+    names = ("tokenizer.json", "tokenizer.model", "vocab.json")
+    return any((folder / name).is_file() for name in names)
 
 
 def _shape(model: str | None, spec: DummyLlm | None) -> DummyLlm:

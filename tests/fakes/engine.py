@@ -33,6 +33,11 @@ os.execv({python!r}, [{python!r}, *words])
 """
 
 
+def _style(told: Mapping[str, str], *, cuda: bool) -> dict[str, str]:
+    """The version that the fake vLLM plays: the one that the engine is said to have."""
+    return {"FAKE_VLLM_STYLE": f"gpu-{told['vllm']}"} if cuda and "vllm" in told else {}
+
+
 def write_engine(
     folder: Path,
     *,
@@ -78,7 +83,7 @@ def write_engine(
     program.write_text(
         _SCRIPT.format(
             python=os.path.abspath(sys.executable),  # noqa: PTH100 - a venv's link is kept
-            knobs=dict(knobs or {}),
+            knobs={**_style(told, cuda=cuda), **(knobs or {})},
             vllm=str(FAKES / "fake_vllm.py"),
             whisper=str(FAKES / "fake_whisper.py"),
             facts=json.dumps(facts),

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from objectives import evidence as module
+from objectives.device.allocation import LargestAllocation
 from objectives.device.state import DeviceState
 from objectives.evidence import (
     SCHEMA,
@@ -151,6 +152,15 @@ FULL = TrialEvidence(
         reserved_bytes=GIB // 4,
         cuda_total_bytes=int(11.7 * GIB),
         by_pid={4711: GIB, 4712: None},
+    ),
+    largest_allocation=LargestAllocation(
+        granted_bytes=3 * GIB,
+        refused_bytes=3 * GIB + 2,
+        asked_bytes=9 * GIB,
+        free_bytes=10 * GIB,
+        context_bytes=GIB // 4,
+        why_not="a reason beside it",
+        before="vllm",
     ),
     footprint={"vllm": MemoryEvidence(predicted=PREDICTED, logged=LOGGED)},
     telemetry=TELEMETRY,
@@ -300,6 +310,7 @@ BAD = {
     "health": ({"whisper": "ok"}, "health.whisper"),
     "proofs": ({"vllm": 7}, "proofs.vllm"),
     "device_state": ({"total_bytes": 2, "used_bytes": 1}, "device_state.free_bytes"),
+    "largest_allocation": ({"granted_bytes": "all"}, "largest_allocation.granted_bytes"),
     "footprint": ({"vllm": {"logged": {"block_size": "big"}}}, "footprint.vllm.logged.block_size"),
     "telemetry": ({"total_bytes": 2, "samples": [{}]}, "telemetry.samples.0.time_s"),
     "tenants_bytes": ({"vllm": "much"}, "tenants_bytes.vllm"),

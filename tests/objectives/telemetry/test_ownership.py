@@ -78,7 +78,9 @@ class TestStrangers:
             ({**before, MINE: 5, NOBODYS: 2 * GIB}, {"v": [MINE]}),
             ({**before, MINE: 5, NOBODYS: GIB}, {"v": [MINE]}),
         )
-        assert ownership.strangers() == (Stranger(pid=NOBODYS, name=None, most_bytes=2 * GIB),)
+        assert ownership.strangers() == (
+            Stranger(pid=NOBODYS, name=None, most_bytes=2 * GIB, looks=2),
+        )
         assert str(ownership.strangers()[0]) == (
             f"process {NOBODYS} (of another namespace) and held up to 2.00 GiB"
         )
@@ -96,6 +98,10 @@ class TestStrangers:
         ownership = seen(
             ({}, {"v": []}), ({ANOTHER: 5}, {"v": []}), ({ANOTHER: 5}, {"v": [ANOTHER]})
         )
+        assert ownership.strangers() == ()
+
+    def test_one_that_is_gone_as_it_is_looked_up_may_have_been_a_child_and_is_none(self):
+        ownership = seen(({}, {}), ({MINE: 5, NOBODYS: 5}, {"v": [MINE]}), ({MINE: 5}, {}))
         assert ownership.strangers() == ()
 
     def test_the_study_and_its_children_are_none(self):

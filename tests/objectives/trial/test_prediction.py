@@ -384,3 +384,18 @@ def test_a_bench_is_predicted_in_the_order_of_its_starts_whatever_its_servers_or
         prediction = predict_on_bench(one, bench, state, Calibration())
         assert list(prediction.forecasts) == list(inputs.servers)
         assert prediction == predict_candidate(one, inputs, state, Calibration())
+
+
+@pytest.mark.parametrize(
+    ("name", "most"), [("NVIDIA A100-SXM4-80GB", 256), ("NVIDIA H100 80GB HBM3", 1024)]
+)
+def test_a_cards_name_decides_how_many_requests_vllm_takes_at_once(name, most):
+    server = ServerSettings(model="qwen", device="cuda", args={"gpu-memory-utilization": 0.5})
+    state = replace(CARD, total_bytes=80 * GIB, free_bytes=79 * GIB)
+    moment = replace(INPUTS, device_name=name).at(state, Calibration())
+    assert MEMORY.forecast(server, moment).max_num_seqs == most
+
+
+def test_a_bench_gives_the_name_of_its_device():
+    bench = bench_with()
+    assert PredictionInputs.of(bench).device_name == bench.device.name != ""

@@ -15,6 +15,7 @@ import pynvml
 import pytest
 
 from objectives.candidate import ServerSettings
+from objectives.device.allocation import LargestAllocation
 from objectives.device.cuda import all_devices
 from objectives.device.state import Device
 from objectives.errors import (
@@ -40,7 +41,7 @@ from objectives.trial.evidence import Conclusion, Started
 from objectives.trial.stages import MEMORY_SLACK_BYTES, TrialStages
 from objectives.trial.stopwatch import Stopwatch
 from objectives.trial.tenants import Tenants
-from objectives.units import GIB
+from objectives.units import GIB, MIB
 from objectives.vllm.startup_log import StartupFacts
 from tests.fakes.fake_nvml import FakeGpu, FakeNvml
 from tests.kinds import WHISPER
@@ -48,6 +49,7 @@ from tests.objectives.diagnosis.failing_logs import OOM, READY, engine_died, lin
 from tests.objectives.load.test_client import Servers
 from tests.objectives.trial.test_bench import bench_with
 from tests.objectives.trial.test_prediction import CARD, QWEN
+from tests.objectives.workers.fake_driver import GPU, FakeDevice
 from tests.serving_bench import FakeBench
 
 PHASES = ("warmup", "measure")
@@ -630,6 +632,89 @@ def test_without_a_load_the_telemetry_is_all_there_was(trial):
     assert stages.seen.driven is None
 
 
+class TestTheLargestAllocation:
+    @pytest.fixture
+    def asked(self, monkeypatch):
+        """What the device was asked, and what stands in for its answer."""
+
+        def answer(device, *, leave_bytes):
+            calls.append((device, leave_bytes))
+            return found[0]
+
+        calls, found = [], [LargestAllocation(granted_bytes=3 * GIB, asked_bytes=3 * GIB)]
+        monkeypatch.setattr(module, "largest_allocation", answer)
+        return calls, found
+
+    def test_is_asked_for_right_before_the_language_models_server_and_kept(self, trial, asked):
+        def begin():
+            standing.given["before_llm"]("vllm")
+            enough()
+
+        calls, (found,) = asked
+        standing = Standing(on_start=begin)
+        stages = trial(card_bench(headroom_bytes=GIB // 4), standing)
+        with pytest.raises(Enough):
+            stages.run()
+        assert calls == [(stages.bench.device, GIB // 4)]
+        assert stages.seen.largest_allocation == replace(found, before="vllm")
+        assert phases_of(stages) == ["predict", "start", "largest allocation", "stop"]
+
+    def test_what_it_held_for_a_moment_is_nobodys_peak(self, trial, monkeypatch):
+        def answer(device, *, leave_bytes):
+            look_again(stages)
+            before = card.state
+            card.take(card.state.free_bytes)
+            look_again(stages)
+            card.state = before
+            return LargestAllocation()
+
+        def begin():
+            standing.given["before_llm"]("vllm")
+            look_again(stages)
+            enough()
+
+        monkeypatch.setattr(module, "largest_allocation", answer)
+        card, standing = Card(), Standing(on_start=begin)
+        stages = trial(card_bench(card), standing)
+        with pytest.raises(Enough):
+            stages.run()
+        watched = stages.seen.watched
+        assert watched.whole.peak_used_bytes == watched.window.peak_used_bytes == USED
+        assert len(watched.whole.samples) >= 2
+
+    def test_a_device_that_does_not_tell_ends_no_trial(self, trial):
+        card = Card()
+        standing = Standing(on_start=lambda: standing.given["before_llm"]("vllm"))
+        stages = trial(card_bench(card), standing)
+        with pytest.raises(Enough):
+            stages.run()
+        found = stages.seen.largest_allocation
+        assert found.granted_bytes is None
+        assert found.why_not.startswith("not asked: the driver does not tell whether")
+
+    def test_a_processs_answer_stands_on_a_trial_of_a_gpu(self, trial, tmp_path, monkeypatch):
+        fake = FakeDevice(tmp_path, pieces=(4000, 6000), context=300, number=GPU)
+        for name, value in fake.env.items():
+            monkeypatch.setenv(name, value)
+        standing = Standing(on_start=lambda: standing.given["before_llm"]("vllm"))
+        with FakeNvml(FakeGpu(uuid=GPU, busy_percent=0)).installed() as driver:
+            driver.gpus[0].used_bytes = driver.gpus[0].total_bytes - 10_000 * MIB
+            stages = trial(card_bench(all_devices()[0][0], headroom_bytes=256 * MIB), standing)
+            with pytest.raises(Enough):
+                stages.run()
+        kept = stages.seen.to_evidence(quantile="p50", inherited={})
+        assert kept.figures["largest_allocation_mb"] == 6000.0
+        assert kept.largest_allocation == LargestAllocation(
+            granted_bytes=6000 * MIB,
+            refused_bytes=6002 * MIB,
+            asked_bytes=9444 * MIB,
+            free_bytes=9700 * MIB,
+            context_bytes=300 * MIB,
+            before="vllm",
+        )
+        assert kept.largest_allocation.is_fragmented
+
+
 class TestHolding:
     @pytest.mark.parametrize(
         ("listed", "held"),
@@ -1009,4 +1094,6 @@ def test_all_stages_on_servers_that_are_processes(tmp_path):
     assert len(seen.calibration.starts) == len(seen.calibration.whispers) == 1
     assert set(seen.started.launches) == {"vllm", "whisper"}
     assert set(seen.started.facts) == {"vllm"}
+    assert seen.largest_allocation.before == "vllm"
+    assert seen.largest_allocation.why_not.startswith("not told on a CPU")
     assert children() == []

@@ -108,7 +108,7 @@ def vllm_bench(folder, *starts, **changes):
     return bench_with(**{"start_order": ("vllm",), "vllm_engine": engine, **changes})
 
 
-def tenants_of(bench, folder, *, allowed_s=lambda most_s: most_s, after=None, steps=None):
+def tenants_of(bench, folder, *, allowed_s=lambda most_s: most_s, after=None, steps=None, **more):
     """Tenants that nobody has started; `after` has what happens as a step ends."""
 
     @contextmanager
@@ -126,6 +126,7 @@ def tenants_of(bench, folder, *, allowed_s=lambda most_s: most_s, after=None, st
         allowed_s=allowed_s,
         step=step,
         machine=MachineWatch(bench.device, XidWatch(bench.device)),
+        **more,
     )
 
 
@@ -247,6 +248,38 @@ class TestEverybodyUp:
 def test_a_server_may_start_again_only_where_nobody_started_after_it(tmp_path, order, may):
     tenants = tenants_of(bench_with(start_order=order), tmp_path)
     assert [name for name in ("vllm", "whisper") if tenants.may_restart(name)] == may
+
+
+@pytest.mark.parametrize(
+    ("order", "steps"),
+    [
+        (
+            ("neighbours", "whisper", "vllm"),
+            ["start neighbours", "start whisper", "before vllm", "start vllm"],
+        ),
+        (
+            ("neighbours", "vllm", "whisper"),
+            ["start neighbours", "before vllm", "start vllm", "start whisper"],
+        ),
+        (("neighbours", "whisper"), ["start neighbours", "start whisper"]),
+    ],
+    ids=["last", "in between", "not at all"],
+)
+def test_who_waits_for_the_language_models_server_is_called_once_right_before_it(
+    tmp_path, monkeypatch, order, steps
+):
+    bench = bench_with(start_order=order)
+    servers = {name: kind for name, kind in bench.servers.items() if name in order}
+    parameters = tuple(p for p in bench.space.parameters if p.binding.server in order)
+    bench = replace(bench, servers=servers, space=SearchSpace(parameters))
+    seen = []
+    tenants = tenants_of(
+        bench, tmp_path, steps=seen, before_llm=lambda name: seen.append(f"before {name}")
+    )
+    monkeypatch.setattr(Tenants, "_start", lambda *_: None)
+    with ExitStack() as stack:
+        tenants.start(stack)
+    assert seen == steps
 
 
 def test_where_nobody_answers_no_request_goes(tmp_path):
