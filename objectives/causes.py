@@ -286,8 +286,8 @@ _ROWS = (
     ),
     Cause(
         name="device_fault",
-        meaning="The driver reported a fault of the card itself (an XID).",
-        remedy="Look for the XID's number in NVIDIA's documentation.",
+        meaning="The driver reported a fault of the card: an XID, or that it is lost.",
+        remedy="Look for the XID's number in NVIDIA's documentation; a lost card needs a restart.",
         fault="machine",
         told_by=("trial",),
     ),

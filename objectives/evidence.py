@@ -147,6 +147,7 @@ class TrialEvidence:
             is an attribute of its own.
         settings: Server to how it was started last.
         health: Server to what it says of itself, where it says anything.
+        proofs: Server to how it is proven on which device it computes, where it is.
         device_state: The device right before the first server started.
         largest_allocation: What the device gave in one piece right before the server of the
             requests to a language model started, or why that is not known.
@@ -169,6 +170,7 @@ class TrialEvidence:
     figures: Mapping[str, float] = field(default_factory=dict)
     settings: Mapping[str, Invocation] = field(default_factory=dict)
     health: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    proofs: Mapping[str, str] = field(default_factory=dict)
     device_state: DeviceState | None = None
     largest_allocation: LargestAllocation | None = None
     footprint: Mapping[str, MemoryEvidence] = field(default_factory=dict)

@@ -19,7 +19,7 @@ from typing import Any
 import optuna
 from optuna.samplers import BaseSampler
 
-from objectives.errors import EngineError, UsageError
+from objectives.errors import BenchError, UsageError
 from objectives.servers import end_leftovers
 from objectives.serving import calibration_of
 from storage import artifacts, trials
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with _terminations_as_interrupts():
             return _run(args)
-    except (UsageError, StorageError, EngineError) as error:
+    except (UsageError, StorageError, BenchError) as error:
         return refused("study.run", error)
     except KeyboardInterrupt:
         print("study.run: interrupted; the same command goes on from here", file=sys.stderr)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from objectives.device.allocation import LargestAllocation, largest_allocation
 from objectives.device.cgroup import oom_kills
-from objectives.device.discovery import cards_here, open_device, wait_for_memory
+from objectives.device.discovery import Own, cards_here, open_device, wait_for_memory
 from objectives.device.lock import hold_device
 from objectives.device.state import Activity, Device, DeviceState
 from objectives.device.xid import XidWatch, device_faults
@@ -14,6 +14,7 @@ __all__ = [
     "Device",
     "DeviceState",
     "LargestAllocation",
+    "Own",
     "XidWatch",
     "cards_here",
     "device_faults",

@@ -21,9 +21,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from objectives import workers
-from objectives.device.discovery import wait_for_memory
+from objectives.device.discovery import Own, wait_for_memory
 from objectives.device.state import Device, DeviceState
-from objectives.errors import OrphanError
 from objectives.units import GIB, MIB, gib
 
 NOISE_BYTES = 128 * MIB
@@ -88,10 +87,10 @@ def largest_allocation(device: Device, *, leave_bytes: int) -> LargestAllocation
         return LargestAllocation(why_not=reason)
     before = device.read()
     answer = _ask(device, leave_bytes)
-    try:
-        wait_for_memory(device, before, tolerance_bytes=NOISE_BYTES, deadline_s=_BACK_S)
-    except OrphanError as error:  # the probe is gone: somebody else took it
-        return LargestAllocation(why_not=f"others took memory while it was asked for: {error}")
+    # The probe is gone: what is not back, somebody else took.
+    taken = wait_for_memory(device, before, Own(), tolerance_bytes=NOISE_BYTES, deadline_s=_BACK_S)
+    if taken is not None:
+        return LargestAllocation(why_not=f"others took memory while it was asked for: {taken}")
     return answer if isinstance(answer, LargestAllocation) else _told(answer, before, device.uuid)
 
 

@@ -43,8 +43,8 @@ class Moment:
 
     @property
     def total_bytes(self) -> int:
-        """Of the device, as a server will see it: a driver's own reserve left out."""
-        return self.state.total_bytes - (self.state.reserved_bytes or 0)
+        """Of the device, as a server will see it."""
+        return self.state.server_total_bytes
 
     @property
     def free_bytes(self) -> int:

@@ -11,8 +11,10 @@ from objectives.candidate import ServerSettings
 from objectives.causes import remedy_of
 from objectives.device import Device
 from objectives.errors import BenchError, ServingError, WrongDeviceError
+from objectives.kinds.allocator import allocator_environment
 from objectives.kinds.forecast import Forecast, Moment, ServerMemory
 from objectives.kinds.kind import Proof, ServerKind, Up
+from objectives.kinds.placement import prove_by_driver
 from objectives.load import LoadedServer, Target
 from objectives.memory import Calibration, WhisperModel, whisper_dtype
 from objectives.models import UnsupportedShapeError
@@ -103,11 +105,14 @@ class WhisperKind(ServerKind):
         hidden = {"CUDA_VISIBLE_DEVICES": ""}
         env = {
             **self.engine.environment(kind, role="whisper", offline=Path(path).exists()),
-            **(device.environment() if kind == device.kind else hidden),
+            **(self._placed(settings, device) if kind == device.kind else hidden),
             **settings.env,
             "WHISPER_API_KEY": key,
         }
         return Launch(name=self.name, argv=tuple(argv), env=env, log=log)
+
+    def _placed(self, settings: ServerSettings, device: Device) -> dict[str, str]:
+        return {**device.environment(), **allocator_environment(settings, device)}
 
     def target(self, settings: ServerSettings, server: Up) -> Target:
         """Where clips go."""
@@ -123,11 +128,14 @@ class WhisperKind(ServerKind):
         if not isinstance(health, dict):
             said = f"{self.name}'s /health says {str(health)[:80]!r}, not what it computes on"
             return Proof(failure=BenchError(said))
-        return Proof(
-            health=health,
-            doubts=self._type_doubts(settings, device),
-            failure=self._misplacement(settings, device, health),
-        )
+        failure = self._misplacement(settings, device, health)
+        doubts = self._type_doubts(settings, device)
+        if failure is not None or self.device_kind(settings, device) == "cpu":
+            said = f"it says that it computes on {health.get('compute_device')}"
+            said = "" if failure else said
+            return Proof(health=health, failure=failure, said=said, doubts=doubts)
+        which = self._which(device, health, server)
+        return replace(which, health=health, doubts=(*which.doubts, *doubts))
 
     def _type_doubts(self, settings: ServerSettings, device: Device) -> tuple[str, ...]:
         """A doubt where it got another type than the candidate asks for."""
@@ -144,6 +152,21 @@ class WhisperKind(ServerKind):
         if asked is None or (dtype := whisper_dtype(str(asked), kind)) == asked:
             return settings
         return replace(settings, args={**settings.args, "dtype": dtype})
+
+    def _which(self, device: Device, health: Mapping[str, Any], server: Up) -> Proof:
+        """Which GPU it is on: torch knows the UUID; where it is too old for that, the driver."""
+        uuid, held = health.get("uuid"), health.get("parameters_bytes")
+        if not isinstance(uuid, str):
+            least = int(held) if is_number(held) else None
+            return prove_by_driver(self.name, device, server, least)
+        if uuid.lower() == device.uuid.lower():
+            return Proof(said=f"torch's UUID of its device is that of {device.spoken}")
+        return Proof(
+            failure=BenchError(
+                f"{self.name} computes on {health.get('device_name')} ({uuid}), not on "
+                f"{device.spoken}"
+            )
+        )
 
     def _misplacement(
         self, settings: ServerSettings, device: Device, health: Mapping[str, Any]

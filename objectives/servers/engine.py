@@ -112,9 +112,7 @@ class Engine:
         }
         if offline:
             environment |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-        if device_kind == "cuda":
-            environment["PYTORCH_CUDA_ALLOC_CONF"] = "expandable_segments:True"
-        elif role == "whisper":
+        if device_kind == "cpu" and role == "whisper":
             # Two threads that spin for work on busy cores are several times slower than one.
             environment["OMP_WAIT_POLICY"] = "PASSIVE"
         return environment

@@ -12,7 +12,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -104,12 +104,14 @@ def present(
     device_kind: str,
     folder: Path,
     by_pid: ByPid | None = None,
+    around: Callable[[str], AbstractContextManager[object]] = nullcontext,
 ) -> Iterator[Present]:
     """All neighbours, there inside the block; those that we started are gone after it.
 
     They start one after the other, in the order given: none while another is still coming up.
     `device_env` shows a process the device, and no other; logs go to `folder`; `by_pid` gives
-    device bytes by process id, as the driver tells them, and is None where it does not.
+    device bytes by process id, as the driver tells them, and is None where it does not. `around`
+    gives, by name, the block in which one that we start comes up.
 
     Raises: NeighbourError, if one is not there, does not come up, or holds less than it must.
     """
@@ -127,7 +129,8 @@ def present(
                 continue
             slug = re.sub(r"[^\w.-]+", "_", neighbour.name)
             log = folder / f"neighbour-{index}-{slug}.log"
-            server = stack.enter_context(_started(neighbour, device_env, device_kind, log))
+            with around(neighbour.name):
+                server = stack.enter_context(_started(neighbour, device_env, device_kind, log))
             pids[neighbour.name] = server.members
             checks.append(partial(_see, server))
         yield Present(pids=pids, doubts=doubts, _checks=checks)

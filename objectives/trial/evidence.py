@@ -19,6 +19,13 @@ from objectives.trial.prediction import CandidatePrediction
 from objectives.units import MIB
 from objectives.vllm import StartupFacts
 
+_ALWAYS_SHOWN = frozenset(
+    {
+        *("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"),
+        *("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"),
+    }
+)
+"""Said whatever this shell exports: a device's number without the order names no device."""
 _KEY_ENDS = "_API_KEY"
 _PLUMBING = ("PATH", "PYTHONSAFEPATH", "PYTHONUNBUFFERED", "VLLM_CACHE_ROOT")
 _PLUMBING_ENDS = ("_CACHE_DIR",)
@@ -33,6 +40,9 @@ class Started:
         logs: Every log, those of earlier tries too.
         health: Server to what it says of itself.
         facts: Server to what its log says of its start, where it says anything.
+        proofs: Server to how it is proven where it computes; without those that are not.
+        grown: Tenant to the bytes by which free memory of the device fell as it started, where
+            that was looked at.
         doubts: What a reader of the trial's figures should know.
     """
 
@@ -40,7 +50,18 @@ class Started:
     logs: tuple[Path, ...] = ()
     health: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     facts: Mapping[str, StartupFacts] = field(default_factory=dict)
+    proofs: Mapping[str, str] = field(default_factory=dict)
+    grown: Mapping[str, int] = field(default_factory=dict)
     doubts: tuple[str, ...] = ()
+
+    def without(self, name: str) -> Started:
+        """This, less what was learned from a start of a server that is started again."""
+        return replace(
+            self,
+            facts={who: told for who, told in self.facts.items() if who != name},
+            proofs={who: told for who, told in self.proofs.items() if who != name},
+            grown={who: size for who, size in self.grown.items() if who != name},
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +157,7 @@ class Seen:
                 name: shown(launch, inherited) for name, launch in self.started.launches.items()
             },
             health=self.started.health,
+            proofs=self.started.proofs,
             device_state=self.before,
             largest_allocation=self.largest_allocation,
             figures=self._figures(),
@@ -188,6 +210,6 @@ def shown(launch: Launch, inherited: Mapping[str, str]) -> Invocation:
         for name, value in launch.env.items()
         if name not in {*PRIVATE_VARIABLES, *_PLUMBING}
         and not name.endswith((_KEY_ENDS, *_PLUMBING_ENDS))
-        and inherited.get(name) != value
+        and (name in _ALWAYS_SHOWN or inherited.get(name) != value)
     }
     return Invocation(argv=launch.argv, env=env)

@@ -13,10 +13,24 @@ from dataclasses import dataclass, replace
 from objectives.candidate import Candidate
 from objectives.device import DeviceState
 from objectives.kinds import Forecast, Moment, ServerMemory
-from objectives.memory import Calibration, Estimate, Prediction, add
+from objectives.memory import Calibration, Estimate, Prediction, add, given
 from objectives.servers import Command, Hold, Neighbour
 from objectives.trial.bench import Bench
-from objectives.units import GIB, DeviceKind
+from objectives.units import GIB, MIB, DeviceKind
+
+HOLD_CONTEXT = Estimate(
+    value_bytes=250 * MIB, margin_bytes=150 * MIB, note="CUDA context of a hold"
+)
+"""What the driver keeps for a process that loads no kernels: 0.1 to 0.4 GiB by card and driver.
+
+Public reports of `nvidia-smi` for programs with a bare context; not measured here.
+"""
+
+
+def held_by(neighbour: Hold, kind: DeviceKind) -> Estimate:
+    """What a hold takes of a device: what it was asked for, on a GPU its context on top."""
+    asked = given(neighbour.bytes_, neighbour.name)
+    return add(asked, HOLD_CONTEXT) if kind == "cuda" else asked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,14 +70,18 @@ class PredictionInputs:
         # Neighbours that we start and whose size is unknown are not taken off what is free: the
         # candidate gets the benefit of the doubt, and the launch decides.
         unknown = any(isinstance(neighbour, Command) for neighbour in self.neighbours)
+        holds = [
+            held_by(each, self.device_kind) for each in self.neighbours if isinstance(each, Hold)
+        ]
+        coming = add(*holds)
         return Moment(
             kind=self.device_kind,
             uuid=self.device_uuid,
             device_name=self.device_name,
             state=state,
             calibration=calibration,
-            coming_bytes=sum(n.bytes_ for n in self.neighbours if isinstance(n, Hold)),
-            free_margin_bytes=GIB if unknown else GIB // 8,
+            coming_bytes=coming.value_bytes,
+            free_margin_bytes=(GIB if unknown else GIB // 8) + coming.margin_bytes,
             headroom_bytes=self.headroom_bytes,
         )
 

@@ -11,11 +11,10 @@ from typing import Any
 
 from objectives.candidate import Candidate
 from objectives.causes import remedy_of
-from objectives.device import XidWatch, largest_allocation, wait_for_memory
+from objectives.device import Own, XidWatch, largest_allocation, wait_for_memory
 from objectives.errors import (
     DoesNotFitError,
     InfeasibleError,
-    OrphanError,
     OutOfBoundsError,
     OutOfMemoryError,
     OverBudgetError,
@@ -24,7 +23,8 @@ from objectives.errors import (
 )
 from objectives.load import Driven, drive
 from objectives.memory import Calibration
-from objectives.telemetry import Telemetry
+from objectives.servers import Running
+from objectives.telemetry import Ownership, Telemetry
 from objectives.trial.attribution import MachineWatch
 from objectives.trial.bench import Bench
 from objectives.trial.conclusion import conclude
@@ -32,7 +32,7 @@ from objectives.trial.evidence import Conclusion, Seen, Started, Watched
 from objectives.trial.prediction import CandidatePrediction, predict_on_bench
 from objectives.trial.stopwatch import Stopwatch
 from objectives.trial.tenants import Tenants
-from objectives.units import Scalar
+from objectives.units import Scalar, gib
 
 MEMORY_BACK_S = 30.0
 """Seconds within which a trial's memory must be back after its servers are gone."""
@@ -59,6 +59,7 @@ class TrialStages:
         calibration: What earlier starts taught.
         seen: What the stages returned so far.
         telemetry: Watches the device while servers run; None before and after.
+        own: What the trial's tenants had of the device, once they ran.
     """
 
     bench: Bench
@@ -68,6 +69,7 @@ class TrialStages:
     calibration: Calibration
     seen: Seen = field(default_factory=Seen)
     telemetry: Telemetry | None = None
+    own: Own = field(default_factory=Own)
     _asking: tuple[float, float] = (math.inf, -math.inf)
 
     def run(self) -> Conclusion:
@@ -126,6 +128,7 @@ class TrialStages:
                 excess={"bounds": outside},
                 predicted=True,
             )
+        self._doubt(*bench.device.doubts())
         before = bench.device.read()
         prediction = predict_on_bench(candidate, bench, before, self.calibration)
         self.seen = replace(self.seen, before=before, prediction=prediction)
@@ -154,7 +157,13 @@ class TrialStages:
             machine=machine,
             before_llm=self._ask_largest,
         )
-        with Telemetry(self.bench.device, tenants.groups()) as telemetry:
+        ownership = Ownership()
+        with Telemetry(
+            self.bench.device,
+            tenants.groups(),
+            grown=lambda: tenants.started().grown,
+            ownership=ownership,
+        ) as telemetry:
             self.telemetry = telemetry
             try:
                 with self.watch.phase("start"):
@@ -166,7 +175,16 @@ class TrialStages:
                 # Not a name of this block: the load may have been whole, and its end not.
                 started, watched = tenants.started(), self._watched(telemetry, self.seen.driven)
                 self.seen = replace(self.seen, started=started, watched=watched)
+                self._tell_whose(ownership)
         return started, driven, watched
+
+    def _tell_whose(self, ownership: Ownership) -> None:
+        """Which memory was the trial's own, and who else came to the device meanwhile."""
+        found = [each for each in self.bench.neighbours if isinstance(each, Running)]
+        passing = {*self.bench.servers, *(each.name for each in self.bench.neighbours)}
+        self.own = ownership.of(passing - {each.name for each in found})
+        for stranger in ownership.strangers():
+            self._doubt(f"{stranger} came to the device meanwhile; it is none of the study's")
 
     def _ask_largest(self, before: str) -> None:
         """Ask what the device gives in one piece beside all who are up; `before` starts next."""
@@ -217,12 +235,20 @@ class TrialStages:
     def _learn_peaks(self, prediction: CandidatePrediction, telemetry: Telemetry) -> None:
         """Keep the most that each server held, for the predictions to come."""
         # Over the whole trial, not the window: a speech model's peak is in its first request.
-        peaks = telemetry.record().tenants_bytes
+        record = telemetry.record()
+        peaks = record.tenants_bytes
         for name, forecast in prediction.forecasts.items():
-            if peak_bytes := peaks.get(name):
-                self.seen = replace(
-                    self.seen, calibration=forecast.learn_peak(self._known, peak_bytes)
+            if not (peak_bytes := peaks.get(name)):
+                continue
+            # What became less at a start may be somebody else's, and a peak is kept for good.
+            by_difference = record.memory_sources.get(name) == "difference"
+            if by_difference and forecast.held and peak_bytes > 2 * forecast.held.value_bytes:
+                self._doubt(
+                    f"the device had {gib(peak_bytes)} less when {name} had started, which was "
+                    f"expected to hold {gib(forecast.held.value_bytes)}: others may have taken some"
                 )
+                continue
+            self.seen = replace(self.seen, calibration=forecast.learn_peak(self._known, peak_bytes))
 
     def _load(self, tenants: Tenants, telemetry: Telemetry) -> Driven:
         """All servers at once, under the same load as every other candidate."""
@@ -283,7 +309,7 @@ class TrialStages:
             )
 
     def _see_memory_back(self) -> None:
-        """No trial begins on what another one left.
+        """No trial begins on what another one left; what others took meanwhile is a doubt.
 
         A CPU's memory is everybody's: once our processes are gone, so is what they held, and what
         is missing then is somebody else's.
@@ -292,25 +318,25 @@ class TrialStages:
         if before is None:
             return
         shared = self.bench.device.kind == "cpu"
-        try:
-            wait_for_memory(
-                self.bench.device,
-                before,
-                tolerance_bytes=MEMORY_SLACK_BYTES,
-                deadline_s=SHARED_MEMORY_BACK_S if shared else MEMORY_BACK_S,
-            )
-        except OrphanError as error:
-            if not shared:
-                raise
-            self._doubt(f"other programs took memory meanwhile: {error}")
+        taken = wait_for_memory(
+            self.bench.device,
+            before,
+            Own() if shared else self.own,
+            tolerance_bytes=MEMORY_SLACK_BYTES,
+            deadline_s=SHARED_MEMORY_BACK_S if shared else MEMORY_BACK_S,
+        )
+        if taken is not None:
+            self._doubt(f"other programs took memory meanwhile: {taken}")
 
     def holding(self) -> Mapping[str, Any] | None:
-        """Who holds how many bytes of the device now; None while nobody watches."""
+        """Who holds how many bytes of the device now; None while nobody watches.
+
+        `other` is what is used and known of no tenant: that of a server that starts, too.
+        """
         telemetry = self.telemetry
         if telemetry is None:
             return None
         last = telemetry.record(since_s=telemetry.now_s() - 2).samples[-1]
         held = {name: size for name, size in last.by_tenant.items() if size}
-        if last.other_bytes is not None:
-            held["other"] = last.other_bytes
+        held["other"] = max(0, last.used_bytes - sum(held.values()))
         return {"total_bytes": last.total_bytes, "by_tenant": held}

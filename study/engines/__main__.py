@@ -15,6 +15,7 @@ from objectives.servers import ROLES, Engine, dotted, study_home
 from objectives.units import GIB
 from study.engines.build import build_engine, built_engine, built_size_bytes, state_of
 from study.engines.check import EngineReport, check_engine, gpu_of
+from study.engines.devices import keep_total, objection_of
 from study.engines.find import engine_at, find_engine, missing_recipe
 from study.engines.recipes import RECIPES
 
@@ -26,7 +27,7 @@ _EPILOG = """examples:
   python -m study.engines check                    import vLLM on the device, in ten seconds
   python -m study.engines check --engine /opt/llm/bin/python --device cuda:0
 
-exit: 0 done; 1 the check or the build failed; 2 bad usage; 130 interrupted
+exit: 0 done; 1 the check or the build failed; 2 bad usage, or no such device; 130 interrupted
 """
 
 
@@ -126,13 +127,13 @@ def _seen_text(seen: dict[str, Any]) -> Iterator[str]:
 
 
 def _show(options: argparse.Namespace) -> int:
-    overview = _overview(open_device(options.device))
+    overview = _overview(open_device(options.device, objection_of()))
     _print(options.json, overview, _overview_text(overview))
     return 0
 
 
 def _build(options: argparse.Namespace) -> int:
-    device = open_device(options.device)
+    device = open_device(options.device, objection_of())
     engine = build_engine(
         options.recipe or missing_recipe("vllm", device).name,
         log=lambda line: print(line, file=sys.stderr, flush=True),
@@ -144,7 +145,7 @@ def _build(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    device = open_device(options.device)
+    device = open_device(options.device, objection_of())
     if options.engine:
         reports = [
             _with_the_other(
@@ -153,6 +154,9 @@ def _check(options: argparse.Namespace) -> int:
         ]
     else:
         reports = _check_both(device)
+    for report in reports:
+        if report.ok:
+            keep_total(device, report.facts["seen"])
     document = {
         "ok": all(report.ok for report in reports),
         "device": _device_to_dict(device),
@@ -228,9 +232,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parse(argv)
     try:
         return _ACTIONS[options.action](options)
-    except (UsageError, BenchError) as error:
+    except (UsageError, BenchError) as error:  # not an engine's: the device no longer answers
         print(f"python -m study.engines: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UsageError) else 1
+        return 1 if isinstance(error, EngineError) else 2
     except KeyboardInterrupt:
         print("python -m study.engines: interrupted", file=sys.stderr)
         return 130

@@ -249,12 +249,14 @@ def _device(args: argparse.Namespace) -> tuple[DeviceMemory, str]:
     if args.device_free_gib is not None:
         raise UsageError("--device-free-gib needs --device-total-gib")
     from objectives.device import open_device  # noqa: PLC0415 - drivers only where asked for
+    from study.engines import with_known_total  # noqa: PLC0415 - likewise
 
-    device = open_device("auto")
+    device = with_known_total(open_device("auto"))
     args.device_kind = device.kind
     state = device.read()
-    total = state.total_bytes - (state.reserved_bytes or 0)
-    return DeviceMemory(total_bytes=total, free_bytes=state.free_bytes), device.name
+    return DeviceMemory(
+        total_bytes=state.server_total_bytes, free_bytes=state.free_bytes
+    ), device.name
 
 
 def _name(model: str, folder: Path) -> str:

@@ -20,7 +20,9 @@ from study.engines import (
     find_engine,
     gpu_of,
     missing_recipe,
+    objection_of,
     refusal,
+    with_known_total,
 )
 from study.setup.model_shapes import dummy_shape, llm_weights_bytes, model_shape
 from study.setup.weights import is_cached_whole, resolve_llm, resolve_whisper
@@ -46,10 +48,12 @@ def make_bench(config: StudyConfig, *, build_engines: bool, log: Callable[[str],
         EngineError: There is no engine that can run a server, or building it failed.
     """
     document = config.document
-    device = open_device(document.device)
-    log(f"device: {device.name}, {device.total_bytes / GIB:.1f} GiB")
+    device = with_known_total(open_device(document.device, objection_of(document.engines.vllm)))
+    log(f"device: {device.spoken}, {device.total_bytes / GIB:.1f} GiB")
     for reason in device.passed_over:
         log(f"not taken: {reason}")
+    for note in device.notes:
+        log(f"note: {note}")
     engines = document.engines
     build = log if build_engines else None
     vllm_engine = _engine("vllm", engines.vllm, device, build)

@@ -23,7 +23,7 @@ from objectives.trial import (
 )
 from objectives.units import GIB, Scalar
 from study.config import StudyConfig, fixed_settings
-from study.engines import find_engine, gpu_of
+from study.engines import find_engine, gpu_of, objection_of, with_known_total
 from study.samplers import PointPrediction
 from study.setup.make_bench import neighbour_of
 from study.setup.model_shapes import llm_weights_bytes, model_shape
@@ -46,7 +46,8 @@ def predict_all(config: StudyConfig) -> list[Predicted]:
     points = config.space.points()
     if points is None:
         raise UsageError(f"{config.name}: the space has no end; give its parameters steps")
-    device = open_device(config.document.device)
+    document = config.document
+    device = with_known_total(open_device(document.device, objection_of(document.engines.vllm)))
     shape, missing = model_shape(config, None)
     if shape is None:
         raise UsageError(f"{config.name}: {missing}")

@@ -198,7 +198,7 @@ def fitness(figures: Mapping[str, float]) -> float:
 
 def settings(util: float, size: str) -> dict[str, Invocation]:
     """What the servers were launched with."""
-    env = {"CUDA_VISIBLE_DEVICES": "GPU-5f3a"}
+    env = {"CUDA_VISIBLE_DEVICES": "0", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     vllm = (
         "python", "-m", "vllm.entrypoints.openai.api_server",
         "--model", "Qwen/Qwen2.5-7B-Instruct-AWQ",

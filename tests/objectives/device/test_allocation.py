@@ -33,7 +33,7 @@ def ask(driver, tmp_path, monkeypatch):
         for name, value in asked[-1].env.items():
             monkeypatch.setenv(name, value)
         (device,), _ = all_devices()
-        device._root = tmp_path
+        device.root = tmp_path
         return largest_allocation(device, leave_bytes=leave_mib * MIB)
 
     asked = []

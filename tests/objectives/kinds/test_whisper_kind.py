@@ -83,7 +83,7 @@ class TestItsPlace:
     def test_on_the_studys_gpu_it_sees_that_one_as_its_first(self, tmp_path, gpu):
         launch = launched(WHISPER, tmp_path, settings("cuda:7"), device=gpu)
         assert launch.argv[4:6] == ("--device", "cuda:0")
-        assert launch.env["CUDA_VISIBLE_DEVICES"] == GPU.uuid
+        assert launch.env["CUDA_VISIBLE_DEVICES"] == "0"
         assert launch.env["PYTORCH_CUDA_ALLOC_CONF"] == "expandable_segments:True"
         assert "OMP_WAIT_POLICY" not in launch.env
 
@@ -153,9 +153,25 @@ class TestItsOwnWord:
 
     @pytest.mark.parametrize("device", ["cuda:0", "cpu"])
     def test_is_kept_where_it_computes_as_it_was_asked_to(self, prove, device):
-        health = {"compute_device": device, "parameters_bytes": 7}
+        health = {"compute_device": device, "parameters_bytes": 7, "uuid": GPU.uuid.upper()}
         proof = prove(health, device)
-        assert proof == Proof(health=health)
+        assert proof == Proof(health=health, said=proof.said)
+        assert ("torch's UUID" in proof.said) == (device != "cpu")
+        assert proof.said
+
+    def test_on_another_gpu_is_the_benchs_fault_and_names_both(self, prove):
+        health = {"compute_device": "cuda:0", "uuid": "GPU-2", "device_name": "NVIDIA T4"}
+        proof = prove(health, name="ears")
+        assert type(proof.failure) is BenchError
+        assert str(proof.failure).startswith("ears computes on NVIDIA T4 (GPU-2), not on NVIDIA")
+        assert GPU.uuid in str(proof.failure)
+        assert (proof.health, proof.said) == (health, "")
+
+    def test_without_a_uuid_is_for_the_driver_to_prove(self, prove):
+        proof = prove({"compute_device": "cuda:0", "parameters_bytes": GIB, "uuid": None})
+        (doubt,) = proof.doubts
+        assert doubt.startswith("the driver does not list whisper among the device's processes")
+        assert proof.health, "what it says is known all the same"
 
     @pytest.mark.parametrize(
         ("held", "excess"),

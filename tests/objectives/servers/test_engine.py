@@ -167,11 +167,6 @@ class TestTheEnvironmentOfAServer:
     def test_caches_are_kept_per_engine(self):
         assert engine().environment("cuda")["VLLM_CACHE_ROOT"] == "/caches/cuda/vllm"
 
-    def test_on_a_gpu_memory_segments_can_grow(self):
-        name = "PYTORCH_CUDA_ALLOC_CONF"
-        assert engine().environment("cuda")[name] == "expandable_segments:True"
-        assert name not in engine().environment("cpu")
-
     def test_whispers_threads_do_not_spin_on_a_cpu(self):
         assert engine().environment("cpu", role="whisper")["OMP_WAIT_POLICY"] == "PASSIVE"
         assert "OMP_WAIT_POLICY" not in engine().environment("cpu", role="vllm")

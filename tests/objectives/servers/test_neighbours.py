@@ -225,3 +225,19 @@ def test_no_neighbours_are_present_at_once(there):
     with there() as others:
         others.check()
     assert others.pids == {}
+
+
+def test_each_neighbour_that_we_start_comes_up_alone_in_a_block_of_its_own(there):
+    events = []
+
+    @contextmanager
+    def around(name):
+        events.append(f"{name} starts")
+        yield
+        events.append(f"{name} is up")
+
+    hold = [Hold(name=name, bytes_=MIB) for name in ("first", "second")]
+    with somebody() as (word, _):
+        running = Running(name="ollama", match=word)
+        with there(hold[0], running, hold[1], around=around):
+            assert events == ["first starts", "first is up", "second starts", "second is up"]

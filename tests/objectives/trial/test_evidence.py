@@ -362,3 +362,9 @@ def test_what_is_stored_is_the_command_line_and_what_makes_a_difference(tmp_path
         argv=("python", "-m", "server"),
         env={"CUDA_VISIBLE_DEVICES": "GPU-1", "OMP_NUM_THREADS": "4"},
     )
+
+
+def test_which_device_it_was_is_stored_although_the_studys_shell_says_the_same(tmp_path):
+    which = {"CUDA_VISIBLE_DEVICES": "1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    launch = Launch(name="vllm", argv=("python",), env=which, log=tmp_path / "vllm.log")
+    assert shown(launch, which).env == which

@@ -33,7 +33,9 @@ from objectives.kinds.vllm_kind import VllmKind
 from objectives.load.exchange import Target
 from objectives.load.profile import LlmLoad, LoadProfile, SttLoad, plan
 from objectives.memory.calibration import Calibration
+from objectives.servers.neighbours import Running
 from objectives.space import Binding, Parameter, SearchSpace
+from objectives.telemetry import ownership
 from objectives.trial import stages as module
 from objectives.trial.evidence import Conclusion, Started
 from objectives.trial.stages import MEMORY_SLACK_BYTES, TrialStages
@@ -89,6 +91,10 @@ def enough():
 
 def nothing():
     """All is well."""
+
+
+def gone_one():
+    raise ServerDiedError("vllm", log=None, returncode=1)
 
 
 class Card(Device):
@@ -524,6 +530,21 @@ class TestLoad:
             assert driver.open_event_sets == 0
         assert caught.value.cause == "device_fault"
 
+    @pytest.mark.parametrize("ends", [enough, gone_one])
+    def test_a_card_that_falls_off_the_bus_is_named_whatever_ends_first(self, trial, ends):
+        with FakeNvml(FakeGpu()).installed() as driver:
+
+            def lose():
+                driver.gpus[0].lost = True
+                driver.refused["nvmlEventSetWait_v2"] = pynvml.NVML_ERROR_GPU_IS_LOST
+                ends()
+
+            stages = trial(card_bench(all_devices()[0][0]), Standing(on_start=lose))
+            with pytest.raises(BenchError) as caught:
+                stages.run()
+        assert caught.value.cause == "device_fault"
+        assert "GPU is lost" in str(caught.value)
+
 
 @dataclass
 class Calm:
@@ -703,12 +724,16 @@ class TestHolding:
                 {"vllm": GIB // 2, "whisper": GIB // 4, "other": USED - 3 * GIB // 4},
             ),
             ({MINE: GIB // 2}, {"vllm": GIB // 2, "other": USED - GIB // 2}),
-            ({MINE: GIB // 2, ANOTHER: None}, {"vllm": GIB // 2}),
-            ({}, {}),
+            (
+                {MINE: GIB // 2, ANOTHER: None},
+                {"vllm": GIB // 2, "other": USED - GIB // 2},
+            ),
+            ({}, {"other": USED}),
         ],
         ids=["both", "one that holds nothing", "one that is not told", "nobody is told"],
     )
-    def test_while_servers_run_it_says_who_holds_what(self, trial, listed, held):
+    def test_while_servers_run_it_says_who_holds_what(self, trial, monkeypatch, listed, held):
+        monkeypatch.setattr(ownership, "FRESH_S", 0.0)
         card, seen = Card(), []
         card.list_processes(listed)
 
@@ -731,6 +756,17 @@ class TestHolding:
             stages.run()
         assert seen == [None, None]
         assert stages.holding() is None
+
+
+def test_what_speaks_against_every_figure_of_a_device_is_said_of_every_trial(trial):
+    class Paged(Card):
+        def doubts(self):
+            return ("Windows decides",)
+
+    stages = trial(card_bench(Paged()))
+    with pytest.raises(Enough):
+        stages.run()
+    assert stages.seen.all_doubts.count("Windows decides") == 1
 
 
 class TestLearning:
@@ -838,6 +874,26 @@ class TestLearning:
         for name, peak_bytes in (("whisper", 3 * GIB), ("scribe", GIB)):
             assert (held[name].value_bytes, held[name].source) == (peak_bytes, "calibrated")
 
+    @pytest.mark.parametrize("grown", [GIB, 6 * GIB])
+    def test_what_became_less_as_it_started_teaches_unless_it_is_too_much_to_be_its(
+        self, trial, answers, grown
+    ):
+        def started():
+            standing.seen = replace(standing.seen, grown={"whisper": grown})
+            look_again(stages)
+
+        pids = {"vllm": [], "whisper": [ANOTHER]}
+        standing = Standing(answers=answers, on_start=started, pids=pids)
+        stages = trial(card_bench(shape=QWEN), standing)
+        stages.run()
+        whispers = () if stages.seen.calibration is None else stages.seen.calibration.whispers
+        doubts = [doubt for doubt in stages.seen.all_doubts if "others may have taken" in doubt]
+        if grown == GIB:
+            assert ([each.peak_bytes for each in whispers], doubts) == ([GIB], [])
+        else:
+            assert (whispers, len(doubts)) == ((), 1)
+            assert doubts[0].startswith("the device had 6.00 GiB less when whisper had started")
+
     def test_a_whisper_whose_memory_nobody_tells_teaches_nothing(self, trial, answers):
         stages = trial(card_bench(shape=QWEN), Standing(answers=answers))
         stages.run()
@@ -849,7 +905,8 @@ class TestStop:
     def leave(self, trial, monkeypatch):
         """End a trial whose servers took memory, and gave it back or not: nobody waits for it."""
 
-        def leave(kind, taken_bytes, *, back=False, listed=(MINE,)):
+        def leave(kind, taken_bytes, *, back=False, listed=(MINE,), pids=None, **changes):
+            grown = changes.pop("grown", {})
             patience = "SHARED_MEMORY_BACK_S" if kind == "cpu" else "MEMORY_BACK_S"
             monkeypatch.setattr(module, patience, 0.0)
             card = Card(kind)
@@ -857,14 +914,17 @@ class TestStop:
             def take():
                 card.take(taken_bytes)
                 card.list_processes(dict.fromkeys(listed, taken_bytes))
+                standing.seen = replace(standing.seen, grown=grown)
+                look_again(stages)
                 enough()
 
             def give_back():
                 if back:
                     card.state = CARD
 
-            standing = Standing(on_start=take, on_end=give_back)
-            stages = trial(card_bench(card), standing)
+            tenants = {"vllm": [MINE], "whisper": [], **(pids or {})}
+            standing = Standing(on_start=take, on_end=give_back, pids=tenants)
+            stages = trial(card_bench(card, **changes), standing)
             with pytest.raises(BenchError) as caught:
                 stages.run()
             assert standing.done == ["up", "gone"]
@@ -872,11 +932,41 @@ class TestStop:
 
         return leave
 
-    def test_memory_that_is_not_back_on_a_gpu_stops_the_bench(self, leave):
+    def test_a_process_of_ours_that_is_not_gone_stops_the_bench(self, leave):
         error, stages = leave("cuda", 2 * GIB)
         assert type(error) is OrphanError
         assert str(error) == f"card: 2.00 GiB are not back after 0 s; held by process {MINE}"
         assert phases_of(stages)[-1] == "stop"
+
+    def test_somebody_elses_process_that_came_is_a_doubt(self, leave):
+        error, stages = leave("cuda", 3 * GIB, listed=(ANOTHER,))
+        assert type(error) is Enough
+        name = psutil.Process(ANOTHER).name()
+        assert (
+            f"process {ANOTHER} ({name}) and held up to 3.00 GiB came to the device"
+            in (stages.seen.all_doubts[-2])
+        )
+
+    def test_so_is_one_of_a_neighbour_that_runs_anyway(self, leave):
+        ollama = Running(name="ollama", match="nobody")
+        error, stages = leave(
+            "cuda", 3 * GIB, listed=(ANOTHER,), neighbours=[ollama], pids={"ollama": [ANOTHER]}
+        )
+        assert type(error) is Enough
+        assert not any("none of the study's" in doubt for doubt in stages.seen.all_doubts)
+
+    @pytest.mark.parametrize(
+        ("grown", "ends"), [({"vllm": 2 * GIB}, OrphanError), ({"vllm": 6 * GIB}, Enough)]
+    )
+    def test_where_no_process_is_listed_only_what_our_servers_held_stops_it(
+        self, leave, grown, ends
+    ):
+        error, stages = leave("cuda", 2 * GIB, listed=(), grown=grown)
+        assert type(error) is ends
+        if ends is Enough:
+            assert stages.seen.all_doubts[-1] == (
+                "other programs took memory meanwhile: card: 2.00 GiB are not back after 0 s"
+            )
 
     def test_memory_that_is_not_back_on_a_cpu_is_a_doubt(self, leave):
         error, stages = leave("cpu", 2 * GIB, listed=())

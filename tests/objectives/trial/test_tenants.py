@@ -455,10 +455,18 @@ class TestWhispersOwnWord:
 
     @pytest.mark.parametrize("device", ["cuda:0", "cpu"])
     def test_it_computes_where_it_was_asked_to(self, prove, device):
-        health = {"compute_device": device, "parameters_bytes": 7}
+        health = {"compute_device": device, "parameters_bytes": 7, "uuid": Card.uuid}
         error, tenants = prove(health, device.partition(":")[0])
         assert error is None
-        assert tenants.started().health == {"whisper": health}
+        started = tenants.started()
+        assert started.health == {"whisper": health}
+        assert ("UUID" in started.proofs["whisper"]) == (device != "cpu")
+        assert started.grown == ({"whisper": 0} if device == "cpu" else {})
+
+    def test_another_gpu_is_the_benchs_fault(self, prove):
+        error, _ = prove({"compute_device": "cuda:0", "uuid": "GPU-2", "device_name": "T4"})
+        assert type(error) is BenchError
+        assert str(error) == "whisper computes on T4 (GPU-2), not on card"
 
     @pytest.mark.parametrize(
         ("held", "excess"),
@@ -534,14 +542,18 @@ class TestVllmsOwnWord:
             bench, tmp_path, steps=steps, allowed_s=lambda most_s: asked.append(most_s) or most_s
         )
         group = tenants.groups()["vllm"]
-        card.listed = lambda: dict.fromkeys([os.getpid(), *group()], GIB)
+        card.listed = lambda: dict.fromkeys([os.getpid(), *(group() or ())], GIB)
         tenants.start(stack)
         assert tenants.started().doubts == (), "the driver lists it among others"
         before, first, key = tenants.started(), list(group()), tenants.target("llm").api_key
 
+        assert tenants.started().proofs["vllm"].startswith("the driver lists its process ")
+
         card.listed = dict
         facts = tenants.restart(stack, "vllm")
-        assert tenants.started().doubts == (), "a driver that lists nobody says nothing"
+        (doubt,) = tenants.started().doubts
+        assert "does not list vllm" in doubt, "nor does it say what it loaded"
+        assert tenants.started().proofs == {}, "what proved the first one proves no other"
         assert not any(map(psutil.pid_exists, first))
         assert tenants.target("llm").api_key != key
         assert re.fullmatch(r"[\w-]{32,}", key, re.ASCII), "it can stand in a header"
@@ -550,7 +562,7 @@ class TestVllmsOwnWord:
 
         card.listed = lambda: {os.getpid(): GIB}
         facts = tenants.restart(stack, "vllm")
-        (doubt,) = tenants.started().doubts
+        *_, doubt = tenants.started().doubts
         assert "does not list vllm" in doubt
         assert facts == tenants.started().facts["vllm"]
         assert facts.kv_cache_tokens == 6000
@@ -559,6 +571,60 @@ class TestVllmsOwnWord:
         assert logs(tenants) == ["vllm.log", "vllm.2.log", "vllm.3.log"]
         assert asked == [31.0] * 3
         tenants.check()
+
+
+class Loading(Card):
+    """A card that has less memory free once a file is there, and lists nobody."""
+
+    def __init__(self, file, size_bytes):
+        super().__init__()
+        self.file, self.size_bytes = file, size_bytes
+
+    def read(self):
+        taken = self.size_bytes if self.file.exists() else 0
+        return replace(self.state, free_bytes=self.state.free_bytes - taken)
+
+
+class TestWhereNoProcessIsListed:
+    LOADED = f"INFO Model loading took 5.2035 GiB and 41.1 seconds\n{ON_GPU}"
+
+    @pytest.fixture
+    def start(self, tmp_path, stack):
+        """A vLLM that says that it loaded 5.2 GiB; the study's card has so much less."""
+
+        def start(size_bytes):
+            card = Loading(tmp_path / "vllm/starts", size_bytes)
+            tenants = tenants_of(vllm_bench(tmp_path, a_start(self.LOADED), device=card), tmp_path)
+            tenants.start(stack)
+            return tenants
+
+        return start
+
+    def test_what_the_card_has_less_of_is_the_servers_and_its_proof(self, start):
+        started = start(6 * GIB).started()
+        assert started.grown == {"vllm": 6 * GIB}
+        assert started.proofs == {
+            "vllm": "free memory of card fell by 6.00 GiB as it loaded 5.20 GiB"
+        }
+        assert started.doubts == ()
+
+    def test_a_card_that_has_as_much_as_before_is_another_one(self, start):
+        with pytest.raises(BenchError, match=r"vllm is not on card: .* while it loaded 5\.20 GiB"):
+            start(0)
+
+
+def test_while_a_server_starts_its_processes_are_unknown_and_then_they_are_there(tmp_path, stack):
+    seen = []
+
+    def allowed_s(most_s):
+        seen.append(groups["vllm"]())
+        return most_s
+
+    tenants = tenants_of(vllm_bench(tmp_path, a_start(ON_CPU)), tmp_path, allowed_s=allowed_s)
+    groups = tenants.groups()
+    tenants.start(stack)
+    assert seen == [None]
+    assert len(groups["vllm"]()) >= 1
 
 
 class TestAStartThatFails:

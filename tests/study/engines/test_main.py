@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import pynvml
 import pytest
 
 from objectives.errors import EngineError
@@ -13,7 +14,9 @@ from study.engines import check
 from study.engines.__main__ import main
 from study.engines.find import ENGINE_VARIABLE
 from study.engines.recipes import RECIPES
+from tests.fakes import machines
 from tests.fakes.engine import write_engine
+from tests.fakes.fake_nvml import FakeGpu, FakeNvml
 from tests.paths import ROOT
 from tests.study.engines.stand_ins import GTX_1080_TI, ON_DRIVER_550, RTX_3060, finished
 
@@ -25,7 +28,7 @@ def on(monkeypatch):
     """The machine has that device, whatever is asked for."""
 
     def on(device):
-        monkeypatch.setattr(command, "open_device", lambda spec: device)
+        monkeypatch.setattr(command, "open_device", lambda spec, objection: device)
 
     return on
 
@@ -336,6 +339,14 @@ class TestUsage:
         assert main(argv) == 2
         said = capsys.readouterr().err
         assert said.startswith("python -m study.engines: ") and said.count("\n") == 1
+
+    @pytest.mark.parametrize("argv", [["show"], ["build"], ["check", "--engine", sys.executable]])
+    def test_a_device_that_no_longer_answers_is_one_line_and_exit_2(self, argv, capsys):
+        gone = machines.refusing(["nvmlDeviceGetPowerUsage"], pynvml.NVML_ERROR_GPU_IS_LOST)
+        with FakeNvml(FakeGpu(refused=gone)).installed():
+            assert main([*argv, "--device", "cuda:0"]) == 2
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert line.endswith("nvmlDeviceGetPowerUsage: GPU is lost")
 
     @pytest.mark.parametrize(
         "argv",

@@ -46,7 +46,7 @@ def test_a_predicted_trials_note_says_that_nothing_was_launched(findings):
 
 def test_a_measured_trials_note_has_the_commands_to_run(findings):
     note = trial_note(findings[4])
-    assert "    CUDA_VISIBLE_DEVICES=GPU-5f3a python -m vllm" in note
+    assert "    CUDA_VISIBLE_DEVICES=0 CUDA_DEVICE_ORDER=PCI_BUS_ID python" in note
     assert "measure 60 s" in note
 
 

@@ -61,9 +61,8 @@ def test_command_lines_can_be_copied_into_a_shell():
     trial = studies.complete(study, 0.5, "tiny")
     trial_read = read_study(study, "")[trial.number]
     line = command_lines(trial_read)["whisper"]
-    assert line.startswith(
-        "CUDA_VISIBLE_DEVICES=GPU-5f3a python -m objectives.workers.whisper_worker"
-    )
+    where = "CUDA_VISIBLE_DEVICES=0 CUDA_DEVICE_ORDER=PCI_BUS_ID"
+    assert line.startswith(f"{where} python -m objectives.workers.whisper_worker")
 
 
 def test_a_change_within_the_intervals_is_no_change():

@@ -90,7 +90,8 @@ def box(tmp_path, monkeypatch, node):
     monkeypatch.delenv(ENGINE_VARIABLE, raising=False)
     monkeypatch.setenv("GPU_ALLOCATION_STUDY_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(module, "open_device", {"cpu": node, "cuda": Card()}.__getitem__)
+    devices = {"cpu": node, "cuda": Card()}
+    monkeypatch.setattr(module, "open_device", lambda spec, objection=None: devices[spec])
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text(json.dumps({**MODEL, "vocab_size": 4096}))
 
@@ -177,11 +178,13 @@ class TestTheBench:
 
     def test_says_on_which_device_it_is_and_what_was_not_taken(self, config, node):
         node.passed_over = ("cuda:0 NVIDIA A30: a MIG slice",)
+        node.notes = ("the cards differ",)
         bench, said = made(config())
         assert bench.device is node
-        assert said[:2] == [
+        assert said[:3] == [
             "device: Some CPU @ 2 GHz, memory node 0, 16.0 GiB",
             "not taken: cuda:0 NVIDIA A30: a MIG slice",
+            "note: the cards differ",
         ]
         assert not any("grew" in line for line in said)
 

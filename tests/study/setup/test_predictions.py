@@ -75,7 +75,7 @@ def config(tmp_path, monkeypatch):
     machine.memory(total=16 * GIB, available=12 * GIB)
     machine.node(0, total=16 * GIB, free=12 * GIB)
     node = CpuNode(root=machine.root, cpus=(0,))
-    monkeypatch.setattr(module, "open_device", {"cpu": node}.__getitem__)
+    monkeypatch.setattr(module, "open_device", lambda spec, objection: {"cpu": node}[spec])
     model = tmp_path / "model"
     model.mkdir()
     (model / "config.json").write_text(json.dumps(MODEL))
