@@ -27,6 +27,9 @@ python -m study.config my-box.yaml
 ```
 
 Unknown keys are refused, with the nearest known one. A key that stands twice is refused too.
+What the study says to its servers itself is refused wherever it stands, fixed, searched or with a
+neighbour: the device (`CUDA_VISIBLE_DEVICES` and its like, `device`), address and key, the model's
+path, and sizes above 1 of tensor, pipeline and data parallelism: a study has one device.
 A block of the legacy `dream.yaml` is accepted as it stands: see
 [from the legacy](from-the-legacy.md).
 

@@ -349,7 +349,7 @@ class TestTheEngines:
                 "whisper": {"device": "cpu"},
                 "search_space": {
                     **SPACE,
-                    "where": {"bind": "whisper.device", "choices": ["cpu", "cuda"]},
+                    "where": {"bind": "whisper.device", "choices": ["cpu", "same"]},
                 },
             },
         ],
