@@ -189,7 +189,6 @@ REASONS = {
     "objectives.diagnosis.rules_device": "a table of rules; one file a part of the machine",
     "objectives.diagnosis.rules_start": "a table of rules; one file a part of the machine",
     "objectives.measurement.doubts": "pure rules, one a reason to doubt a figure",
-    "study.config.reserved": "a table of the servers' options, which grows by their versions",
     "objectives.models.quantization": "a table of methods, which grows by vLLM's versions",
     "objectives.servers.guard": "launched by path, and imports nothing, to start at once",
     "objectives.trial.tenants": "who is there; the stages say when",

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from study.config.legacy import BINDINGS, BOUNDS
+from study.config.reserved import reserved
 from study.config.schema import OBJECTIVES, Document, model_in
 
 _HEAD = """\
@@ -27,9 +28,6 @@ python -m study.config my-box.yaml
 ```
 
 Unknown keys are refused, with the nearest known one. A key that stands twice is refused too.
-What the study says to its servers itself is refused wherever it stands, fixed, searched or with a
-neighbour: the device (`CUDA_VISIBLE_DEVICES` and its like, `device`), address and key, the model's
-path, and sizes above 1 of tensor, pipeline and data parallelism: a study has one device.
 A block of the legacy `dream.yaml` is accepted as it stands: see
 [from the legacy](from-the-legacy.md).
 
@@ -77,6 +75,14 @@ may be left out, and nothing stands in for it.
 
 Names that need no `bind`:
 """
+_OWN = """\
+## What the study says to its servers itself
+
+These are refused wherever they stand: fixed, in the search space, or with a neighbour. A server
+would take them, and the study would measure something else than it says.
+
+| refused | because |
+|---|---|"""
 _COLUMNS = "| key | default | meaning | allowed |\n|---|---|---|---|"
 _PLAIN = {"string": "text", "boolean": "true or false", "null": "null", "object": "a mapping"}
 _ANY_VALUE = {"boolean", "integer", "number", "string"}
@@ -97,7 +103,8 @@ def reference() -> str:
         else:
             sections += [f"## `{name}`", _about(name, known), "\n".join([_COLUMNS, *rows])]
     study = "\n".join([_COLUMNS, *scalars])
-    return "\n\n".join([_head(), "## The study itself", study, *sections])
+    own = "\n".join([_OWN, *(f"| {keys} | {why} |" for keys, why in reserved())])
+    return "\n\n".join([_head(), "## The study itself", study, *sections, own])
 
 
 def _head() -> str:

@@ -8,7 +8,7 @@ than its record says.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from objectives.space import Parameter, SearchSpace, option_name
 from objectives.units import Scalar
@@ -61,6 +61,18 @@ _SIZES = (
     *("decode-context-parallel-size", "dcp", "prefill-context-parallel-size", "pcp"),
 )
 """Numbers of devices, and vLLM's short names for them."""
+
+
+def reserved() -> Iterator[tuple[str, str]]:
+    """Everything that is the study's: keys of a configuration, and who says it instead."""
+    for pattern, why in _VARIABLES.items():
+        names = pattern.replace(r"\w*", "*").replace(r"\w+", "*").split("|")
+        yield ", ".join(f"`*.env.{name}`" for name in names), why
+    for server, groups in _OPTIONS.items():
+        for why, options in groups.items():
+            yield ", ".join(f"`{server}.args.{option}`" for option in options), why
+    yield ", ".join(f"`vllm.args.{size}` above 1" for size in _SIZES if "-" in size), _ONE_DEVICE
+    yield "`vllm.model`, `vllm.device` as parameters", "they are the same in all trials"
 
 
 def refuse_reserved(document: Document, space: SearchSpace) -> None:

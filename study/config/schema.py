@@ -78,7 +78,9 @@ class VllmSection(Section):
         description="Options of vLLM's server, without dashes in front; true is a bare flag, "
         "false --no-OPTION, null leaves it out.",
     )
-    env: dict[str, str] = Field(default_factory=dict, description="Environment of vLLM alone; not its device.")
+    env: dict[str, str] = Field(
+        default_factory=dict, description="Environment of vLLM alone; not its device."
+    )
     start_timeout_s: Positive = Field(600.0, description="Seconds until it must be healthy.")
 
 
@@ -91,7 +93,9 @@ class WhisperSection(Section):
     args: dict[str, Scalar | None] = Field(
         default_factory=dict, description="Options of the worker: dtype, threads, beam-size, ..."
     )
-    env: dict[str, str] = Field(default_factory=dict, description="Environment of Whisper alone; not its device.")
+    env: dict[str, str] = Field(
+        default_factory=dict, description="Environment of Whisper alone; not its device."
+    )
     start_timeout_s: Positive = Field(180.0, description="Seconds until it must be healthy.")
 
 

@@ -1,8 +1,11 @@
 """What is the study's own, wherever a configuration may try to say it."""
 
+import re
+
 import pytest
 
 from objectives.errors import UsageError
+from study.config.reserved import reserved
 from study.config.study_config import checked
 from tests.study.config.configurations import OURS
 
@@ -165,3 +168,11 @@ def test_what_only_looks_like_it_is_allowed():
         source=None,
     )
     assert config.document.vllm.args == args
+
+
+def test_the_reference_lists_what_is_refused_and_nothing_else():
+    for keys, _ in reserved():
+        for key in re.findall(r"`(\w+)\.args\.([\w-]+)`", keys):
+            assert refused(**fixed(key[0], args={key[1]: 2}))
+        for name in re.findall(r"`\*\.env\.([\w*]+)`", keys):
+            assert refused(**fixed("vllm", env={name.replace("*", "X"): "2"}))
