@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,6 +29,7 @@ from objectives.trial.bench import Bench
 from objectives.trial.conclusion import conclude
 from objectives.trial.evidence import Conclusion, Seen, Started, Watched
 from objectives.trial.prediction import CandidatePrediction, predict_on_bench
+from objectives.trial.refusal import REFUSED
 from objectives.trial.stopwatch import Stopwatch
 from objectives.trial.tenants import Tenants
 from objectives.units import Scalar
@@ -56,6 +57,7 @@ class TrialStages:
         folder: Where logs and samples go; it exists.
         watch: Times the phases.
         calibration: What earlier starts taught.
+        worked: Points of the study at which all servers came up.
         seen: What the stages returned so far.
         telemetry: Watches the device while servers run; None before and after.
     """
@@ -65,6 +67,7 @@ class TrialStages:
     folder: Path
     watch: Stopwatch
     calibration: Calibration
+    worked: Sequence[Mapping[str, Scalar]] = ()
     seen: Seen = field(default_factory=Seen)
     telemetry: Telemetry | None = None
 
@@ -150,12 +153,14 @@ class TrialStages:
             allowed_s=self._allowed_s,
             step=self.watch.step,
             machine=machine,
+            worked=self.worked,
         )
         with Telemetry(self.bench.device, tenants.groups()) as telemetry:
             self.telemetry = telemetry
             try:
                 with self.watch.phase("start"):
                     tenants.start(stack)
+                    self._exceeds("start_refused", -REFUSED)
                     self._learn(prediction, tenants, stack)
                 driven = self._load(tenants, telemetry)
                 self._learn_peaks(prediction, telemetry)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,6 +18,8 @@ from objectives.servers import Port, Present, Server, present, serve
 from objectives.trial.attribution import MachineWatch, cause_of_end
 from objectives.trial.bench import Bench
 from objectives.trial.evidence import Started
+from objectives.trial.refusal import judge_refusal
+from objectives.units import Scalar
 from objectives.vllm import StartupFacts
 
 TRIES = 3
@@ -36,6 +38,7 @@ class Tenants:
             trial's time is up.
         step: A `with` block around every start, for the timeline.
         machine: What the machine sees meanwhile.
+        worked: Points of the study at which all servers came up.
     """
 
     bench: Bench
@@ -44,6 +47,7 @@ class Tenants:
     allowed_s: Callable[[float], float]
     step: Callable[[str], Any]
     machine: MachineWatch
+    worked: Sequence[Mapping[str, Scalar]] = ()
     _seen: Started = field(init=False, default_factory=Started)
     _neighbours: Present | None = None
     _servers: dict[str, Server] = field(default_factory=dict)
@@ -208,7 +212,14 @@ class Tenants:
     ) -> InfeasibleError | BenchError:
         """What a server's end means for the trial; arguments as `attribution.cause_of_end`."""
         kind = self.bench.servers[error.server]
-        return cause_of_end(error, self.machine, kind.why_it_ended, serving=serving)
+        reason = cause_of_end(error, self.machine, kind.why_it_ended, serving=serving)
+        return judge_refusal(
+            reason,
+            kind,
+            space=self.bench.space,
+            params=self.candidate.params,
+            worked=self.worked,
+        )
 
     def _log(self, name: str) -> Path:
         tries = sum(log.name.startswith(f"{name}.") for log in self._seen.logs)

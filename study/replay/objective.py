@@ -56,7 +56,7 @@ class Replay:
     def _write(self, trial: Trial, params: Mapping[str, Scalar], row: Row) -> None:
         """What a recorded measurement says, under the names of a real one."""
         for name in self.table.constraints:
-            trial.set_constraint(name, row.constraints[name])
+            trial.set_constraint(name, row.constraints.get(name, 0.0))  # an older row has fewer
         trial.set_user_attr("point", point_key(params))
         trial.set_user_attr("weights", "replay")
         said = Infeasible(

@@ -13,9 +13,10 @@ from objectives.constraints import Limit, names
 from objectives.device.lock import hold_device
 from objectives.errors import BenchError, DeviceBusyError
 from objectives.servers.neighbours import Hold, Running
+from objectives.space import Binding, Parameter, SearchSpace
 from objectives.trial.bench import Objective
 from tests.fakes.fixed_node import TOTAL_BYTES
-from tests.serving_bench import GIB, FakeBench
+from tests.serving_bench import GIB, SPACE, FakeBench
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -199,6 +200,23 @@ def test_a_profiling_race_is_measured_again_once(bench):
     assert {"vllm.log", "vllm.2.log"} == {
         name for name in fakes.files[trial.number] if name.startswith("vllm")
     }
+
+
+def test_a_setting_that_a_server_refuses_is_infeasible_once_others_have_started(bench):
+    """Nothing in the line names what varies: only the study tells that the engine itself works."""
+    refuses = Parameter(
+        name="refuses", binding=Binding.parse("vllm.env.FAKE_REFUSE"), choices=("", "bad_argument")
+    )
+    fakes = bench(space=SearchSpace((*SPACE.parameters, refuses)))
+    trial = fakes.judge(catch=(BenchError,), refuses="bad_argument")
+    assert trial.state == TrialState.FAIL
+    assert trial.user_attrs["error"]["message"].endswith(
+        "invalid int value: 'many'; the configuration has vllm.args.max-num-seqs: 64"
+    )
+    assert fakes.judge(refuses="").constraints["start_refused"] == -1
+    said, violated = infeasible(fakes.judge(refuses="bad_argument"), "start_refused")
+    assert violated == {"start_refused": 1.0}
+    assert "what does not start here: vllm_memory_util 0.15, refuses bad_argument" in said["remedy"]
 
 
 def test_a_trial_over_its_time_budget_is_infeasible(bench):
