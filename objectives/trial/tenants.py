@@ -34,8 +34,6 @@ class Tenants:
         bench: What stays the same from trial to trial.
         candidate: The settings of every tuned server.
         folder: Where their logs go.
-        allowed_s: Given a start's own limit, the seconds that it may take; raises when the
-            trial's time is up.
         step: A `with` block around every start, for the timeline.
         machine: What the machine sees meanwhile.
         worked: Points of the study at which all servers came up.
@@ -44,7 +42,6 @@ class Tenants:
     bench: Bench
     candidate: Candidate
     folder: Path
-    allowed_s: Callable[[float], float]
     step: Callable[[str], Any]
     machine: MachineWatch
     worked: Sequence[Mapping[str, Scalar]] = ()
@@ -171,14 +168,11 @@ class Tenants:
                             launch,
                             url=port.url,
                             ready=kind.ready(port.url, key),
-                            ready_s=self.allowed_s(kind.start_s),
+                            ready_s=kind.start_s,
                             alive_of_others=self.check,
                         )
                     )
                 except (ServerDiedError, NotReadyError) as error:
-                    # A start that was cut short by the trial's own limit is over budget, whatever
-                    # its log says.
-                    self.allowed_s(kind.start_s)
                     reason = self.cause_of_end(error, serving=error.server != name)
                     more = attempt + 1 < TRIES
                     again = reason.cause == "port_in_use" and more

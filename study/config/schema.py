@@ -196,7 +196,9 @@ class BudgetSection(Section):
 
     trials: Count | None = Field(None, description="Launched trials of this study, in all.")
     timeout_s: Positive | None = Field(None, description="Seconds of one run of the command.")
-    trial_timeout_s: Positive | None = Field(None, description="Seconds a trial may take.")
+    trial_timeout_s: Positive | None = Field(
+        None, description="Seconds a trial may take, its servers' starts left out."
+    )
     candidates: Count = Field(10, description="Population of the tournament.")
     generations: Count | None = Field(None, description="Generations of the tournament.")
     patience: Count | None = Field(None, description="Stop after so many trials without gain.")

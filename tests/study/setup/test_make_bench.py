@@ -13,6 +13,7 @@ from objectives import workers
 from objectives.device.cpu import CpuNode
 from objectives.device.state import Device, DeviceState
 from objectives.errors import EngineError, UsageError
+from objectives.servers import neighbours
 from objectives.servers.neighbours import Command, Hold, Running
 from objectives.trial.bench import Objective
 from study.config.schema import NeighbourSection
@@ -122,6 +123,13 @@ def made(config, *, build_engines=False):
 
 
 class TestTheBench:
+    def test_a_neighbour_that_cannot_be_seen_from_here_is_said_once(self, config, monkeypatch):
+        monkeypatch.setattr(neighbours, "_sees_own_processes_only", lambda: True)
+        section = {"name": "ollama", "kind": "running", "match": "no-process-has-this"}
+        bench, said = made(config(neighbours=[section]))
+        assert [line for line in said if line.startswith("neighbour ollama is left out: ")]
+        assert bench.neighbours == [Running(name="ollama", match="no-process-has-this")]
+
     def test_is_what_the_configuration_says(self, config, tmp_path):
         neighbour = {"name": "ollama", "kind": "hold", "gib": 1}
         bench, _ = made(
