@@ -43,7 +43,7 @@ search_space:
     high: 0.60
     step: 0.05
     bounds: [0.30, 0.70]
-  sequences: {bind: vllm.args.max-num-seqs, choices: [8, 16, 32]}
+  sequences: {bind: vllm.args.max-num-seqs, choices: [16, 32, 64]}
   whisper_size: {bind: whisper.model, choices: [tiny, base, small]}
 baseline: {utilization: 0.50, sequences: 16, whisper_size: small}
 objectives:
