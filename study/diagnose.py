@@ -49,7 +49,11 @@ _ABOUT = {
         "out of memory",
     ),
     "placement_gib": ("GiB", "a model is on another device than the candidate put it; its size"),
-    "time_budget_s": ("s", "the trial took longer than `budget.trial_timeout_s`"),
+    "start_refused": ("1 or -1", "a server does not take an option or value of the candidate here"),
+    "time_budget_s": (
+        "s",
+        "the trial took longer than `budget.trial_timeout_s`, its starts left out",
+    ),
     "failed_share": ("share of requests", "more than one request in twenty got no answer"),
 }
 """Constraint to its unit, and when it is violated."""

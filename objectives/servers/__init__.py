@@ -20,7 +20,15 @@ from objectives.servers.engine import (
 )
 from objectives.servers.http_get import http_json, http_ready
 from objectives.servers.inherited import PRIVATE_VARIABLES, inherited
-from objectives.servers.neighbours import Command, Hold, Neighbour, Present, Running, present
+from objectives.servers.neighbours import (
+    Command,
+    Hold,
+    Neighbour,
+    Present,
+    Running,
+    present,
+    unseen,
+)
 from objectives.servers.ports import Port
 from objectives.servers.server import Launch, Server, end_leftovers, serve
 
@@ -51,5 +59,6 @@ __all__ = [
     "serve",
     "sm",
     "study_home",
+    "unseen",
     "write_whole",
 ]

@@ -192,6 +192,7 @@ class _Found:
         self._by_pid = by_pid
         self._pids: list[int] = []
         self._looked_s = float("-inf")
+        self._was_seen = False
 
     def pids(self) -> list[int]:
         """Of its living processes, with their children; up to `_FRESH_S` old."""
@@ -202,13 +203,16 @@ class _Found:
         return list(self._pids)
 
     def check(self) -> str | None:
-        """See that it is there, now; a doubt if what it holds is unknown.
+        """See that it is there, now; a doubt if what it holds is unknown, or nobody can see it.
 
         Raises: NeighbourError, if it is not, or holds less than it must.
         """
         self._looked_s = float("-inf")
         pids, wanted = self.pids(), self._neighbour.min_bytes
         name = self._neighbour.name
+        if not pids and not self._was_seen and _sees_own_processes_only():
+            return _left_out(name)
+        self._was_seen = True
         if not pids:
             raise NeighbourError(
                 f"neighbour {name} is not running: no process matches {self._neighbour.match!r}"
@@ -230,6 +234,34 @@ class _Found:
             sizes = [held.get(pid) for pid in pids]
         known = [size for size in sizes if size is not None]
         return sum(known) if known else None
+
+
+_FIRST_PID_NAMESPACE = "pid:[4026531836]"
+"""The machine's own: its number never changes (Linux, PROC_PID_INIT_INO in proc_ns.h)."""
+
+
+def unseen(neighbour: Neighbour) -> str | None:
+    """A sentence where a neighbour that must be there already cannot be seen from here, else None.
+
+    A container with process ids of its own does not show others'; a trial then goes on without it.
+    """
+    if not isinstance(neighbour, Running) or not _sees_own_processes_only():
+        return None
+    return None if matching(neighbour.match) else _left_out(neighbour.name)
+
+
+def _sees_own_processes_only() -> bool:
+    try:
+        return str(Path("/proc/self/ns/pid").readlink()) != _FIRST_PID_NAMESPACE
+    except OSError:
+        return False
+
+
+def _left_out(name: str) -> str:
+    return (
+        f"neighbour {name} is left out: no process matches, and this container shows its own only; "
+        "what it holds counts as used memory (--pid=host shows it)"
+    )
 
 
 def matching(pattern: str) -> list[int]:

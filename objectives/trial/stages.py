@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,6 +30,7 @@ from objectives.trial.bench import Bench
 from objectives.trial.conclusion import conclude
 from objectives.trial.evidence import Conclusion, Seen, Started, Watched
 from objectives.trial.prediction import CandidatePrediction, predict_on_bench
+from objectives.trial.refusal import REFUSED
 from objectives.trial.stopwatch import Stopwatch
 from objectives.trial.tenants import Tenants
 from objectives.units import Scalar, gib
@@ -57,6 +58,7 @@ class TrialStages:
         folder: Where logs and samples go; it exists.
         watch: Times the phases.
         calibration: What earlier starts taught.
+        worked: Points of the study at which all servers came up.
         seen: What the stages returned so far.
         telemetry: Watches the device while servers run; None before and after.
         own: What the trial's tenants had of the device, once they ran.
@@ -67,6 +69,7 @@ class TrialStages:
     folder: Path
     watch: Stopwatch
     calibration: Calibration
+    worked: Sequence[Mapping[str, Scalar]] = ()
     seen: Seen = field(default_factory=Seen)
     telemetry: Telemetry | None = None
     own: Own = field(default_factory=Own)
@@ -152,10 +155,10 @@ class TrialStages:
             bench=self.bench,
             candidate=candidate,
             folder=self.folder,
-            allowed_s=self._allowed_s,
             step=self.watch.step,
             machine=machine,
             before_llm=self._ask_largest,
+            worked=self.worked,
         )
         ownership = Ownership()
         with Telemetry(
@@ -168,6 +171,7 @@ class TrialStages:
             try:
                 with self.watch.phase("start"):
                     tenants.start(stack)
+                    self._exceeds("start_refused", -REFUSED)
                     self._learn(prediction, tenants, stack)
                 driven = self._load(tenants, telemetry)
                 self._learn_peaks(prediction, telemetry)
@@ -286,25 +290,22 @@ class TrialStages:
                     remedy=remedy_of("cuda_oom_serving", {}, kind.family if kind else ""),
                 )
 
-    def _allowed_s(self, most_s: float) -> float:
-        """Seconds that a start may take: its own limit, or what is left of the trial's."""
-        self._check_budget()
-        limit_s = self.bench.trial_timeout_s
-        # A tenth of a second more than is left: a start that runs out of time then finds the
-        # budget exceeded and is reported as that, not as a server that was too slow.
-        return most_s if limit_s is None else min(most_s, limit_s - self.watch.elapsed_s + 0.1)
-
     def _check_budget(self) -> None:
-        """Raises `OverBudgetError` when the trial has run too long."""
+        """Raises `OverBudgetError` when the trial has run too long, starts left out.
+
+        The first start of an engine compiles, downloads and fills caches, and so does the first one
+        with another type or shape. That is no candidate's fault; starts have limits of their own.
+        """
         limit_s = self.bench.trial_timeout_s
         if limit_s is None:
             return
-        over_s = self.watch.elapsed_s - limit_s
+        used_s = self.watch.counted_s
+        over_s = used_s - limit_s
         self._exceeds("time_budget_s", over_s)
         if over_s > 0:
             raise OverBudgetError(
                 "over_time_budget",
-                f"{self.watch.elapsed_s:.0f} s of {limit_s:.0f} s were used",
+                f"{used_s:.0f} s of {limit_s:.0f} s were used, starts not counted",
                 excess={"time_budget_s": over_s},
             )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -19,6 +19,8 @@ from objectives.servers import Port, Present, Server, present, serve
 from objectives.trial.attribution import MachineWatch, cause_of_end
 from objectives.trial.bench import Bench
 from objectives.trial.evidence import Started
+from objectives.trial.refusal import judge_refusal
+from objectives.units import Scalar
 from objectives.vllm import StartupFacts
 
 TRIES = 3
@@ -33,20 +35,19 @@ class Tenants:
         bench: What stays the same from trial to trial.
         candidate: The settings of every tuned server.
         folder: Where their logs go.
-        allowed_s: Given a start's own limit, the seconds that it may take; raises when the
-            trial's time is up.
         step: A `with` block around every start, for the timeline.
         machine: What the machine sees meanwhile.
         before_llm: Called with the language model's server when all are up who start before it.
+        worked: Points of the study at which all servers came up.
     """
 
     bench: Bench
     candidate: Candidate
     folder: Path
-    allowed_s: Callable[[float], float]
     step: Callable[[str], Any]
     machine: MachineWatch
     before_llm: Callable[[str], None] = lambda name: None
+    worked: Sequence[Mapping[str, Scalar]] = ()
     _seen: Started = field(init=False, default_factory=Started)
     _neighbours: Present | None = None
     _servers: dict[str, Server] = field(default_factory=dict)
@@ -215,14 +216,11 @@ class Tenants:
                                 launch,
                                 url=port.url,
                                 ready=kind.ready(port.url, key),
-                                ready_s=self.allowed_s(kind.start_s),
+                                ready_s=kind.start_s,
                                 alive_of_others=self.check,
                             )
                         )
                 except (ServerDiedError, NotReadyError) as error:
-                    # A start that was cut short by the trial's own limit is over budget, whatever
-                    # its log says.
-                    self.allowed_s(kind.start_s)
                     reason = self.cause_of_end(error, serving=error.server != name)
                     more = attempt + 1 < TRIES
                     again = reason.cause == "port_in_use" and more
@@ -258,7 +256,14 @@ class Tenants:
     ) -> InfeasibleError | BenchError:
         """What a server's end means for the trial; arguments as `attribution.cause_of_end`."""
         kind = self.bench.servers[error.server]
-        return cause_of_end(error, self.machine, kind.why_it_ended, serving=serving)
+        reason = cause_of_end(error, self.machine, kind.why_it_ended, serving=serving)
+        return judge_refusal(
+            reason,
+            kind,
+            space=self.bench.space,
+            params=self.candidate.params,
+            worked=self.worked,
+        )
 
     def _log(self, name: str) -> Path:
         tries = sum(log.name.startswith(f"{name}.") for log in self._seen.logs)

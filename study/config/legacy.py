@@ -82,7 +82,7 @@ def from_legacy(
 
 
 def _legacy_budget(budget: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """Legacy limits in our words: an epoch is a generation, and no trial outlasts an epoch."""
+    """Legacy limits in our words: an epoch is a generation, and no trial's load outlasts it."""
     for key in _BUDGET[:3]:
         value = budget.get(key)
         if value is None:

@@ -81,7 +81,9 @@ class VllmSection(Section):
         description="Options of vLLM's server, without dashes in front; true is a bare flag, "
         "false --no-OPTION, null leaves it out.",
     )
-    env: dict[str, str] = Field(default_factory=dict, description="Environment of vLLM alone.")
+    env: dict[str, str] = Field(
+        default_factory=dict, description="Environment of vLLM alone; not its device."
+    )
     start_timeout_s: Positive = Field(600.0, description="Seconds until it must be healthy.")
 
 
@@ -95,7 +97,9 @@ class WhisperSection(Section):
         default_factory=dict,
         description="Options of the worker: dtype (default: by device), threads, beam-size, ...",
     )
-    env: dict[str, str] = Field(default_factory=dict, description="Environment of Whisper alone.")
+    env: dict[str, str] = Field(
+        default_factory=dict, description="Environment of Whisper alone; not its device."
+    )
     start_timeout_s: Positive = Field(180.0, description="Seconds until it must be healthy.")
 
 
@@ -196,7 +200,9 @@ class BudgetSection(Section):
 
     trials: Count | None = Field(None, description="Launched trials of this study, in all.")
     timeout_s: Positive | None = Field(None, description="Seconds of one run of the command.")
-    trial_timeout_s: Positive | None = Field(None, description="Seconds a trial may take.")
+    trial_timeout_s: Positive | None = Field(
+        None, description="Seconds a trial may take, its servers' starts left out."
+    )
     candidates: Count = Field(10, description="Population of the tournament.")
     generations: Count | None = Field(None, description="Generations of the tournament.")
     patience: Count | None = Field(None, description="Stop after so many trials without gain.")

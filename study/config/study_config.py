@@ -17,6 +17,7 @@ from objectives.units import Scalar
 from storage.trials import Direction
 from study.config import legacy
 from study.config.refusals import first_error, nearest
+from study.config.reserved import refuse_reserved
 from study.config.schema import OBJECTIVES, SAMPLERS, Document, ParameterSection
 
 
@@ -82,6 +83,7 @@ def checked(
         document = Document.model_validate(data)
         space = _space(document)
         _check_together(document)
+        refuse_reserved(document, space)
         baseline = _baseline(document, space)
     except ValidationError as error:
         raise UsageError(f"{where}: {first_error(error)}") from error

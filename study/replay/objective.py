@@ -60,7 +60,7 @@ def replay_objective(
 def _write(trial: Trial, table: Table, params: Mapping[str, Scalar], row: Row) -> None:
     """What a recorded measurement says, under the names of a real one."""
     for name in table.constraints:
-        trial.set_constraint(name, row.constraints[name])
+        trial.set_constraint(name, row.constraints.get(name, 0.0))  # an older row has fewer
     said = Infeasible(cause=row.cause or "unknown", evidence=f"recorded in {table.source.name}")
     evidence = TrialEvidence(
         point=point_key(params),

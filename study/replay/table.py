@@ -104,7 +104,8 @@ class Table:
             rows = self._points.get(point_key(params))
             if rows is None:
                 return UNKNOWN
-            excess = {n: median(row.constraints[n] for row in rows) for n in rows[0].constraints}
+            known = set.intersection(*(set(row.constraints) for row in rows))
+            excess = {n: median(row.constraints[n] for row in rows) for n in sorted(known)}
             over = [value for value in excess.values() if value > 0]
             return PointPrediction(
                 feasible=not over,

@@ -102,6 +102,8 @@ def next_steps(findings: Findings) -> list[Step]:
                 "keep the old ones at hand."
             )
         )
+    if flat := _flat_capacity(findings):
+        steps.append(Step(why=flat))
     if any(setting.doubted for setting in findings.front_points):
         steps.append(Step("Repeat doubted settings, or measure longer, before relying on them."))
     return [
@@ -113,3 +115,18 @@ def next_steps(findings: Findings) -> list[Step]:
             "--format html --output front.html",
         ),
     ]
+
+
+def _flat_capacity(findings: Findings) -> str | None:
+    """A sentence where no feasible setting has its capacity from the KV cache, else None."""
+    measured = [trial.evidence.measurement for trial in findings.feasible]
+    known = [each.capacity for each in measured if each is not None and each.capacity is not None]
+    if len(findings.points) < 2 or not known:
+        return None
+    if any(each.limited_by != "max_num_seqs" for each in known):
+        return None
+    limits = ", ".join(map(str, sorted({each.requests for each in known})))
+    return (
+        f"Capacity is limited by max-num-seqs ({limits}) in every setting that works: more memory "
+        "for the KV cache, and so utilisation, cannot raise it. Raise max-num-seqs."
+    )

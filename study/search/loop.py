@@ -10,6 +10,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from objectives.causes import cause_named
+from objectives.constraints import CONSTRAINTS
 from objectives.errors import BenchError, UsageError
 from objectives.evidence import Fault, fault_of
 from objectives.space import point_key
@@ -147,6 +148,9 @@ def _check_same(study: optuna.Study, attrs: Mapping[str, object], config: StudyC
         old, new = known.get(key), attrs.get(key)
         if key == "device" and isinstance(old, dict) and isinstance(new, dict):
             old, new = old.get("uuid"), new.get("uuid")
+        if key == "constraints" and isinstance(old, list) and isinstance(new, list):
+            # The program's own may grow from one version to the next.
+            old, new = ([n for n in names if n not in CONSTRAINTS] for names in (old, new))
         if study.trials and key in known and json.dumps(old) != json.dumps(new):
             raise UsageError(
                 f"study {config.name!r} was measured with another {what}; "

@@ -10,7 +10,7 @@ from objectives.device import Device, open_device
 from objectives.errors import EngineError, UsageError
 from objectives.kinds import LATEST_VLLM, VllmKind, VllmMemory, WhisperKind, WhisperMemory
 from objectives.load import LlmLoad, LoadProfile, SttLoad, plan
-from objectives.servers import Command, Engine, Gpu, Hold, Neighbour, Running
+from objectives.servers import Command, Engine, Gpu, Hold, Neighbour, Running, unseen
 from objectives.trial import Bench, Objective
 from objectives.units import GIB, ServerName
 from study.config import NeighbourSection, StudyConfig, fixed_settings
@@ -69,13 +69,16 @@ def make_bench(config: StudyConfig, *, build_engines: bool, log: Callable[[str],
         log(f"memory of {device.name} {grew}")
     vllm = _vllm(config, vllm_engine, log)
     whisper = _whisper(config, whisper_engine, gpu_of(device), log)
+    neighbours = [neighbour_of(section) for section in document.neighbours]
+    for absent in filter(None, map(unseen, neighbours)):
+        log(absent)
     shape = vllm.memory.shape
     profile = load_profile(config, None if shape is None else shape.vocab)
     return Bench(
         space=config.space,
         device=device,
         servers={each.name: each for each in (vllm, whisper)},
-        neighbours=[neighbour_of(section) for section in document.neighbours],
+        neighbours=neighbours,
         start_order=document.start_order,
         profile=profile,
         trace=plan(profile),

@@ -2,13 +2,15 @@
 
 Random ("dummy") weights compute as fast and take as much memory as real ones; only the words are
 nonsense. They are made once, by the engine's interpreter, in a cache folder. Nothing is made for
-real models: their names and paths go through to the servers, checked where that can be done here.
+real models: their names and paths go through to the servers, checked where that can be done here,
+and a Whisper's weights are fetched before the first trial.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -26,6 +28,7 @@ from objectives.models import (
     WHISPER_NAMES,
     canonical_name,
     hub_entry,
+    hub_folder,
     nearest_whisper,
     whisper_dims,
 )
@@ -38,6 +41,13 @@ Log = Callable[[str], None]
 MAKING_TIMEOUT_S = 900.0
 _WEIGHTS = re.compile(r"(?:model|consolidated|pytorch_model)[^/]*\.(?:safetensors|bin)")
 _PART = re.compile(r"-\d+-of-(?P<of>\d+)\.")
+FETCHING_TIMEOUT_S = 3600.0
+
+_FETCH = """
+import os, sys, whisper
+whisper.load_model(sys.argv[1], device="cpu", download_root=os.path.dirname(sys.argv[2]))
+"""
+"""Run by an engine with a model's name and the file to be; checks the file's SHA-256."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +79,10 @@ def resolve_llm(
     if weights == "real":
         if model is None:
             raise UsageError("vllm.model: missing; a name or a folder is needed for real weights")
+        if folder is None and hub_folder(model) is None:
+            log(
+                f"{model} is not on this machine: `hf download` fetches it, or else the first start"
+            )
         return ResolvedModel(model=str(folder or model), local=folder is not None)
     if folder is None:
         made = dummy_llm(engine, _shape(model, spec), log=log)
@@ -82,12 +96,17 @@ def resolve_whisper(
 ) -> str:
     """What the Whisper worker shall load: an official name, or a checkpoint's path.
 
+    The weights of a name are fetched where they are not here yet: no trial waits for a download.
+
     Raises:
         UsageError: No such name or file.
-        EngineError: The engine could not make a checkpoint with random weights.
+        EngineError: The engine could not fetch it, or make a checkpoint with random weights.
     """
     if model in WHISPER_NAMES:
-        return str(dummy_whisper(engine, model, log=log)) if weights == "dummy" else model
+        if weights == "dummy":
+            return str(dummy_whisper(engine, model, log=log))
+        _fetch_whisper(engine, model, log)
+        return model
     path = Path(model).expanduser()
     if not path.is_file():
         raise UsageError(f"whisper.model: {model!r} is neither a file nor {nearest_whisper(model)}")
@@ -129,6 +148,31 @@ def _has_weights(snapshot: Path, names: set[str]) -> bool:
     numbered = [found for name in parts if (found := _PART.search(name))]
     counted = all(len(numbered) >= int(found["of"]) for found in numbered)
     return bool(parts) and counted
+
+
+def _fetch_whisper(engine: Engine, model: str, log: Log) -> None:
+    """Have openai-whisper put a model's weights where it looks for them, once."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "whisper"
+    file = cache / f"{canonical_name(model)}.pt"
+    if file.exists():
+        return
+    _cache().mkdir(parents=True, exist_ok=True)
+    with FileLock(_cache() / f"{file.name}.lock"):
+        if file.exists():
+            return
+        log(
+            f"fetching Whisper {model}, {whisper_dims(model).checkpoint_bytes / 1e6:.0f} MB: {file}"
+        )
+        command = [str(engine.interpreter), "-c", _FETCH, model, str(file)]
+        environment = inherited(engine.interpreter) | {"CUDA_VISIBLE_DEVICES": ""}
+        try:
+            _run(command, environment, FETCHING_TIMEOUT_S)
+        except EngineError as error:
+            file.unlink(missing_ok=True)  # a part of a download
+            raise EngineError(
+                f"whisper.model: {model} cannot be fetched: {error}; put {file.name} into {cache}, "
+                "or name a checkpoint's path"
+            ) from error
 
 
 def dummy_llm(engine: Engine, spec: DummyLlm, *, log: Log = lambda _line: None) -> Path:
@@ -194,24 +238,32 @@ def _make(target: Path, engine: Engine, options: list[str]) -> None:
     folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=".making-"))
     draft = folder / target.name
     maker = [str(engine.interpreter), str(workers.DUMMY_WEIGHTS)]
+    environment = inherited(engine.interpreter, offline=True) | {"CUDA_VISIBLE_DEVICES": ""}
     try:
-        done = subprocess.run(
-            [*maker, *options, "--out", str(draft)],
-            env=inherited(engine.interpreter, offline=True) | {"CUDA_VISIBLE_DEVICES": ""},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=MAKING_TIMEOUT_S,
-            check=False,
-        )
-        if done.returncode:
-            last = done.stderr.strip().rpartition("\n")[2]
-            raise EngineError(f"engine {engine.name} cannot make {target}: {last}")
+        _run([*maker, *options, "--out", str(draft)], environment, MAKING_TIMEOUT_S)
         draft.replace(target)
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except (OSError, EngineError) as error:
         raise EngineError(f"engine {engine.name} cannot make {target}: {error}") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _run(command: list[str], environment: Mapping[str, str], timeout_s: float) -> None:
+    """Raises: EngineError, with the last line that the command said."""
+    try:
+        done = subprocess.run(
+            command,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise EngineError(str(error)) from error
+    if done.returncode:
+        raise EngineError(done.stderr.strip().rpartition("\n")[2])
 
 
 def _as_folder(model: str | None) -> Path | None:

@@ -355,50 +355,26 @@ class TestPredict:
 
 
 class TestTheTimeBudget:
-    @pytest.fixture
-    def allowed(self, trial, clock):
-        """What a start is allowed that begins 30 s into the trial, of its own 600 s or less."""
+    def test_a_cold_start_does_not_count(self, trial, clock, answers):
+        """It compiles, downloads, fills caches: the first of a study, or of another type."""
+        standing = Standing(answers=answers, on_start=lambda: clock.goes_on(3600))
+        stages = trial(card_bench(trial_timeout_s=100), standing, clock=clock)
+        stages.run()
+        assert -100 <= stages.seen.all_excess["time_budget_s"] <= 0
 
-        def allowed(limit_s, most_s=600.0):
-            def begin():
-                clock.goes_on(30)
-                granted.append(standing.given["allowed_s"](most_s))
-                enough()
-
-            granted, standing = [], Standing(on_start=begin)
-            stages = trial(card_bench(trial_timeout_s=limit_s), standing, clock=clock)
-            with pytest.raises(Enough):
-                stages.run()
-            return granted[0], standing.given["allowed_s"], stages
-
-        return allowed
-
-    def test_without_one_a_start_may_take_its_own_limit(self, allowed):
-        granted, _, stages = allowed(None)
-        assert granted == 600
-        assert "time_budget_s" not in stages.seen.all_excess
-
-    def test_a_start_that_ends_within_it_may_take_its_own_limit(self, allowed):
-        granted, _, stages = allowed(1000)
-        assert granted == 600
-        assert stages.seen.all_excess["time_budget_s"] == -970
-
-    def test_a_longer_start_may_take_what_is_left_and_then_the_time_is_up(self, allowed, clock):
-        granted, ask, _ = allowed(100)
-        assert 70 < granted < 71
-        clock.goes_on(granted)
-        with pytest.raises(OverBudgetError):
-            ask(600.0)
-
-    def test_it_is_graded_by_the_seconds_over_it(self, allowed, clock):
-        _, ask, stages = allowed(100)
-        clock.goes_on(95)
+    def test_it_is_graded_by_the_seconds_over_it(self, trial, clock, answers):
+        standing = Standing(answers=answers, on_start=lambda: clock.goes_on(3600))
+        stages = trial(
+            card_bench(trial_timeout_s=100),
+            standing,
+            clock=clock,
+            at={"stop": lambda: clock.goes_on(125)},
+        )
         with pytest.raises(OverBudgetError) as caught:
-            ask(600.0)
+            stages.run()
         assert caught.value.cause == "over_time_budget"
-        assert caught.value.evidence == "125 s of 100 s were used"
+        assert caught.value.evidence == "125 s of 100 s were used, starts not counted"
         assert caught.value.excess == {"time_budget_s": 25}
-        assert stages.seen.all_excess["time_budget_s"] == 25
         assert not caught.value.predicted
         assert caught.value.remedy
 
@@ -583,7 +559,7 @@ class TestACalmTrial:
         assert calm.conclusion.failure is None
         assert calm.conclusion.values == {"llm_latency_ms": figures["llm_latency_ms"]}
         assert max(excess.values()) <= 0
-        assert set(excess) == {"bounds", "time_budget_s", "failed_share"}
+        assert set(excess) == {"bounds", "start_refused", "time_budget_s", "failed_share"}
 
     def test_its_stages_follow_each_other(self, calm):
         assert phases_of(calm.stages) == [

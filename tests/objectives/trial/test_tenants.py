@@ -24,13 +24,13 @@ from objectives.errors import (
     InfeasibleError,
     NeighbourError,
     OutOfMemoryError,
-    OverBudgetError,
     PortInUseError,
     ProfilingRaceError,
     RefusedToStartError,
     ServerDiedError,
     WrongDeviceError,
 )
+from objectives.kinds.kind import ServerKind
 from objectives.kinds.vllm_kind import PAGES_EVERY_S
 from objectives.servers.engine import Engine
 from objectives.servers.http_get import http_json
@@ -108,7 +108,7 @@ def vllm_bench(folder, *starts, **changes):
     return bench_with(**{"start_order": ("vllm",), "vllm_engine": engine, **changes})
 
 
-def tenants_of(bench, folder, *, allowed_s=lambda most_s: most_s, after=None, steps=None, **more):
+def tenants_of(bench, folder, *, after=None, steps=None, **more):
     """Tenants that nobody has started; `after` has what happens as a step ends."""
 
     @contextmanager
@@ -123,7 +123,6 @@ def tenants_of(bench, folder, *, allowed_s=lambda most_s: most_s, after=None, st
         bench=bench,
         candidate=Candidate.lay(bench.space, point, bench.settings),
         folder=folder,
-        allowed_s=allowed_s,
         step=step,
         machine=MachineWatch(bench.device, XidWatch(bench.device)),
         **more,
@@ -169,20 +168,16 @@ def up(tmp_path_factory):
         changes={
             "start_order": ("vllm", "neighbours", "whisper"),
             "neighbours": [Hold(name="ollama", bytes_=8 * MIB)],
-            "vllm_start_s": 31.0,
-            "whisper_start_s": 32.0,
         },
     ).bench
-    asked, steps = [], []
-    tenants = tenants_of(
-        bench, folder, allowed_s=lambda most_s: asked.append(most_s) or most_s, steps=steps
-    )
+    steps = []
+    tenants = tenants_of(bench, folder, steps=steps)
     groups = tenants.groups()
     before = {name: list(pids()) for name, pids in groups.items()}
     with ExitStack() as stack:
         tenants.start(stack)
         yield SimpleNamespace(
-            bench=bench, tenants=tenants, asked=asked, steps=steps, groups=groups, before=before
+            bench=bench, tenants=tenants, steps=steps, groups=groups, before=before
         )
 
 
@@ -191,9 +186,6 @@ class TestEverybodyUp:
         assert up.steps == ["start vllm", "start neighbours", "start whisper"]
         assert logs(up.tenants) == ["vllm.log", "whisper.log"]
         assert list(up.tenants.started().launches) == ["vllm", "whisper"]
-
-    def test_each_server_may_take_its_own_time_to_start(self, up):
-        assert up.asked == [31.0, 32.0]
 
     def test_before_the_start_every_tenant_has_a_name_and_no_process(self, up):
         assert up.before == {"vllm": [], "whisper": [], "ollama": []}
@@ -530,17 +522,14 @@ class TestVllmsOwnWord:
         assert tenants.started().facts["vllm"].device_kind is None
 
     def test_a_vllm_that_starts_again_is_another_one_and_is_proven_again(self, tmp_path, stack):
-        card, steps, asked = Listing(), [], []
+        card, steps = Listing(), []
         smaller = ON_GPU.replace("6,976", "6,000")
         bench = vllm_bench(
             tmp_path,
             *(a_start(said) for said in (ON_GPU, ON_GPU, smaller)),
             device=card,
-            vllm_start_s=31.0,
         )
-        tenants = tenants_of(
-            bench, tmp_path, steps=steps, allowed_s=lambda most_s: asked.append(most_s) or most_s
-        )
+        tenants = tenants_of(bench, tmp_path, steps=steps)
         group = tenants.groups()["vllm"]
         card.listed = lambda: dict.fromkeys([os.getpid(), *(group() or ())], GIB)
         tenants.start(stack)
@@ -569,7 +558,6 @@ class TestVllmsOwnWord:
         assert before.facts["vllm"].kv_cache_tokens == 6976, "what was seen then does not change"
         assert steps == ["start vllm", "start vllm again", "start vllm again"]
         assert logs(tenants) == ["vllm.log", "vllm.2.log", "vllm.3.log"]
-        assert asked == [31.0] * 3
         tenants.check()
 
 
@@ -613,14 +601,18 @@ class TestWhereNoProcessIsListed:
             start(0)
 
 
-def test_while_a_server_starts_its_processes_are_unknown_and_then_they_are_there(tmp_path, stack):
+def test_while_a_server_starts_its_processes_are_unknown_and_then_they_are_there(
+    tmp_path, stack, monkeypatch
+):
     seen = []
+    real = ServerKind.ready
 
-    def allowed_s(most_s):
+    def ready(kind, url, key):
         seen.append(groups["vllm"]())
-        return most_s
+        return real(kind, url, key)
 
-    tenants = tenants_of(vllm_bench(tmp_path, a_start(ON_CPU)), tmp_path, allowed_s=allowed_s)
+    monkeypatch.setattr(ServerKind, "ready", ready)
+    tenants = tenants_of(vllm_bench(tmp_path, a_start(ON_CPU)), tmp_path)
     groups = tenants.groups()
     tenants.start(stack)
     assert seen == [None]
@@ -636,26 +628,12 @@ class TestAStartThatFails:
         assert logs(tenants) == ["vllm.log"]
         assert tenants.started().doubts == ()
 
-    def test_after_the_time_that_it_is_allowed_it_is_given_up(self, tmp_path, stack):
-        bench = vllm_bench(tmp_path, refusal("", after_s=HANGS_S))
-        tenants = tenants_of(bench, tmp_path, allowed_s=lambda most_s: 0.2)
+    def test_after_its_own_limit_it_is_given_up(self, tmp_path, stack):
+        bench = vllm_bench(tmp_path, refusal("", after_s=HANGS_S), vllm_start_s=0.2)
+        tenants = tenants_of(bench, tmp_path)
         with pytest.raises(BenchError) as caught:
             tenants.start(stack)
         assert caught.value.cause == "timeout_hang"
-
-    def test_when_the_trials_time_is_up_that_is_the_reason(self, tmp_path, stack):
-        def allowed_s(most_s):
-            asked.append(most_s)
-            if len(asked) > 1:
-                raise OverBudgetError("over_time_budget", "61 s of 60 s were used")
-            return 0.2
-
-        asked = []
-        bench = vllm_bench(tmp_path, refusal("", after_s=HANGS_S))
-        tenants = tenants_of(bench, tmp_path, allowed_s=allowed_s)
-        with pytest.raises(OverBudgetError):
-            tenants.start(stack)
-        assert logs(tenants) == ["vllm.log"]
 
 
 class TestNeighbours:

@@ -414,6 +414,14 @@ class TestOtherConditions:
         run(study, trials=1, attrs=OTHER)
         assert study.user_attrs == OTHER
 
+    def test_a_constraint_that_a_newer_version_adds_is_none(self):
+        study = make_study(predict=predict)
+        run(study, trials=1, attrs=ATTRS)
+        newer = ["bounds", "kv_cache_gib", "start_refused"]
+        run(study, trials=1, attrs={**ATTRS, "constraints": newer})
+        assert launched(study) == 2
+        assert study.user_attrs["constraints"] == newer
+
     def test_what_is_no_condition_may_change(self):
         study = make_study(predict=predict)
         for engine in ("0.11.0", "0.32.0"):

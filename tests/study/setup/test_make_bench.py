@@ -13,6 +13,7 @@ from objectives import workers
 from objectives.device.cpu import CpuNode
 from objectives.device.state import Device, DeviceState
 from objectives.errors import EngineError, UsageError
+from objectives.servers import neighbours
 from objectives.servers.neighbours import Command, Hold, Running
 from objectives.trial.bench import Objective
 from study.config.schema import NeighbourSection
@@ -123,6 +124,13 @@ def made(config, *, build_engines=False):
 
 
 class TestTheBench:
+    def test_a_neighbour_that_cannot_be_seen_from_here_is_said_once(self, config, monkeypatch):
+        monkeypatch.setattr(neighbours, "_sees_own_processes_only", lambda: True)
+        section = {"name": "ollama", "kind": "running", "match": "no-process-has-this"}
+        bench, said = made(config(neighbours=[section]))
+        assert [line for line in said if line.startswith("neighbour ollama is left out: ")]
+        assert bench.neighbours == [Running(name="ollama", match="no-process-has-this")]
+
     def test_is_what_the_configuration_says(self, config, tmp_path):
         neighbour = {"name": "ollama", "kind": "hold", "gib": 1}
         bench, _ = made(
@@ -196,10 +204,10 @@ class TestTheBench:
         monkeypatch.setattr(workers, "TOUCH_MEMORY", tmp_path / "toucher.py")
         bench, said = made(config())
         assert bench.device.total_bytes == 16 * GIB
-        assert said[-1] == (
+        assert (
             "memory of Some CPU @ 2 GHz, memory node 0 grew from 4.0 to 16.0 GiB "
             "when it was touched"
-        )
+        ) in said
 
 
 class TestTheModels:
@@ -210,10 +218,8 @@ class TestTheModels:
         assert bench.servers["vllm"].memory.shape_missing.startswith(
             "someone/llm is not on this machine yet"
         )
-        assert (
-            said[-1]
-            == f"the KV cache cannot be predicted: {bench.servers['vllm'].memory.shape_missing}"
-        )
+        missing = bench.servers["vllm"].memory.shape_missing
+        assert f"the KV cache cannot be predicted: {missing}" in said
 
     def test_prompts_have_only_tokens_that_it_has(self, config):
         known, _ = made(config())
@@ -440,7 +446,7 @@ class TestTheEngines:
                 "whisper": {"device": "cpu"},
                 "search_space": {
                     **SPACE,
-                    "where": {"bind": "whisper.device", "choices": ["cpu", "cuda"]},
+                    "where": {"bind": "whisper.device", "choices": ["cpu", "same"]},
                 },
             },
         ],

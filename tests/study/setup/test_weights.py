@@ -31,6 +31,7 @@ SPEC = DummyLlm(
 MAKER = """#!/bin/sh
 echo "$@" >> "{made}"
 for word in "$@"; do out="$word"; done
+mkdir -p "$(dirname "$out")"
 {ending}
 """
 
@@ -39,6 +40,7 @@ for word in "$@"; do out="$word"; done
 def cache(tmp_path, monkeypatch):
     """Where random weights are kept between studies."""
     monkeypatch.setenv("GPU_ALLOCATION_STUDY_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))  # where Whisper's weights are
     return tmp_path / "home" / "weights"
 
 
@@ -60,7 +62,51 @@ def made(folder: Path) -> list[str]:
     return file.read_text().splitlines() if file.exists() else []
 
 
+class TestWhispersWeights:
+    @pytest.mark.parametrize(
+        ("name", "file"), [("tiny", "tiny.pt"), ("turbo", "large-v3-turbo.pt")]
+    )
+    def test_are_fetched_once_before_the_first_trial(self, maker, tmp_path, name, file):
+        said = []
+        for _ in range(2):
+            assert resolve_whisper(name, "real", engine=maker, log=said.append) == name
+        target = tmp_path / "xdg" / "whisper" / file
+        assert target.read_text() == "weights\n"
+        assert "".join(made(tmp_path)).count(str(target)) == 1
+        assert len(said) == 1
+        assert said[0].startswith(f"fetching Whisper {name}, ")
+        assert said[0].endswith(f" MB: {target}")
+
+    def test_that_cannot_be_fetched_are_one_line_with_the_way_out(self, tmp_path):
+        ending = 'echo half > "$out"; echo "URLError: no route to host" >&2; exit 1'
+        with pytest.raises(EngineError) as caught:
+            resolve_whisper("base", "real", engine=fake_maker(tmp_path, ending))
+        assert str(caught.value) == (
+            "whisper.model: base cannot be fetched: URLError: no route to host; put base.pt into "
+            f"{tmp_path}/xdg/whisper, or name a checkpoint's path"
+        )
+        assert not (tmp_path / "xdg/whisper/base.pt").exists()
+
+    @pytest.mark.engines
+    def test_the_real_library_loads_what_lies_there(self):
+        """With the options that fetching passes; a file with a wrong checksum would be fetched."""
+        engine = real_engine()
+        code = "import inspect, whisper; print(inspect.signature(whisper.load_model))"
+        done = subprocess.run(
+            (engine.interpreter, "-c", code), capture_output=True, text=True, check=True
+        )
+        assert "download_root" in done.stdout
+
+
 class TestRealModels:
+    def test_an_unknown_name_says_who_fetches_it(self, maker, monkeypatch, tmp_path):
+        monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+        said = []
+        resolve_llm("a/b", "real", engine=maker, log=said.append)
+        assert said == [
+            "a/b is not on this machine: `hf download` fetches it, or else the first start"
+        ]
+
     def test_a_name_goes_through(self, maker):
         found = resolve_llm("Qwen/Qwen2.5-7B-Instruct-AWQ", "real", engine=maker)
         assert (found.model, found.local) == ("Qwen/Qwen2.5-7B-Instruct-AWQ", False)
@@ -91,6 +137,9 @@ class TestRealModels:
             resolve_whisper("larg", "real", engine=maker)
 
     def test_nothing_is_made_for_them(self, maker, tmp_path, cache):
+        there = tmp_path / "xdg" / "whisper" / "small.pt"
+        there.parent.mkdir(parents=True)
+        there.touch()
         resolve_whisper("small", "real", engine=maker)
         assert made(tmp_path) == []
         assert not cache.exists()
