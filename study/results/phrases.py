@@ -128,10 +128,11 @@ def fragments(trial: TrialRecord) -> str:
     Source: vLLM v1/worker/utils.py `request_memory`, v1/core/kv_cache_utils.py
     `check_enough_kv_cache_memory`: both compare sums before any KV cache is allocated.
     """
-    found, cause = trial.evidence.largest_allocation, cause_named(trial.cause or "")
+    found = trial.evidence.largest_allocation
     last = [*trial.evidence.settings][-1:]  # who was started last is who was refused
-    if found is None or [found.before] != last or trial.predicted:
+    if found is None or trial.cause is None or [found.before] != last or trial.predicted:
         return ""
+    cause = cause_named(trial.cause)
     if not cause.is_memory or cause.name in _NOT_A_START:
         return ""
     unknown = found.granted_bytes is None
