@@ -189,6 +189,14 @@ _ROWS = (
         told_by=("log", "trial"),
     ),
     _infeasible(
+        name="start_refused",
+        meaning="This card or version does not take an option or value that varies: the line names "
+        "it, or the server started with another.",
+        remedy="Leave it out of the search space, or bind it to others with `when`.",
+        constraint="start_refused",
+        told_by=("trial",),
+    ),
+    _infeasible(
         name="over_time_budget",
         meaning="The trial took too long.",
         remedy="Give a trial more time, or shorten its load.",
@@ -335,8 +343,8 @@ _ROWS = (
     ),
     Cause(
         name="device_fault",
-        meaning="The driver reported a fault of the card itself (an XID).",
-        remedy="Look for the XID's number in NVIDIA's documentation.",
+        meaning="The driver reported a fault of the card: an XID, or that it is lost.",
+        remedy="Look for the XID's number in NVIDIA's documentation; a lost card needs a restart.",
         fault="machine",
         told_by=("trial",),
     ),
@@ -361,6 +369,8 @@ _ROWS = (
 CAUSES: Mapping[str, Cause] = MappingProxyType({row.name: row for row in _ROWS})
 """Every cause by its name; docs/constraints-and-causes.md is made of it."""
 
+REFUSALS = frozenset({"bad_argument", "unsupported_gpu", "unsupported_quantization_or_arch"})
+"""Causes of a server that does not take what it was given; where that varies: `start_refused`."""
 
 APPLICATION_XIDS = frozenset({13, 31, 43, 45, 68, 109})
 """XIDs that a faulty program raises on a sound device.

@@ -16,7 +16,10 @@ from objectives.units import GIB, is_number
 MEMORY_CONSTRAINTS = ("start_memory_gib", "kv_cache_gib", "device_memory_gib")
 """In the order in which vLLM meets them."""
 
-CONSTRAINTS = ("bounds", *MEMORY_CONSTRAINTS, "placement_gib", "time_budget_s", "failed_share")
+CONSTRAINTS = (
+    *("bounds", *MEMORY_CONSTRAINTS, "placement_gib"),
+    *("start_refused", "time_budget_s", "failed_share"),
+)
 """What every trial carries; hard objectives of a service add one each."""
 
 

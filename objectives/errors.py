@@ -6,6 +6,7 @@ ServingError
 │   ├── DoesNotFitError        predicted not to fit; nothing was launched
 │   ├── RefusedToStartError    a server refused to start, for memory
 │   ├── OutOfMemoryError       a server ran out of memory under load
+│   ├── RefusedSettingError    an option or value that this card or version does not take
 │   ├── WrongDeviceError       a server runs on another device than it was given
 │   ├── OverBudgetError        the trial ran over its time budget
 │   └── SloMissedError         a hard service-level objective was missed
@@ -80,6 +81,10 @@ class RefusedToStartError(InfeasibleError):
 
 class OutOfMemoryError(InfeasibleError):
     """A server ran out of memory while it served."""
+
+
+class RefusedSettingError(InfeasibleError):
+    """A server does not take an option or value that varies, on this card or in this version."""
 
 
 class WrongDeviceError(InfeasibleError):

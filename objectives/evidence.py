@@ -18,7 +18,7 @@ from typing import Any, cast, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from objectives.device import DeviceState
+from objectives.device import DeviceState, LargestAllocation
 from objectives.load import Span
 from objectives.measurement import Measurement
 from objectives.telemetry import TelemetrySummary
@@ -147,7 +147,10 @@ class TrialEvidence:
             is an attribute of its own.
         settings: Server to how it was started last.
         health: Server to what it says of itself, where it says anything.
+        proofs: Server to how it is proven on which device it computes, where it is.
         device_state: The device right before the first server started.
+        largest_allocation: What the device gave in one piece right before the server of the
+            requests to a language model started, or why that is not known.
         footprint: Server to its predicted and logged memory.
         telemetry: The device while the load was on; its samples from the first server's start.
         tenants_bytes: Tenant to the most that it held under load; None where unknown.
@@ -167,7 +170,9 @@ class TrialEvidence:
     figures: Mapping[str, float] = field(default_factory=dict)
     settings: Mapping[str, Invocation] = field(default_factory=dict)
     health: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    proofs: Mapping[str, str] = field(default_factory=dict)
     device_state: DeviceState | None = None
+    largest_allocation: LargestAllocation | None = None
     footprint: Mapping[str, MemoryEvidence] = field(default_factory=dict)
     telemetry: TelemetrySummary | None = None
     tenants_bytes: Mapping[str, int | None] = field(default_factory=dict)

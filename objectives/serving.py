@@ -16,6 +16,7 @@ from typing import Any
 
 import optuna
 from optuna import Trial
+from optuna.trial import TrialState
 
 from objectives.causes import cause_named
 from objectives.constraints import satisfied, violated
@@ -103,6 +104,7 @@ class ServingObjective:
             folder=folder,
             watch=watch,
             calibration=calibration_of(trial.study),
+            worked=_worked(trial.study),
         )
         self.stages = stages
         order = self.bench.constraint_names
@@ -167,6 +169,15 @@ def calibration_of(study: optuna.Study) -> Calibration:
     """What all workers of a study have learned so far."""
     stored = study.user_attrs.get(CALIBRATION_ATTR)
     return Calibration.from_dict(stored) if isinstance(stored, Mapping) else Calibration()
+
+
+def _worked(study: optuna.Study) -> list[Mapping[str, Scalar]]:
+    """Points of a study at which all servers came up, whatever became of the trial."""
+    return [
+        trial.params
+        for trial in study.get_trials(deepcopy=False)
+        if trial.state == TrialState.COMPLETE or trial.constraints.get("start_refused", 0) < 0
+    ]
 
 
 def _infeasible(error: InfeasibleError) -> Infeasible:

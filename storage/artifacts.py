@@ -1,24 +1,19 @@
 """A trial's logs and samples: beside the database, or in a bucket.
 
-Optuna keeps a list of artifacts with each trial; this module decides where the bytes are, and
-finds them again by the file name they had.
+Optuna keeps a list of artifacts with each trial; this module decides where the bytes are.
 """
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
-from typing import BinaryIO, Protocol
 
 from optuna.artifacts import (
-    ArtifactMeta,
+    Backoff,
+    Boto3ArtifactStore,
     FileSystemArtifactStore,
-    download_artifact,
-    get_all_artifact_meta,
     upload_artifact,
 )
-from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial, Trial
+from optuna.trial import Trial
 
 from storage.trials import StorageError, sqlite_path
 
@@ -32,17 +27,8 @@ MIMETYPES = {
 }
 
 
-class ArtifactStore(Protocol):
-    """What Optuna asks of an artifact store."""
-
-    def open_reader(self, artifact_id: str) -> BinaryIO:
-        """The artifact's bytes."""
-
-    def write(self, artifact_id: str, content_body: BinaryIO) -> None:
-        """Keep bytes under an id."""
-
-    def remove(self, artifact_id: str) -> None:
-        """Forget an artifact."""
+ArtifactStore = FileSystemArtifactStore | Backoff
+"""A folder, or a bucket that is asked again when it does not answer."""
 
 
 def artifact_place(storage_url: str, configured: str | None = None) -> str:
@@ -65,8 +51,6 @@ def open_artifacts(place: str) -> ArtifactStore:
     """
     if place.startswith("s3://"):
         try:
-            from optuna.artifacts import Backoff, Boto3ArtifactStore  # noqa: PLC0415
-
             return Backoff(Boto3ArtifactStore(place.removeprefix("s3://").rstrip("/")))
         except ImportError as error:
             raise StorageError(f"{place}: needs the extra s3 (boto3)") from error
@@ -78,11 +62,7 @@ def open_artifacts(place: str) -> ArtifactStore:
     return FileSystemArtifactStore(base_path=folder)
 
 
-def keep(
-    store: ArtifactStore,
-    trial: Trial,
-    path: Path,
-) -> str | None:
+def keep(store: ArtifactStore, trial: Trial, path: Path) -> str | None:
     """Keep a file with a running trial; an empty or missing file is not kept.
 
     Returns:
@@ -96,26 +76,3 @@ def keep(
         study_or_trial=trial,
         mimetype=MIMETYPES.get(path.suffix, "application/octet-stream"),
     )
-
-
-def kept(storage: BaseStorage, trial: FrozenTrial) -> dict[str, ArtifactMeta]:
-    """The artifacts of a trial, by file name."""
-    return {meta.filename: meta for meta in get_all_artifact_meta(trial, storage=storage)}
-
-
-def read(
-    store: ArtifactStore,
-    storage: BaseStorage,
-    trial: FrozenTrial,
-    name: str,
-) -> bytes:
-    """The bytes of one artifact.
-
-    Raises:
-        KeyError: The trial has no artifact of that name.
-    """
-    meta = kept(storage, trial)[name]
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "artifact"
-        download_artifact(artifact_store=store, file_path=str(path), artifact_id=meta.artifact_id)
-        return path.read_bytes()

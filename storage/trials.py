@@ -9,7 +9,6 @@ its host is noticed by the others.
 from __future__ import annotations
 
 import json
-import os
 import re
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -73,40 +72,25 @@ def open_storage(url: str, *, create: bool = True, on_stale: OnStale | None = No
             raise StorageError(f"{path.parent}: cannot be made: {error.strerror}") from error
     try:
         return _open(url, path, on_stale)
-    except ImportError as error:
-        raise StorageError(f"{masked(url)}: {str(error).splitlines()[0]}") from error
-    except (sqlalchemy.exc.SQLAlchemyError, OSError, ValueError) as error:
-        raise StorageError(f"{masked(url)}: {_first_line(error)}") from error
+    except (ImportError, sqlalchemy.exc.SQLAlchemyError, OSError, ValueError) as error:
+        line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise StorageError(f"{masked(url)}: {line}") from error
 
 
 @contextmanager
 def storage_at(
     url: str, *, create: bool = True, on_stale: OnStale | None = None
 ) -> Iterator[BaseStorage]:
-    """A storage that is open as long as the block lasts.
-
-    Args:
-        url: As for `open_storage`.
-        create: Likewise.
-        on_stale: Likewise.
-
-    Raises:
-        StorageError: It cannot be opened.
-    """
+    """A storage that is open as long as the block lasts; see `open_storage`."""
     storage = open_storage(url, create=create, on_stale=on_stale)
     try:
         yield storage
-    finally:
-        close_storage(storage)
-
-
-def close_storage(storage: BaseStorage) -> None:
-    """End a storage's connections; whoever uses it again makes new ones."""
-    if isinstance(storage, RDBStorage):
-        storage.remove_session()
-        storage.engine.dispose()
-    elif isinstance(storage, GrpcStorageProxy):
-        storage.close()
+    finally:  # whoever uses it again makes new connections
+        if isinstance(storage, RDBStorage):
+            storage.remove_session()
+            storage.engine.dispose()
+        elif isinstance(storage, GrpcStorageProxy):
+            storage.close()
 
 
 def _open(url: str, path: Path | None, on_stale: OnStale | None) -> BaseStorage:
@@ -131,10 +115,6 @@ def _open(url: str, path: Path | None, on_stale: OnStale | None) -> BaseStorage:
         f"{masked(url)}: unknown scheme {scheme!r}; allowed: sqlite, postgresql, mysql, journal, "
         "redis, grpc"
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _sqlite(url: str) -> RDBStorage:
@@ -215,7 +195,7 @@ def study_at(
 
 def this_worker() -> dict[str, object]:
     """Who runs a trial: host, process, and when that process began (seconds since the epoch)."""
-    me = psutil.Process(os.getpid())
+    me = psutil.Process()
     return {"host": socket.gethostname(), "pid": me.pid, "began": me.create_time()}
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from socketserver import ThreadingMixIn
@@ -24,6 +23,7 @@ from optuna.storages import BaseStorage
 from objectives.errors import UsageError
 from storage.artifacts import artifact_place, open_artifacts
 from storage.trials import StorageError, masked, storage_at
+from study.command import only, quiet_libraries, refused
 from study.config import read_config
 from study.reports import annotate
 from study.results import read_study
@@ -50,8 +50,7 @@ class _Silent(WSGIRequestHandler):
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; it runs until it is interrupted."""
     args = _parser().parse_args(argv)
-    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    quiet_libraries()
     try:
         url, artifacts = _places(args)
         for number in (signal.SIGINT, signal.SIGTERM):  # a background job ignores the first
@@ -64,11 +63,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(said, file=sys.stderr, flush=True)
             server.serve_forever()
     except (UsageError, StorageError) as error:
-        print(f"study.dashboard: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return refused("study.dashboard", error)
     except KeyboardInterrupt:
         return INTERRUPTED
     return 0
+
+
+_port = only(int, lambda port: 0 <= port <= 65535, "0 to 65535")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -93,13 +94,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _port(text: str) -> int:
-    value = int(text)
-    if not 0 <= value <= 65535:
-        raise argparse.ArgumentTypeError(f"found {text}, allowed: 0 to 65535")
-    return value
-
-
 def _places(args: argparse.Namespace) -> tuple[str, str]:
     """The storage's URL, and where its artifacts are."""
     if args.place and "://" in args.place:
@@ -112,11 +106,7 @@ def _places(args: argparse.Namespace) -> tuple[str, str]:
 def make(storage: BaseStorage, url: str, *, artifacts: str, port: int) -> WSGIServer:
     """A server that is bound and not running yet; notes and figures are brought up to date.
 
-    Args:
-        storage: What is shown; whoever opened it closes it.
-        url: Its URL.
-        artifacts: A folder, or `s3://BUCKET`.
-        port: 0 takes any that is free.
+    Whoever opened the storage closes it. Port 0 takes any that is free.
 
     Raises:
         UsageError: The port is taken.

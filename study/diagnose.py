@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
-import os
 import sys
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,6 +23,7 @@ from objectives.diagnosis import Diagnosis, Ended, diagnose
 from objectives.errors import UsageError
 from objectives.units import GIB, MIB
 from objectives.vllm import lines_of
+from study.command import put, refused
 
 _HEAD = """\
 # Constraints and causes
@@ -53,7 +53,11 @@ _ABOUT = {
         "out of memory",
     ),
     "placement_gib": ("GiB", "a model is on another device than the candidate put it; its size"),
-    "time_budget_s": ("s", "the trial took longer than `budget.trial_timeout_s`"),
+    "start_refused": ("1 or -1", "a server does not take an option or value of the candidate here"),
+    "time_budget_s": (
+        "s",
+        "the trial took longer than `budget.trial_timeout_s`, its starts left out",
+    ),
     "failed_share": ("share of requests", "more than one request in twenty got no answer"),
 }
 """Constraint to its unit, and when it is violated."""
@@ -167,7 +171,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     args = parser.parse_args(argv)
     if args.causes:
-        _print(causes_page())
+        put(causes_page())
         return 0
     if args.log is None:
         parser.error("the following arguments are required: LOG")
@@ -178,21 +182,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         with _opened(args.log) as stream:
             found = diagnose(lines_of(stream), ended=ended)
     except UsageError as error:
-        print(f"{PROG}: {error}", file=sys.stderr)
-        return 2
+        return refused(PROG, error)
     except KeyboardInterrupt:
         return 130
     document = json.dumps(asdict(found), ensure_ascii=False, indent=1)
-    _print(document if args.json else render(found))
+    put(document if args.json else render(found))
     return 1 if found.cause == "unknown" else 0
-
-
-def _print(text: str) -> None:
-    """Print, also to a reader who leaves after the first line."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115  # for the interpreter's end
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from statistics import median
 
 import optuna
 import pandas as pd
@@ -19,8 +18,7 @@ GOOD_TRIALS = 5
 def trials_frame(findings: Findings) -> pd.DataFrame:
     """A row a trial: setting, outcome, objectives as measured, constraints, phases in seconds.
 
-    Returns:
-        Indexed by trial number; what was not measured is missing.
+    What was not measured is missing.
     """
     rows = [
         {
@@ -29,6 +27,7 @@ def trials_frame(findings: Findings) -> pd.DataFrame:
             **trial.params,
             **{name: trial.figure(name) for name in findings.directions},
             "fitness": trial.fitness,
+            "largest_allocation_mb": trial.figure("largest_allocation_mb"),
             "front": trial.number in findings.front,
             "feasible": trial.feasible,
             "cause": trial.cause,
@@ -51,43 +50,36 @@ def phases_frame(findings: Findings) -> pd.DataFrame:
 
 def kv_cache_frame(findings: Findings) -> pd.DataFrame:
     """KV cache as predicted before the launch and as vLLM logged it, bytes and percent off."""
-    rows = []
-    for trial in findings.trials:
-        predicted, logged = trial.kv_cache_bytes
-        if predicted is not None and logged:
-            rows.append(
-                {
-                    "trial": trial.number,
-                    "predicted_bytes": predicted,
-                    "logged_bytes": logged,
-                    "off_percent": 100 * (predicted - logged) / logged,
-                }
-            )
-    columns = ["trial", "predicted_bytes", "logged_bytes", "off_percent"]
-    return pd.DataFrame(rows, columns=columns).set_index("trial")
+    rows = [
+        (trial.number, predicted, logged)
+        for trial in findings.trials
+        for predicted, logged in [trial.kv_cache_bytes]
+        if predicted is not None and logged
+    ]
+    columns = ["trial", "predicted_bytes", "logged_bytes"]
+    frame = pd.DataFrame(rows, columns=columns).set_index("trial")
+    off = frame["predicted_bytes"] - frame["logged_bytes"]
+    return frame.assign(off_percent=100 * off / frame["logged_bytes"])
 
 
 def noise_frame(findings: Findings) -> pd.DataFrame:
     """Settings that were measured several times: median and range of each objective."""
-    rows = []
-    for setting in findings.points:
-        if len(setting.trials) < 2:
-            continue
-        for name in findings.directions:
-            found = [value for t in setting.trials if (value := t.figure(name)) is not None]
-            if found:
-                rows.append(
-                    {
-                        "setting": setting.point,
-                        "objective": name,
-                        "measurements": len(found),
-                        "median": median(found),
-                        "least": min(found),
-                        "most": max(found),
-                    }
-                )
-    columns = ["setting", "objective", "measurements", "median", "least", "most"]
-    return pd.DataFrame(rows, columns=columns).set_index(["setting", "objective"])
+    rows = [
+        (setting.point, name, value)
+        for setting in findings.points
+        if len(setting.trials) > 1
+        for name in findings.directions
+        for trial in setting.trials
+        if (value := trial.figure(name)) is not None
+    ]
+    keys = ["setting", "objective"]
+    frame = pd.DataFrame(rows, columns=[*keys, "value"]).astype({"value": float})
+    return frame.groupby(keys, sort=False).agg(
+        measurements=("value", "count"),
+        median=("value", "median"),
+        least=("value", "min"),
+        most=("value", "max"),
+    )
 
 
 def generations_frame(findings: Findings) -> pd.DataFrame:
@@ -115,11 +107,8 @@ def generations_frame(findings: Findings) -> pd.DataFrame:
 def importances_frame(study: optuna.Study, findings: Findings) -> pd.DataFrame:
     """How much each parameter decides whether a trial is among the best tenth, by objective.
 
-    Optuna's measure asks what makes a value small, so a maximised objective goes in negated.
-
-    Returns:
-        Parameters by objectives, each column adding up to 1; empty with fewer than
-        `GOOD_TRIALS` measurements.
+    Each column adds up to 1; empty with fewer than `GOOD_TRIALS` measurements. Optuna's measure
+    asks what makes a value small, so a maximised objective goes in negated.
     """
     measured = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
     if measured < GOOD_TRIALS:

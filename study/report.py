@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +22,7 @@ from optuna.storages import BaseStorage
 
 from objectives.errors import UsageError
 from storage.trials import StorageError, masked, open_study, storage_at, study_at
+from study.command import add_config, quiet_libraries, refused
 from study.config import read_config
 from study.replay import table_frame
 from study.reports import (
@@ -47,8 +47,7 @@ FORMATS = ("text", "json", "csv", "jsonl", "html")
 def main(argv: Sequence[str] | None = None) -> int:
     """The command."""
     args = _parser().parse_args(argv)
-    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    quiet_libraries()
     try:
         with _opened(args) as (study, url):
             if args.lineage is not None:
@@ -56,16 +55,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             findings = read_study(study, url)
             _put(rendered(study, findings, "json" if args.json else args.format), args.output)
     except (UsageError, StorageError) as error:
-        print(f"study.report: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return refused("study.report", error)
     return 0 if findings.front else 1
 
 
 def _lineage(study: optuna.Study, number: int) -> int:
-    """Print a trial's parents, and whether any record of the study was changed since.
-
-    Returns:
-        0, or 1 if one was.
+    """Print a trial's parents; 1 if any record of the study was changed since, which it says, or 0.
 
     Raises:
         UsageError: There is no such trial.
@@ -97,10 +92,7 @@ def _parser() -> argparse.ArgumentParser:
         description="The feasible front of a study, the infeasible and why, the picks.",
         epilog="example: python -m study.report my-box.yaml --format html --output front.html",
     )
-    parser.add_argument(
-        "config", type=Path, nargs="?", help="YAML; default: the bundled study for this machine"
-    )
-    parser.add_argument("--experiment", metavar="NAME", help="which block of a file with several")
+    add_config(parser)
     parser.add_argument("--storage", metavar="URL", help="default: the configuration's")
     parser.add_argument(
         "--study-name",
@@ -151,9 +143,8 @@ def rendered(study: optuna.Study, findings: Findings, form: str) -> str:
         return json.dumps(findings_to_dict(findings), allow_nan=False) + "\n"
     if form == "csv":
         return str(table_frame(study).to_csv(index=False))
-    if form == "jsonl":
-        return legacy_lines(findings)
-    return html_report(findings) if form == "html" else text_report(findings)
+    written = {"jsonl": legacy_lines, "html": html_report, "text": text_report}
+    return written[form](findings)
 
 
 def _put(text: str, output: Path | None) -> None:

@@ -10,31 +10,30 @@ import argparse
 import json
 import signal
 import sys
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import optuna
 from optuna.samplers import BaseSampler
 
-from objectives.errors import EngineError, UsageError
+from objectives.errors import BenchError, UsageError
 from objectives.servers import end_leftovers
 from objectives.serving import calibration_of
 from storage import artifacts, trials
 from storage.trials import StorageError
+from study.command import add_config, only, quiet_libraries, refused
 from study.config import StudyConfig, read_config
 from study.fit import render_candidates
 from study.reports import annotate, text_report, with_notes
 from study.results import findings_to_dict, read_study
 from study.samplers import Predict, make_sampler
 from study.search import (
-    Limits,
     Lines,
+    Live,
     Progress,
-    Quiet,
     Search,
     retry_stale,
     run_search,
@@ -56,23 +55,20 @@ INTERRUPTED = 130
 def main(argv: Sequence[str] | None = None) -> int:
     """The command."""
     args = _parser().parse_args(argv)
-    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    quiet_libraries()
     try:
         with _terminations_as_interrupts():
             return _run(args)
-    except (UsageError, StorageError) as error:
-        return _refused(error)
-    except EngineError as error:
-        return _refused(error)
+    except (UsageError, StorageError, BenchError) as error:
+        return refused("study.run", error)
     except KeyboardInterrupt:
         print("study.run: interrupted; the same command goes on from here", file=sys.stderr)
         return INTERRUPTED
 
 
-def _refused(error: Exception) -> int:
-    print(f"study.run: {' '.join(str(error).split())}", file=sys.stderr)
-    return 2
+_count = only(int, lambda value: value >= 1, "1 or more")
+_natural = only(int, lambda value: value >= 0, "0 or more")
+_seconds = only(float, lambda value: 0 < value < float("inf"), "a number above 0")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -81,10 +77,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Measure candidates: create a study or go on with it.",
         epilog="example: python -m study.run my-box.yaml --trials 20",
     )
-    parser.add_argument(
-        "config", type=Path, nargs="?", help="YAML; default: the bundled study for this machine"
-    )
-    parser.add_argument("--experiment", metavar="NAME", help="which block of a file with several")
+    add_config(parser)
     parser.add_argument("--trials", type=_count, metavar="N", help="launch at most N more trials")
     parser.add_argument("--timeout", type=_seconds, metavar="S", help="stop after S seconds")
     parser.add_argument("--storage", metavar="URL", help="default: sqlite:///studies/NAME.db")
@@ -108,36 +101,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"found {text}, allowed: 1 or more")
-    return value
-
-
-def _natural(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"found {text}, allowed: 0 or more")
-    return value
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"found {text}, allowed: a number above 0")
-    return value
-
-
 @contextmanager
 def _terminations_as_interrupts() -> Iterator[None]:
     """SIGTERM and SIGHUP end a run as Ctrl-C does: servers ended, everything finished stored."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # a background job ignores the first
-    before = {number: signal.signal(number, interrupt) for number in numbers}
+    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
     try:
         yield
     finally:
@@ -147,7 +115,7 @@ def _terminations_as_interrupts() -> Iterator[None]:
 
 def _run(args: argparse.Namespace) -> int:
     config = _config(args)
-    progress: Progress = Quiet() if args.quiet else _progress(args)
+    progress = _progress(args)
     try:
         for note in config.notes:
             progress.log(note)
@@ -156,40 +124,40 @@ def _run(args: argparse.Namespace) -> int:
         with ExitStack() as opened:
             prepare = _live if args.replay is None else _replay
             search = prepare(config, args, progress, opened)
-            limits = Limits(trials=args.trials, timeout_s=args.timeout)
-            write = _metrics_writer(args, search)
-            healthy = run_search(search, limits, progress, on_trial_end=write)
+            healthy = run_search(
+                search,
+                progress,
+                trials=args.trials,
+                timeout_s=args.timeout,
+                on_trial_end=partial(_write_metrics, search.config, args.metrics),
+            )
             return _conclude(search, args, healthy=healthy)
     finally:
         progress.close()
 
 
 def _progress(args: argparse.Namespace) -> Progress:
-    if sys.stderr.isatty() and not args.json:
-        from study.search import Live  # noqa: PLC0415 - only where somebody watches
-
-        return Live()
-    return Lines()
+    if args.quiet:
+        return Progress()
+    return Live() if sys.stderr.isatty() and not args.json else Lines()
 
 
 def _config(args: argparse.Namespace) -> StudyConfig:
     config = read_config(args.config, experiment=args.experiment)
-    changes: dict[str, object] = {}
-    if args.storage:
-        changes["storage"] = args.storage
-    if args.study_name:
-        changes["name"] = args.study_name
-    if args.sampler:
-        changes["sampler"] = {"name": args.sampler}
-    if args.seed is not None:
-        changes["seed"] = args.seed
+    asked = {
+        "storage": args.storage,
+        "name": args.study_name,
+        "sampler": args.sampler,
+        "seed": args.seed,
+    }
+    changes = {key: value for key, value in asked.items() if value not in (None, "")}
     return config.with_changes(**changes) if changes else config
 
 
 def _dry_run(config: StudyConfig, *, as_json: bool) -> int:
     rows = predict_all(config)
     print(render_candidates(rows, as_json=as_json))
-    return 0 if any(row.fits for row in rows) else 1
+    return 0 if any(row.prediction.fits for row in rows) else 1
 
 
 def _live(
@@ -279,14 +247,10 @@ def _open(config: StudyConfig, sampler: BaseSampler, opened: ExitStack) -> optun
     return study
 
 
-def _metrics_writer(args: argparse.Namespace, search: Search) -> Callable[[optuna.Study], None]:
-    """What keeps the metrics file up to date, if one was asked for."""
-
-    def write(study: optuna.Study) -> None:
-        if args.metrics is not None:
-            write_metrics(read_study(study, search.config.storage_url), args.metrics)
-
-    return write
+def _write_metrics(config: StudyConfig, file: Path | None, study: optuna.Study) -> None:
+    """Keep the metrics file up to date, if one was asked for."""
+    if file is not None:
+        write_metrics(read_study(study, config.storage_url), file)
 
 
 def _conclude(search: Search, args: argparse.Namespace, *, healthy: bool) -> int:

@@ -94,5 +94,5 @@ def test_what_another_interpreter_runs_is_found_by_path(installed):
         check=True,
     )
     paths = [Path(word) for word in done.stdout.split() if "/" in word]
-    assert len(paths) == 5
+    assert len(paths) == 6
     assert all(path.is_file() and path.is_relative_to(installed) for path in paths)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from objectives.device.allocation import LargestAllocation, largest_allocation
 from objectives.device.cgroup import oom_kills
-from objectives.device.discovery import open_device, wait_for_memory
+from objectives.device.discovery import Own, cards_here, open_device, wait_for_memory
 from objectives.device.lock import hold_device
 from objectives.device.state import Activity, Device, DeviceState
 from objectives.device.xid import XidWatch, device_faults
@@ -12,9 +13,13 @@ __all__ = [
     "Activity",
     "Device",
     "DeviceState",
+    "LargestAllocation",
+    "Own",
     "XidWatch",
+    "cards_here",
     "device_faults",
     "hold_device",
+    "largest_allocation",
     "oom_kills",
     "open_device",
     "wait_for_memory",

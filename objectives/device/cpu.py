@@ -40,7 +40,7 @@ class CpuNode(Device):
     kind = "cpu"
 
     def __init__(self, *, root: Path = Path("/"), cpus: Collection[int] | None = None) -> None:
-        self._root = root
+        self.root = root
         self._cpus = tuple(sorted(os.sched_getaffinity(0) if cpus is None else cpus))
         self.node = node_of(self._cpus, root)
         self.index: int | None = None
@@ -51,14 +51,14 @@ class CpuNode(Device):
     @property
     def total_bytes(self) -> int:
         """What a memory fraction is a fraction of, read now."""
-        return read_node(self.node, self._root).total_bytes
+        return read_node(self.node, self.root).total_bytes
 
     def read(self) -> DeviceState:
         """The node's memory now; no process list, for reading every process is costly.
 
         `free_bytes` counts page cache and reclaimable slab, as the server's own check does.
         """
-        memory = read_node(self.node, self._root)
+        memory = read_node(self.node, self.root)
         return DeviceState(
             total_bytes=memory.total_bytes,
             free_bytes=memory.available_bytes,
@@ -67,8 +67,8 @@ class CpuNode(Device):
 
     def describe(self) -> dict[str, object]:
         """Processor, node, limits of the control group, and whether the node has its size."""
-        group = own_group(self._root)
-        machine_total, machine_available = machine_memory(self._root)
+        group = own_group(self.root)
+        machine_total, machine_available = machine_memory(self.root)
         return {
             **self._identity(),
             "node": self.node,
@@ -78,7 +78,7 @@ class CpuNode(Device):
             "machine_total_bytes": machine_total,
             "machine_available_bytes": machine_available,
             "settled": self.settled,
-            "unborn_bytes": unborn_bytes(self.node, self._root),
+            "unborn_bytes": unborn_bytes(self.node, self.root),
             "cgroup_version": group.version if group else None,
             "cgroup_limit_bytes": group.limit_bytes() if group else None,
         }
@@ -90,8 +90,8 @@ class CpuNode(Device):
     @property
     def settled(self) -> bool:
         """Whether the node has its size, up to the reserve that `settle` leaves alone."""
-        total, _ = machine_memory(self._root)
-        return unborn_bytes(self.node, self._root) <= reserve_bytes(total)
+        total, _ = machine_memory(self.root)
+        return unborn_bytes(self.node, self.root) <= reserve_bytes(total)
 
     def settle(self, *, deadline_s: float = 300.0) -> tuple[DeviceState, DeviceState]:
         """Make the node as large as it will be, so that a fraction of it means the same later.
@@ -101,12 +101,12 @@ class CpuNode(Device):
         memory that a control group's limit leaves is respected. Elsewhere nothing is done.
         """
         before = self.read()
-        unborn = unborn_bytes(self.node, self._root)
-        total, available = machine_memory(self._root)
-        group = own_group(self._root)
+        unborn = unborn_bytes(self.node, self.root)
+        total, available = machine_memory(self.root)
+        group = own_group(self.root)
         amount = bytes_to_touch(
             unborn_bytes=unborn,
-            node_free_bytes=read_node(self.node, self._root).free_bytes,
+            node_free_bytes=read_node(self.node, self.root).free_bytes,
             machine_total_bytes=total,
             machine_available_bytes=available,
             headroom_bytes=group.headroom_bytes() if group else None,
@@ -118,8 +118,8 @@ class CpuNode(Device):
 
     def _touch(self, amount_bytes: int, *, goal_bytes: int, deadline: float) -> None:
         """Let a child touch memory until the node has grown to the goal; then it is gone."""
-        total, _ = machine_memory(self._root)
-        words = (amount_bytes, reserve_bytes(total), self._root / "proc/meminfo")
+        total, _ = machine_memory(self.root)
+        words = (amount_bytes, reserve_bytes(total), self.root / "proc/meminfo")
         child = subprocess.Popen(
             [sys.executable, "-I", str(workers.TOUCH_MEMORY), *map(str, words)],
             stdin=subprocess.DEVNULL,

@@ -41,9 +41,14 @@ class CudaDevice(Device):
     def __init__(self, handle: object, index: int, *, root: Path = Path("/")) -> None:
         self.handle = handle
         self.index: int = index
+        self.root = root
         self.uuid = _needed(nvml.query(pynvml.nvmlDeviceGetUUID, handle), "UUID")
         self.name = _needed(nvml.query(pynvml.nvmlDeviceGetName, handle), "name")
-        self._root = root
+
+    @property
+    def spoken(self) -> str:
+        """Its name, its number in the order of the PCI bus, and its UUID."""
+        return f"{self.name} (number {self.index} by PCI bus, {self.uuid})"
 
     @property
     def total_bytes(self) -> int:
@@ -64,6 +69,7 @@ class CudaDevice(Device):
             free_bytes=free,
             used_bytes=total - free,
             reserved_bytes=None if reserved is None else int(reserved),
+            cuda_total_bytes=self.cuda_total_bytes,
             by_pid=self._processes(),
         )
 
@@ -92,7 +98,7 @@ class CudaDevice(Device):
             "mps": self._mps(),
             "ecc": self._mode(pynvml.nvmlDeviceGetEccMode),
             "persistence": None if persistence is None else bool(persistence),
-            "wsl": (self._root / "dev/dxg").exists(),
+            "wsl": self.is_wsl,
             "power_limit_w": _thousandth(self._told(pynvml.nvmlDeviceGetEnforcedPowerLimit)),
             "clocks_mhz": self._clocks(),
             "temperature_c": activity.temperature_c,
@@ -103,8 +109,40 @@ class CudaDevice(Device):
         }
 
     def environment(self) -> dict[str, str]:
-        """This device alone, by UUID, so that no other numbering can slip in."""
-        return {"CUDA_VISIBLE_DEVICES": self.uuid, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+        """This device alone, by its number in the order of the PCI bus, which is NVML's.
+
+        Not by its UUID: up to 0.23, vLLM reads the variable with `int()`
+        (`device_id_to_physical_device_id`). That it is the right one is proven afterwards.
+        """
+        return {"CUDA_VISIBLE_DEVICES": str(self.index), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+
+    @property
+    def is_wsl(self) -> bool:
+        """Whether Windows' driver is behind it."""
+        return (self.root / "dev/dxg").exists()
+
+    @property
+    def maps_memory(self) -> bool:
+        """Not on WSL2, nor on MIG slices and other virtual GPUs.
+
+        Source: reports to PyTorch (cuMemSetAccess fails on WSL2) and to vLLM (an internal assertion
+        on MIG instead of an error of memory).
+        """
+        mode = self._told(pynvml.nvmlDeviceGetVirtualizationMode)
+        is_virtual = mode == pynvml.NVML_GPU_VIRTUALIZATION_MODE_VGPU
+        return not (self.is_wsl or is_virtual or self._mode(pynvml.nvmlDeviceGetMigMode))
+
+    def doubts(self) -> tuple[str, ...]:
+        """On WSL2, that Windows decides what stays on the device.
+
+        Source: WDDM's residency, as reported to WSL's own project.
+        """
+        if not self.is_wsl:
+            return ()
+        return (
+            "on WSL2 Windows decides what stays on the device: memory may go to the host instead "
+            "of running out, and less can be had than is called free",
+        )
 
     @property
     def compute_capability(self) -> str | None:
@@ -113,7 +151,13 @@ class CudaDevice(Device):
         return None if capability is None else "{}.{}".format(*capability)
 
     def refusal(self) -> str | None:
-        """Why two servers cannot share this device; None if nothing speaks against it."""
+        """Why two servers cannot share this device; None if nothing speaks against it.
+
+        Raises:
+            BenchError: The device no longer answers.
+        """
+        if self._memory_told() is None:
+            return self._why_no_memory()
         if self._mode(pynvml.nvmlDeviceGetMigMode):
             return "it is split by MIG, and only whole devices are supported (nvidia-smi -mig 0)"
         mode = self._compute_mode()
@@ -133,8 +177,27 @@ class CudaDevice(Device):
         Raises:
             BenchError: It gives neither.
         """
+        return _needed(self._memory_told(), "memory")
+
+    def _memory_told(self) -> Any:  # noqa: ANN401 - NVML is untyped
         ask = pynvml.nvmlDeviceGetMemoryInfo
-        return _needed(self._told(ask, pynvml.nvmlMemory_v2) or self._told(ask), "memory")
+        return self._told(ask, pynvml.nvmlMemory_v2) or self._told(ask)
+
+    def _why_no_memory(self) -> str:
+        """Two kinds of machines do not tell it, and neither can be shared by fractions of it."""
+        code = nvml.refusal_code(pynvml.nvmlDeviceGetMemoryInfo, self.handle)
+        if code == pynvml.NVML_ERROR_NO_PERMISSION:
+            return (
+                "the driver may not tell its memory here, as in a container that was given a MIG "
+                "slice, and only whole devices are supported (on the host: nvidia-smi -mig 0, "
+                "then give the container the whole card)"
+            )
+        if code == pynvml.NVML_ERROR_NOT_SUPPORTED:
+            return (
+                "the driver does not tell its memory, as where CPU and GPU share theirs (GB10, "
+                "Jetson), and only devices with memory of their own are supported"
+            )
+        return "the driver does not tell its memory, which everything here is a share of"
 
     def _processes(self) -> dict[int, int | None]:
         """Every process on the device with its bytes; a process in two lists is one process."""
@@ -162,7 +225,7 @@ class CudaDevice(Device):
 
     def _mps(self) -> bool:
         """Whether a Multi-Process Service runs: its pipe is there, or it lists clients."""
-        default = self._root / "tmp/nvidia-mps"
+        default = self.root / "tmp/nvidia-mps"
         pipes = Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", default))
         clients = pynvml.nvmlDeviceGetMPSComputeRunningProcesses_v3
         return (pipes / "control").exists() or bool(self._told(clients))
@@ -182,7 +245,7 @@ class CudaDevice(Device):
         listed = self._processes()
         if not listed:
             return "none listed"
-        here = all((self._root / "proc" / str(pid)).exists() for pid in listed)
+        here = all((self.root / "proc" / str(pid)).exists() for pid in listed)
         return "of this namespace" if here else "of another namespace"
 
 
@@ -207,7 +270,22 @@ def visible_devices() -> tuple[list[CudaDevice], list[str]]:
         if match is None:  # CUDA itself stops at the first name that it does not know
             break
         chosen.append(match)
+    _warn_of_numbers(wanted, found, chosen)
     return chosen, broken
+
+
+def _warn_of_numbers(wanted: str, found: list[CudaDevice], chosen: list[CudaDevice]) -> None:
+    """Note on each chosen device that CUDA itself may count otherwise."""
+    by_number = any(part.strip().isdecimal() for part in wanted.split(","))
+    bus_order = os.environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
+    if bus_order or not by_number or len({device.name for device in found}) < 2:
+        return
+    for device in chosen:
+        device.notes = (
+            f"CUDA_VISIBLE_DEVICES={wanted} was read in the order of the PCI bus: {device.spoken}."
+            " The cards differ, and CUDA itself counts the fastest first: set"
+            f" CUDA_DEVICE_ORDER=PCI_BUS_ID, or name the card: device: {device.uuid}",
+        )
 
 
 def all_devices() -> tuple[list[CudaDevice], list[str]]:

@@ -62,4 +62,18 @@ def query(function: Callable[..., Any], *args: object) -> Any:  # noqa: ANN401 -
     except pynvml.NVMLError as error:
         if error.value in _NOT_TOLD:
             return None
-        raise BenchError(f"{function.__name__}: {error}") from error
+        raise fault(function.__name__, error) from error
+
+
+def refusal_code(function: Callable[..., Any], *args: object) -> int | None:
+    """The code by which NVML refuses to answer; None where it answers."""
+    try:
+        function(*args)
+    except pynvml.NVMLError as error:
+        return int(error.value)
+    return None
+
+
+def fault(what: str, error: pynvml.NVMLError) -> BenchError:
+    """A broken device or driver, in NVML's words."""
+    return BenchError(f"{what}: {error}", cause="device_fault")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from objectives.units import DeviceKind
 
@@ -22,6 +23,7 @@ class DeviceState:
         free_bytes: What a server that starts now would find free.
         used_bytes: `total_bytes - free_bytes`, whatever the driver itself calls "used".
         reserved_bytes: Of the used, what the driver keeps for itself; None where it does not say.
+        cuda_total_bytes: What torch called the total, where an engine was asked.
         by_pid: Process id to its bytes; None for bytes that the driver does not tell.
             Empty where no process list is to be had, as on a CPU.
     """
@@ -30,7 +32,19 @@ class DeviceState:
     free_bytes: int
     used_bytes: int
     reserved_bytes: int | None = None
+    cuda_total_bytes: int | None = None
     by_pid: Mapping[int, int | None] = field(default_factory=dict)
+
+    @property
+    def server_total_bytes(self) -> int:
+        """What a server's memory fraction is a fraction of: CUDA's total.
+
+        Where torch was not asked, the driver's total less what it keeps for itself; that the two
+        are the same holds on no card for certain.
+        """
+        if self.cuda_total_bytes is not None:
+            return self.cuda_total_bytes
+        return self.total_bytes - (self.reserved_bytes or 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +75,9 @@ class Device(ABC):
         index: The driver's number for it (PCI bus order); None for a CPU.
         passed_over: Devices that were looked at before this one was chosen, each with the reason
             why it was not taken.
+        notes: What a person should know of how it was chosen.
+        root: Where the machine's own files are.
+        cuda_total_bytes: What torch calls its total; None where no engine was asked.
     """
 
     kind: DeviceKind
@@ -68,6 +85,9 @@ class Device(ABC):
     uuid: str
     index: int | None
     passed_over: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    root: Path = Path("/")
+    cuda_total_bytes: int | None = None
 
     @property
     @abstractmethod
@@ -96,6 +116,20 @@ class Device(ABC):
     @abstractmethod
     def environment(self) -> dict[str, str]:
         """Variables that make this, and only this, device visible to a server."""
+
+    @property
+    def spoken(self) -> str:
+        """As people tell it from others: its name, and which of several it is."""
+        return self.name
+
+    @property
+    def maps_memory(self) -> bool:
+        """Whether a program may map its memory piece by piece, as expandable segments do."""
+        return False
+
+    def doubts(self) -> tuple[str, ...]:
+        """What speaks against every figure that is measured on it, in sentences."""
+        return ()
 
     def activity(self) -> Activity:
         """How busy it is now; nothing known, unless a kind of device knows better."""

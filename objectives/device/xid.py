@@ -57,6 +57,11 @@ class XidWatch:
             pynvml.nvmlEventSetFree(self._events)
         self._events = None
 
+    @property
+    def xids(self) -> tuple[int, ...]:
+        """What was collected so far, in order; asks nobody."""
+        return tuple(self._seen)
+
     def seen(self) -> tuple[int, ...]:
         """Every XID so far, in order; does not wait.
 
@@ -69,10 +74,10 @@ class XidWatch:
             except pynvml.NVMLError_Timeout:  # the usual case: nothing happened
                 break
             except pynvml.NVMLError as error:
-                raise BenchError(f"nvmlEventSetWait: {error}") from error
+                raise nvml.fault("nvmlEventSetWait", error) from error
             if event.eventType & pynvml.nvmlEventTypeXidCriticalError:
                 self._seen.append(int(event.eventData))
-        return tuple(self._seen)
+        return self.xids
 
     def _register(self, device: CudaDevice) -> bool:
         offered = nvml.query(pynvml.nvmlDeviceGetSupportedEventTypes, device.handle) or 0
@@ -84,5 +89,5 @@ class XidWatch:
         except pynvml.NVMLError_NotSupported:
             return False
         except pynvml.NVMLError as error:
-            raise BenchError(f"nvmlDeviceRegisterEvents: {error}") from error
+            raise nvml.fault("nvmlDeviceRegisterEvents", error) from error
         return True

@@ -20,6 +20,7 @@ class Moment:
     Attributes:
         kind: The device's.
         uuid: Likewise; what was learned on one device holds for no other.
+        device_name: Its name, on which vLLM's defaults depend; "" where it is not known.
         state: Its memory now, before neighbours of ours are started.
         calibration: What earlier starts taught.
         coming_bytes: What neighbours that the trial starts will hold.
@@ -33,6 +34,7 @@ class Moment:
     uuid: str
     state: DeviceState
     calibration: Calibration
+    device_name: str = ""
     coming_bytes: int = 0
     free_margin_bytes: int = 0
     headroom_bytes: int = 0
@@ -41,8 +43,8 @@ class Moment:
 
     @property
     def total_bytes(self) -> int:
-        """Of the device, as a server will see it: a driver's own reserve left out."""
-        return self.state.total_bytes - (self.state.reserved_bytes or 0)
+        """Of the device, as a server will see it."""
+        return self.state.server_total_bytes
 
     @property
     def free_bytes(self) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from objectives.candidate import ServerSettings
-from objectives.device import Device
+from objectives.device import Device, DeviceState
 from objectives.diagnosis import DeviceEvidence, Diagnosis, Ended, diagnose
 from objectives.errors import ServingError
 from objectives.kinds.forecast import ServerMemory
@@ -32,6 +32,7 @@ class Up:
     key: str  # what its requests have to carry
     log: Path
     members: Callable[[], Collection[int]]  # gives the ids of its processes now
+    before: DeviceState | None = None  # the study's device right before its launch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,7 @@ class Proof:
     Attributes:
         health: Its own words, where it has any.
         facts: What its log says of its start.
+        said: By what it is proven where it computes, in words; empty where it is not.
         doubts: What could not be proven.
         failure: Why it cannot stay as it is: a `WrongDeviceError` where the candidate is at
             fault, a `BenchError` where it does not say; None where it computes as it should.
@@ -48,6 +50,7 @@ class Proof:
 
     health: Mapping[str, Any] = field(default_factory=dict)
     facts: StartupFacts | None = None
+    said: str = ""
     doubts: tuple[str, ...] = ()
     failure: ServingError | None = None
 

@@ -10,13 +10,15 @@ from objectives.candidate import ServerSettings
 from objectives.device import Device
 from objectives.errors import WrongDeviceError
 from objectives.evidence import PredictedMemory
+from objectives.kinds.allocator import allocator_environment
 from objectives.kinds.forecast import Forecast, Moment, ServerMemory
 from objectives.kinds.kind import Proof, ServerKind, Up
+from objectives.kinds.placement import prove_by_driver
 from objectives.load import LoadedServer, Target
 from objectives.memory import Calibration, DeviceMemory, ServerModel, add, given, predict_vllm
 from objectives.models import ModelShape, UnsupportedShapeError
 from objectives.servers import Launch
-from objectives.units import GIB
+from objectives.units import GIB, DeviceKind
 from objectives.vllm import StartupFacts, VllmRules, VllmSettings, lines_of, read_startup
 
 LATEST_VLLM = "0.32.0"
@@ -160,7 +162,11 @@ class VllmMemory(ServerMemory):
         return ServerModel(
             shape=shape,
             settings=VllmSettings.from_args(
-                settings.args, rules, device_total_bytes=moment.total_bytes, env=settings.env
+                settings.args,
+                rules,
+                device_total_bytes=moment.total_bytes,
+                device_name=moment.device_name,
+                env=settings.env,
             ),
             rules=rules,
             name=self.model,
@@ -218,10 +224,15 @@ class VllmKind(ServerKind):
         env = {
             **self.engine.environment(device.kind, role="vllm", offline=self.is_local),
             **device.environment(),
+            **allocator_environment(settings, device),
             **settings.env,
             "VLLM_API_KEY": key,
         }
         return Launch(name=self.name, argv=tuple(argv), env=env, log=log)
+
+    def device_kind(self, settings: ServerSettings, device: Device) -> DeviceKind:
+        """The study's, whatever the settings call it: a vLLM is built for one kind."""
+        return device.kind
 
     def target(self, settings: ServerSettings, server: Up) -> Target:
         """Where prompts go."""
@@ -230,27 +241,17 @@ class VllmKind(ServerKind):
         )
 
     def prove(self, settings: ServerSettings, device: Device, server: Up) -> Proof:
-        """Its log says which device holds its KV cache, and its process is the device's."""
+        """Its log says which kind of device holds its KV cache, the driver which one of them."""
         with server.log.open("rb") as stream:
             facts = read_startup(lines_of(stream))
         found, asked = facts.device_kind, device.kind
-        if found is None or found == asked:
-            return Proof(facts=facts, doubts=self._unlisted(device, server))
-        misplaced = WrongDeviceError(
-            "cpu_fallback",
-            f"{self.name} keeps its KV cache on {found}, not on {asked}",
-        )
-        return Proof(facts=facts, failure=misplaced)
-
-    def _unlisted(self, device: Device, server: Up) -> tuple[str, ...]:
-        """A doubt where the driver has a process list, and it does not show our process ids."""
-        if device.kind != "cuda":
-            return ()
-        listed = set(device.read().by_pid)
-        # Not an error: inside a container the driver lists the pids of the host.
-        if not listed or listed & set(server.members()):
-            return ()
-        return (
-            f"the driver does not list {self.name} among the device's processes; in a container "
-            "it may list it under another number",
-        )
+        if found is not None and found != asked:
+            misplaced = WrongDeviceError(
+                "cpu_fallback",
+                f"{self.name} keeps its KV cache on {found}, not on {asked}",
+            )
+            return Proof(facts=facts, failure=misplaced)
+        if asked == "cuda":
+            by_driver = prove_by_driver(self.name, device, server, facts.weights_bytes)
+            return replace(by_driver, facts=facts)
+        return Proof(facts=facts, said="" if found is None else "its log: the KV cache is there")

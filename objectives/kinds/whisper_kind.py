@@ -11,13 +11,15 @@ from objectives.candidate import ServerSettings
 from objectives.causes import remedy_of
 from objectives.device import Device
 from objectives.errors import BenchError, ServingError, WrongDeviceError
+from objectives.kinds.allocator import allocator_environment
 from objectives.kinds.forecast import Forecast, Moment, ServerMemory
 from objectives.kinds.kind import Proof, ServerKind, Up
+from objectives.kinds.placement import prove_by_driver
 from objectives.load import LoadedServer, Target
-from objectives.memory import Calibration, WhisperModel
+from objectives.memory import Calibration, WhisperModel, whisper_dtype
 from objectives.models import UnsupportedShapeError
 from objectives.servers import Launch, http_json
-from objectives.units import GIB, Scalar, is_number
+from objectives.units import GIB, DeviceKind, Scalar, is_number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +41,15 @@ class WhisperForecast(Forecast):
         return known.learn_whisper(model=self.key, device=self.uuid, peak_bytes=peak_bytes)
 
 
+@dataclass(frozen=True, kw_only=True)
 class WhisperMemory(ServerMemory):
-    """Parameters and buffers by the model's size, or the peak that was seen."""
+    """Parameters and buffers by the model's size, or the peak that was seen.
+
+    Attributes:
+        capability: Of the study's GPU, where it has one and the driver tells it.
+    """
+
+    capability: tuple[int, int] | None = None
 
     def forecast(self, settings: ServerSettings, moment: Moment) -> WhisperForecast:
         """What it will hold of the study's device."""
@@ -50,6 +59,7 @@ class WhisperMemory(ServerMemory):
         model = WhisperModel(
             name=settings.model,
             dtype=None if dtype is None else str(dtype),
+            capability=self.capability,
             fp16_weights=settings.args.get("fp16-weights") is True,
             beam_size=_whole(settings.args.get("beam-size")),
         )
@@ -91,15 +101,18 @@ class WhisperKind(ServerKind):
         ]
         if self.fixed_tokens is not None:
             argv += ["--fixed-tokens", str(self.fixed_tokens)]
-        argv += settings.options()
+        argv += self._for_its_device(settings, kind).options()
         hidden = {"CUDA_VISIBLE_DEVICES": ""}
         env = {
             **self.engine.environment(kind, role="whisper", offline=Path(path).exists()),
-            **(device.environment() if kind == device.kind else hidden),
+            **(self._placed(settings, device) if kind == device.kind else hidden),
             **settings.env,
             "WHISPER_API_KEY": key,
         }
         return Launch(name=self.name, argv=tuple(argv), env=env, log=log)
+
+    def _placed(self, settings: ServerSettings, device: Device) -> dict[str, str]:
+        return {**device.environment(), **allocator_environment(settings, device)}
 
     def target(self, settings: ServerSettings, server: Up) -> Target:
         """Where clips go."""
@@ -115,7 +128,45 @@ class WhisperKind(ServerKind):
         if not isinstance(health, dict):
             said = f"{self.name}'s /health says {str(health)[:80]!r}, not what it computes on"
             return Proof(failure=BenchError(said))
-        return Proof(health=health, failure=self._misplacement(settings, device, health))
+        failure = self._misplacement(settings, device, health)
+        doubts = self._type_doubts(settings, device)
+        if failure is not None or self.device_kind(settings, device) == "cpu":
+            said = f"it says that it computes on {health.get('compute_device')}"
+            said = "" if failure else said
+            return Proof(health=health, failure=failure, said=said, doubts=doubts)
+        which = self._which(device, health, server)
+        return replace(which, health=health, doubts=(*which.doubts, *doubts))
+
+    def _type_doubts(self, settings: ServerSettings, device: Device) -> tuple[str, ...]:
+        """A doubt where it got another type than the candidate asks for."""
+        if self._for_its_device(settings, self.device_kind(settings, device)) == settings:
+            return ()
+        return (
+            f"{self.name}'s dtype float16 is for a GPU; on the CPU it computed in float32. Leave "
+            "dtype out, and it goes by the device",
+        )
+
+    def _for_its_device(self, settings: ServerSettings, kind: DeviceKind) -> ServerSettings:
+        """The settings as the worker gets them: a type for GPUs does not go to a CPU."""
+        asked = settings.args.get("dtype")
+        if asked is None or (dtype := whisper_dtype(str(asked), kind)) == asked:
+            return settings
+        return replace(settings, args={**settings.args, "dtype": dtype})
+
+    def _which(self, device: Device, health: Mapping[str, Any], server: Up) -> Proof:
+        """Which GPU it is on: torch knows the UUID; where it is too old for that, the driver."""
+        uuid, held = health.get("uuid"), health.get("parameters_bytes")
+        if not isinstance(uuid, str):
+            least = int(held) if is_number(held) else None
+            return prove_by_driver(self.name, device, server, least)
+        if uuid.lower() == device.uuid.lower():
+            return Proof(said=f"torch's UUID of its device is that of {device.spoken}")
+        return Proof(
+            failure=BenchError(
+                f"{self.name} computes on {health.get('device_name')} ({uuid}), not on "
+                f"{device.spoken}"
+            )
+        )
 
     def _misplacement(
         self, settings: ServerSettings, device: Device, health: Mapping[str, Any]

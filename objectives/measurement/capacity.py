@@ -57,19 +57,20 @@ def capacity(
     kv_cache_tokens: int,
     block_tokens: int = 16,
     max_num_seqs: int | None = None,
+    blocks: tuple[int, int] | None = None,
 ) -> Capacity:
     """Requests of the profile's longest size that the KV cache holds, capped by `max_num_seqs`.
 
     A request takes whole blocks, and the tokens of its answer as well as of its prompt. The
-    longest size counts, not the average: what fits on average preempts now and then. This is for
-    models all of whose layers keep every token; where the engine's cache is of mixed kinds its
-    figure in tokens is already the engine's own estimate.
+    longest size counts, not the average: what fits on average preempts now and then.
 
     Args:
         load: Whose token counts.
         kv_cache_tokens: Tokens that fit, in the engine's words.
         block_tokens: Tokens of a block, in the engine's words; 16 is vLLM's default on GPUs.
         max_num_seqs: The engine's `--max-num-seqs`.
+        blocks: Of the cache, and of such a request, where layers keep unlike things; None: both
+            follow from the tokens.
 
     Raises:
         ValueError: A count is not positive (`kv_cache_tokens` may be 0).
@@ -79,8 +80,11 @@ def capacity(
             f"{kv_cache_tokens} tokens in blocks of {block_tokens}, max_num_seqs {max_num_seqs}"
         )
     tokens = load.most_tokens_per_request
-    blocks_per_request = -(-tokens // block_tokens)
-    usable_blocks = max(0, kv_cache_tokens // block_tokens - RESERVED_BLOCKS)
+    total, blocks_per_request = blocks or (
+        kv_cache_tokens // block_tokens,
+        -(-tokens // block_tokens),
+    )
+    usable_blocks = max(0, total - RESERVED_BLOCKS)
     fitting = usable_blocks // blocks_per_request
     requests = min(fitting, max_num_seqs or fitting)
     return Capacity(

@@ -8,7 +8,7 @@ from objectives.memory.estimate import NOTHING, Estimate, add, given
 from objectives.memory.observed_start import Start
 from objectives.memory.predict import Prediction, predict_vllm
 from objectives.memory.server_model import DeviceMemory, EngineKey, ServerModel
-from objectives.memory.whisper import WhisperModel
+from objectives.memory.whisper import WhisperModel, whisper_dtype
 
 __all__ = [
     "NOTHING",
@@ -26,4 +26,5 @@ __all__ = [
     "given",
     "overhead_note",
     "predict_vllm",
+    "whisper_dtype",
 ]

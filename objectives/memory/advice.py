@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 from objectives.memory.parts import estimate_activation, estimate_graphs, sampler_bytes
 from objectives.memory.predict import Prediction
+from objectives.memory.remedies import allowed_bytes
 from objectives.memory.server_model import ServerModel
 from objectives.models import UnsupportedShapeError
-from objectives.units import GIB, MIB, gib
+from objectives.units import MIB, gib
 
 _STEP = 10_000
 """Utilisations are rounded up to this part of one."""
@@ -33,6 +34,8 @@ class BreakEven:
     Attributes:
         one_block: The cache has a block at all: below, the start ends in "no cache blocks".
         one_request: It holds one request of the longest length: below, the start is refused.
+        states: It holds a recurrent state of every request that may run: below, the start is
+            refused as well. 0 for a model without such layers.
         requests: Number of such requests at once, to the utilisation that holds them.
         most: The highest that the start check allows with what is free; None where there is no
             check.
@@ -40,6 +43,7 @@ class BreakEven:
 
     one_block: float | None
     one_request: float | None
+    states: float | None
     requests: Mapping[int, float | None]
     most: float | None
 
@@ -50,12 +54,12 @@ def break_even(prediction: Prediction, requests: Sequence[int] = (4, 8, 16)) -> 
     None where the fraction does not size the cache: a size is given, or an older CPU build.
     """
     footprint, server = prediction.footprint, prediction.server
-    if server.sized_outright:
+    if server.sized_outright or not server.kv.groups:
         return None
     total_bytes, share_bytes = footprint.memory.total_bytes, footprint.share_bytes
     before = share_bytes - footprint.available_bytes
     null = server.kv.null_blocks * server.kv.block_bytes
-    one = server.needed_bytes - null
+    one = server.request_bytes - null
 
     def needs(cache_bytes: int) -> float | None:
         least = math.ceil((before + cache_bytes) / total_bytes * _STEP) / _STEP
@@ -63,11 +67,12 @@ def break_even(prediction: Prediction, requests: Sequence[int] = (4, 8, 16)) -> 
 
     most = None
     if server.rules.checks_start:
-        room = share_bytes - round(prediction.excess["start_memory_gib"] * GIB)
-        most = max(0.0, min(1.0, math.floor(room / total_bytes * _STEP) / _STEP))
+        room = allowed_bytes(server, footprint.memory, footprint.parts)
+        most = math.floor(room / total_bytes * _STEP) / _STEP
     return BreakEven(
         one_block=needs(server.kv.block_bytes + null),
         one_request=needs(one + null),
+        states=needs(server.states_bytes) if server.states_bytes else 0.0,
         requests={count: needs(count * one + null) for count in requests},
         most=most,
     )
@@ -96,6 +101,8 @@ class Gain:
 
 def cheapest_gains(prediction: Prediction) -> list[Gain]:
     """Flags that make room, the cheapest first: what costs nothing, then by what they buy."""
+    if not prediction.server.kv.groups:
+        return []
     gains = [
         *_fewer_requests(prediction),
         *_shorter_steps(prediction),
@@ -160,15 +167,15 @@ def _shorter_steps(prediction: Prediction) -> Iterator[Gain]:
 def _narrow_cache(prediction: Prediction) -> Iterator[Gain]:
     """Keys and values in 8 bits: the same bytes hold twice the tokens."""
     server = prediction.server
+    changed = server.with_settings(kv_cache_dtype="fp8")
     try:
-        wide = server.shape.kv_bytes_per_layer(server.settings.kv_cache_dtype)
-        narrow = server.shape.kv_bytes_per_layer("fp8")
+        share = changed.request_bytes / server.request_bytes
     except UnsupportedShapeError:
         return
-    held = max(prediction.footprint.kv_cache_bytes, server.needed_bytes)
+    held = max(prediction.footprint.kv_cache_bytes, server.request_bytes)
     yield Gain(
         flag="--kv-cache-dtype fp8",
-        freed_bytes=int(held * (1 - narrow / wide)),
+        freed_bytes=int(held * (1 - share)),
         price="the same tokens in half the bytes, keys and values less exact",
     )
 
@@ -180,7 +187,7 @@ def _shorter_requests(prediction: Prediction) -> Iterator[Gain]:
         return
     for shorter in _halves(server.max_model_len, server.kv.block_tokens):
         need = server.kv.needed_bytes(shorter, server.in_flight_tokens)
-        if need <= prediction.footprint.available_bytes:
+        if max(need, server.states_bytes) <= prediction.footprint.available_bytes:
             yield Gain(
                 flag=f"--max-model-len {shorter}",
                 freed_bytes=server.needed_bytes - need,

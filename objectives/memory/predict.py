@@ -15,12 +15,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from objectives.causes import remedy_of
 from objectives.constraints import MEMORY_CONSTRAINTS
 from objectives.memory.calibration import Calibration
 from objectives.memory.estimate import Estimate, add
 from objectives.memory.kv_cache import KVCacheCapacity
 from objectives.memory.parts import Parts, estimate_parts
+from objectives.memory.remedies import remedy
 from objectives.memory.server_model import DeviceMemory, ServerModel
 from objectives.units import GIB, gib
 
@@ -54,6 +54,8 @@ class Footprint:
     def available_bytes(self) -> int:
         """For the KV cache; negative where the other parts exceed the share."""
         settings, rules = self.server.settings, self.server.rules
+        if not self.server.kv.groups:
+            return 0
         if settings.blocks_override is not None:
             return settings.blocks_override * self.server.kv.block_bytes
         if settings.kv_cache_memory_bytes is not None:
@@ -65,7 +67,7 @@ class Footprint:
     @property
     def margin_bytes(self) -> int:
         """How far `available_bytes` may be wrong, either way."""
-        if self.server.sized_outright:
+        if self.server.sized_outright or not self.server.kv.groups:
             return 0
         inside = self.parts.margin_bytes + self.share_margin_bytes
         charged = self.memory.left_margin_bytes if self.server.rules.charges_neighbours else 0
@@ -175,7 +177,7 @@ def predict_vllm(
         certain=bool(sure) and not server.settings.unmodelled,
         cause=cause,
         evidence=evidence(cause, footprint, missing[violated] if violated else 0),
-        remedy="" if cause is None else remedy_of(cause, {}, server.rules.device_kind),
+        remedy=remedy(cause, server, memory, parts, footprint.available_bytes),
     )
 
 
@@ -231,8 +233,14 @@ def evidence(cause: str | None, footprint: Footprint, missing_bytes: int = 0) ->
     if cause == "kv_cache_no_blocks":
         share, parts = _share(footprint), _summands(footprint)
         return f"of {share}, {parts} leave {left} for the KV cache: not one block"
+    if server.request_bytes <= footprint.available_bytes < server.states_bytes:
+        return (
+            f"{server.settings.max_num_seqs:,} requests at once (--max-num-seqs) need a recurrent"
+            f" state each, {gib(server.states_bytes)}, and {left} of KV cache is left: it holds"
+            f" {footprint.capacity.blocks:,}"
+        )
     return (
-        f"one request of {server.max_model_len:,} tokens needs {gib(server.needed_bytes)} of KV"
+        f"one request of {server.max_model_len:,} tokens needs {gib(server.request_bytes)} of KV"
         f" cache and {left} is left: {footprint.capacity.tokens:,} tokens"
     )
 
@@ -255,6 +263,9 @@ def _summands(footprint: Footprint) -> str:
 
 def _fits(footprint: Footprint) -> str:
     capacity, length = footprint.capacity, footprint.server.max_model_len
+    if not footprint.server.kv.groups:
+        left = footprint.memory.left_bytes
+        return f"no KV cache is kept; {_summands(footprint)}, and {gib(left)} will be free"
     return (
         f"{gib(footprint.kv_cache_bytes)} of KV cache holds {capacity.tokens:,} tokens:"
         f" {capacity.max_concurrency:.2f} requests of {length:,} tokens"

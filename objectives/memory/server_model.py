@@ -60,6 +60,12 @@ class ServerModel:
         return replace(self, settings=replace(self.settings, **changes))
 
     @property
+    def unmodelled(self) -> tuple[str, ...]:
+        """What takes memory and is not in these numbers."""
+        sound = ("what the encoder takes while it serves",) if self.shape.speech else ()
+        return (*self.settings.unmodelled, *sound)
+
+    @property
     def key(self) -> EngineKey:
         """What a start of this server teaches about."""
         return EngineKey(
@@ -79,6 +85,11 @@ class ServerModel:
         return self.rules.device_kind == "cpu"
 
     @property
+    def encodes(self) -> bool:
+        """Whether a prompt cannot be read in pieces: an encoder sees it whole."""
+        return self.shape.encoder_only or self.shape.speech is not None
+
+    @property
     def max_model_len(self) -> int:
         """Tokens of the longest request that the server takes."""
         return self.settings.max_model_len or self.shape.max_position
@@ -92,12 +103,27 @@ class ServerModel:
         whole = self.rules.whole_prompts and length <= _LONGEST_WHOLE_PROMPT
         if whole or (self.on_cpu and self.shape.latent is not None):
             return max(length, settings.max_num_batched_tokens)
-        return min(settings.max_num_seqs * length, settings.max_num_batched_tokens)
+        item = self.shape.longest_item_tokens if self.rules.raises_steps_to_items else 0
+        least = length if self.encodes else item
+        return min(settings.max_num_seqs * length, max(settings.max_num_batched_tokens, least))
 
     @property
     def in_flight_tokens(self) -> int:
         """Tokens that may be scheduled before windowed ones are given back."""
         return self.step_tokens * self.rules.batches_in_flight
+
+    def blocks_for(self, cache_tokens: int, request_tokens: int) -> tuple[int, int] | None:
+        """Blocks behind a cache whose size was printed in tokens, and of one such request.
+
+        None where tokens alone decide, because every layer keeps all of them: elsewhere a short
+        request takes more of the cache than its share of the tokens, as each kind of layer takes
+        blocks of its own.
+        """
+        if [group.keeps for group in self.kv.groups] in ([], ["all"]):
+            return None
+        per_request = self.kv.blocks_per_request(request_tokens, self.in_flight_tokens)
+        total = self.kv.blocks_of(cache_tokens, self.max_model_len, self.in_flight_tokens)
+        return total, per_request
 
     @property
     def graphs_in_budget(self) -> bool:
@@ -122,20 +148,30 @@ class ServerModel:
         Raises:
             UnsupportedShapeError: for a cache type whose packing is not known.
         """
-        return KVCacheShape.of(
-            self.shape,
-            self.rules,
-            kv_dtype=self.settings.kv_cache_dtype,
-            block_tokens=self.settings.block_tokens,
-            tp=self.settings.tensor_parallel_size,
-        )
+        return KVCacheShape.of(self.shape, self.settings, self.rules)
 
     @property
     def needed_bytes(self) -> int:
         """Of cache, below which the engine refuses to start."""
+        return max(self.request_bytes, self.states_bytes)
+
+    @property
+    def request_bytes(self) -> int:
+        """Of cache, for one request of the longest length."""
         if self.settings.fits_length_to_memory:
             return (1 + self.kv.null_blocks) * self.kv.block_bytes
         return self.kv.needed_bytes(self.max_model_len, self.in_flight_tokens)
+
+    @property
+    def states_bytes(self) -> int:
+        """Of cache, for a recurrent state of every request that may run at once; 0 without any.
+
+        Source: vLLM `config/compilation.py`, "max_num_seqs exceeds available Mamba cache blocks".
+        """
+        counted = self.rules.checks_state_blocks and not self.settings.enforce_eager
+        if not (counted and self.kv.holds_states):
+            return 0
+        return self.settings.max_num_seqs * self.kv.block_bytes
 
     def capacity(self, available_bytes: int) -> KVCacheCapacity:
         """What a cache of so many bytes holds."""

@@ -22,6 +22,27 @@ _CUDA_BYTES = (320 + 112) * MIB
 """A process or a context, and work space."""
 
 _BEAM_BYTES = 8 * MIB
+_LEAST_HALF = (7, 0)
+"""The oldest GPU that computes float16 faster than float32; Pascal takes 64 times as long.
+
+Source: CUDA C++ Programming Guide, throughput of native arithmetic instructions.
+"""
+
+
+def whisper_dtype(
+    asked: str | None, device_kind: DeviceKind, capability: tuple[int, int] | None = None
+) -> str:
+    """What a Whisper worker computes in.
+
+    Where nothing is asked for: float16 on a GPU from capability 7.0 on (also where the driver does
+    not tell it), else float32; the worker decides so itself. float16 is for a GPU: on a CPU it is
+    never asked of the worker, and float32 stands for it.
+    """
+    if device_kind == "cpu":
+        return "float32" if asked in (None, "float16") else asked
+    if asked is not None:
+        return asked
+    return "float32" if capability is not None and capability < _LEAST_HALF else "float16"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,13 +51,15 @@ class WhisperModel:
 
     Attributes:
         name: An official name, or whatever the worker loads.
-        dtype: What it computes in; None for its default: float16 on CUDA, float32 on a CPU.
+        dtype: What it is asked to compute in; None: by the device, see `whisper_dtype`.
+        capability: Of the GPU, where it is one and the driver tells it.
         fp16_weights: Weights are kept in 16 bits; openai-whisper keeps 32 whatever it computes in.
         beam_size: Hypotheses it follows.
     """
 
     name: str
     dtype: str | None = None
+    capability: tuple[int, int] | None = None
     fp16_weights: bool = False
     beam_size: int = 1
 
@@ -63,7 +86,7 @@ class WhisperModel:
 
     def _estimate(self, device_kind: DeviceKind) -> Estimate:
         dims = whisper_dims(self.name)
-        computes = self.dtype or ("float16" if device_kind == "cuda" else "float32")
+        computes = whisper_dtype(self.dtype, device_kind, self.capability)
         narrow = computes == "bfloat16" or (self.fp16_weights and computes == "float16")
         weights = dims.parameters * (2 if narrow else 4)
         cache = dims.cross_cache_values * (4 if computes == "float32" else 2)

@@ -4,9 +4,8 @@ Model families name the same thing differently, nest the language model in a lar
 configuration, or leave out what their code defaults. All of that is settled here;
 `objectives.models.shape` sees plain numbers.
 
-A model whose KV cache is not a whole number of equal tokens (state-space and linear-attention
-hybrids, encoders, models whose layers differ in width) is refused with the reason: no number is
-better than a wrong one.
+A model that keeps something this arithmetic does not know is refused with the reason: no number is
+better than a wrong one. Which layer is what is read in `objectives.models.layers`.
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 HEADS = ("num_attention_heads", "n_head", "n_heads")
 KV_HEADS = ("num_key_value_heads", "n_head_kv", "num_kv_heads", "multi_query_group_num")
 HEAD_DIM = ("head_dim", "kv_channels", "attention_head_dim")
-HIDDEN = ("hidden_size", "n_embd", "d_model")
-INTERMEDIATE = ("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size")
+HIDDEN = ("hidden_size", "n_embd", "d_model", "dim")
+INTERMEDIATE = ("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size", "hidden_dim")
 VOCAB = ("vocab_size", "padded_vocab_size")
 MAX_POSITION = (
     "max_position_embeddings",
@@ -35,12 +34,18 @@ MAX_POSITION = (
     "model_max_length",
 )
 EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
-EXPERTS_PER_TOKEN = ("num_experts_per_tok", "moe_topk", "moe_k", "num_experts_per_token")
+EXPERTS_PER_TOKEN = (
+    *("num_experts_per_tok", "moe_topk", "moe_k", "num_experts_per_token", "top_k_experts"),
+)
 
+_SHARED_WIDTH = (
+    *("shared_expert_intermediate_size", "moe_shared_expert_intermediate_size"),
+    "shared_intermediate_size",
+)
 _NESTED = ("text_config", "llm_config", "language_config", "thinker_config")
 _INHERITED = ("quantization_config", "torch_dtype", "dtype", "tie_word_embeddings")
 _VISION = ("vision_config", "visual", "vision_tower", "mm_vision_tower")
-# What transformers' LlamaConfig and MistralConfig assume where a nested text_config is silent.
+# What transformers' configuration classes assume where a nested text_config is silent.
 _LLAMA = {
     "hidden_size": 4096,
     "num_hidden_layers": 32,
@@ -48,37 +53,47 @@ _LLAMA = {
     "intermediate_size": 11008,
     "vocab_size": 32000,
 }
+_GEMMA = {
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 256,
+    "max_position_embeddings": 131072,
+}
 _NESTED_DEFAULTS: Mapping[str, Config] = {
     "llama": _LLAMA,
     "mistral": {**_LLAMA, "num_key_value_heads": 8, "intermediate_size": 14336},
+    "gemma3_text": {**_GEMMA, "vocab_size": 262208, "sliding_window": 4096},
+    "gemma4_text": {**_GEMMA, "vocab_size": 262144, "sliding_window": 512},
+}
+# A Whisper's decoder under the names that other models use; its own ones may be the encoder's.
+_WHISPER_DECODER = {
+    "num_hidden_layers": "decoder_layers",
+    "num_attention_heads": "decoder_attention_heads",
+    "intermediate_size": "decoder_ffn_dim",
+    "max_position_embeddings": "max_target_positions",
 }
 
-_RECURRENT_KEYS = (
-    "ssm_cfg",
-    "ssm_state_size",
-    "state_size",
-    "mamba_d_state",
-    "mamba_d_ssm",
-    "hybrid_override_pattern",
-    "layers_block_type",
-    "attn_layer_period",
-    "linear_attn_config",
-    "linear_num_key_heads",
-    "conv_L_cache",
-    "lru_width",
-    "rwkv_version",
+_ENCODERS = (
+    *("bert", "roberta", "xlm-roberta", "camembert", "modernbert", "distilbert", "deberta"),
+    *("electra", "mpnet", "nomic", "gte", "new", "clip", "siglip"),
 )
-_RECURRENT_TYPES = ("mamba", "rwkv", "jamba", "bamba", "zamba", "nemotron_h", "falcon_h1", "plamo2")
-_ENCODERS = ("bert", "roberta", "modernbert", "deberta", "electra", "mpnet", "nomic", "gte", "clip")
-_ENCODER_DECODERS = ("whisper", "t5", "bart", "mbart", "m2m", "florence2", "mllama", "nllb")
-_LAYER_KINDS = ("full_attention", "attention", "sliding_attention", "chunked_attention")
-_UNLIKE_LAYERS = {
-    "block_configs": "attention heads differ from layer to layer",
-    "index_topk": "sparse attention keeps an index beside the cache",
-    "compress_ratios": "sparse attention keeps an index beside the cache",
-    "num_kv_shared_layers": "layers share their KV cache",
-    "global_head_dim": "global layers are wider than local ones",
-    "num_global_key_value_heads": "global layers are wider than local ones",
+_ENCODER_DECODERS = (
+    "t5",
+    "bart",
+    "mbart",
+    "m2m",
+    "florence2",
+    "mllama",
+    "nllb",
+    "marian",
+    "pegasus",
+)
+_NOT_DESCRIBED = {
+    "block_configs": "its attention heads differ from layer to layer",
+    "compress_ratios": "its layers compress their cache, each in its own way",
+    "rwkv_version": "the state that RWKV keeps is not known here",
+    "lru_width": "the state that its recurrent layers keep is not known here",
+    "ssm_cfg": "its state-space layers are described in a form that is not known here",
 }
 
 
@@ -86,14 +101,9 @@ class UnsupportedShapeError(ValueError):
     """A model or a setting whose memory this arithmetic does not describe; the text says why."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class AttentionLayers:
-    """How many layers keep every token, and how many only a window of them."""
-
-    full: int
-    window: int = 0
-    window_tokens: int | None = None
-    chunked: bool = False
+def cannot_tell(reason: str) -> UnsupportedShapeError:
+    """The refusal of a model that this arithmetic does not describe: a limit of ours, not its."""
+    return UnsupportedShapeError(f"cannot tell, because {reason}")
 
 
 def read_config(source: Path | str | Config) -> tuple[dict[str, Any], Config]:
@@ -108,6 +118,9 @@ def read_config(source: Path | str | Config) -> tuple[dict[str, Any], Config]:
         nested := next((text[k] for k in _NESTED if isinstance(text.get(k), Mapping)), None)
     ) is not None:
         text = nested
+    if text.get("model_type") == "whisper":
+        named = {ours: text[theirs] for ours, theirs in _WHISPER_DECODER.items() if theirs in text}
+        return {**text, **named}, whole
     if text is whole:
         return dict(whole), whole
     inherited = {key: whole[key] for key in _INHERITED if whole.get(key) is not None}
@@ -129,18 +142,39 @@ def _load(path: Path) -> Config:
 
 
 def number(config: Config, keys: Sequence[str]) -> int | None:
-    """The first of `keys` that holds a positive whole number; None if none does.
+    """The first of `keys` that holds a positive whole number, or one such for each layer; or None.
 
     Raises:
         UnsupportedShapeError: if a key holds one number per layer.
     """
     for key in keys:
         value = config.get(key)
+        if isinstance(value, list | tuple) and value:
+            value = value[0] if all(each == value[0] for each in value) else value
         if isinstance(value, list | tuple):
-            raise UnsupportedShapeError(f"{key} differs from layer to layer")
+            raise cannot_tell(f"{key} differs from layer to layer")
         if isinstance(value, int) and not isinstance(value, bool) and value > 0:
             return value
     return None
+
+
+def layer_count(config: Config) -> int:
+    """Layers of the language model.
+
+    Raises:
+        UnsupportedShapeError: naming the keys that were looked for.
+    """
+    named = config.get("layers_block_type")
+    if number(config, LAYERS) is None and isinstance(named, list | tuple) and named:
+        return len(named)
+    return required(config, LAYERS, "number of layers")
+
+
+def numbers(config: Config, key: str) -> list[int]:
+    """The whole numbers of a list; what is no such number is left out, no list is empty."""
+    value = config.get(key)
+    found = value if isinstance(value, list | tuple) else ()
+    return [each for each in found if isinstance(each, int)]
 
 
 def required(config: Config, keys: Sequence[str], what: str) -> int:
@@ -161,88 +195,37 @@ def has_vision(whole: Config) -> bool:
 
 
 def check_supported(config: Config, whole: Config) -> None:
-    """Refuse what does not keep one equal share of KV cache per token and layer.
+    """Refuse what keeps something that this arithmetic does not know.
 
     Raises:
         UnsupportedShapeError: with the reason.
     """
-    kind = str(config.get("model_type") or whole.get("model_type") or "")
-    if whole.get("is_encoder_decoder") or kind.startswith(_ENCODER_DECODERS):
-        raise UnsupportedShapeError(f"{kind or 'the model'}: cross-attention keeps a second cache")
-    if kind.startswith(_ENCODERS) or _is_encoder(whole):
-        raise UnsupportedShapeError(f"{kind or 'the model'}: an encoder keeps no KV cache")
-    recurrent = next((key for key in _RECURRENT_KEYS if config.get(key)), None)
-    if recurrent or any(name in kind for name in _RECURRENT_TYPES):
-        raise UnsupportedShapeError(
-            f"{kind or 'the model'}: a hybrid with recurrent layers ({recurrent or 'by its name'}):"
-            " they keep a fixed state per request, not bytes per token"
+    kind = str(config.get("model_type") or whole.get("model_type") or "the model")
+    decodes = whole.get("is_encoder_decoder") or kind.startswith(_ENCODER_DECODERS)
+    if decodes and kind != "whisper":
+        raise cannot_tell(
+            f"{kind} is an encoder-decoder, whose second cache is known of Whisper only"
         )
-    _check_layers_alike(config, kind)
-
-
-def _is_encoder(whole: Config) -> bool:
-    names = whole.get("architectures") or ()
-    return any(str(name).endswith(("BertModel", "RobertaModel", "ForMaskedLM")) for name in names)
-
-
-def _check_layers_alike(config: Config, kind: str) -> None:
-    for key, reason in _UNLIKE_LAYERS.items():
+    for key, reason in _NOT_DESCRIBED.items():
         if config.get(key):
-            raise UnsupportedShapeError(f"{kind}: {reason}")
-    if 0 in (config.get("attn_type_list") or ()):
-        raise UnsupportedShapeError(f"{kind}: a hybrid with linear-attention layers")
-    value_dim, dim = config.get("v_head_dim"), number(config, HEAD_DIM)
-    if not config.get("kv_lora_rank") and value_dim and dim and value_dim != dim:
-        raise UnsupportedShapeError(f"{kind}: keys and values differ in width")
+            raise cannot_tell(f"{kind}: {reason} ({key})")
 
 
-def attention_layers(config: Config, layers: int) -> AttentionLayers:
-    """How the layers attend: all tokens, or a sliding window of them.
+def is_encoder(config: Config, whole: Config) -> bool:
+    """Whether every token sees every other, so that nothing is kept for later ones.
 
-    Raises:
-        UnsupportedShapeError: for a kind of layer that is neither.
+    Source: vLLM `model_executor/models/adapters.py` and `config.py` (`is_causal`), `gemma3.py`.
     """
-    window = number(config, ("sliding_window", "sliding_window_size"))
-    kinds = config.get("layer_types")
-    if isinstance(kinds, list | tuple) and kinds:
-        return _by_list(config, [str(kind) for kind in kinds[:layers]], window)
-    if config.get("attention_chunk_size"):
-        raise UnsupportedShapeError("chunked attention, and no layer_types to say where")
-    ends = window is None or config.get("use_sliding_window") is False
-    full = layers if ends else _full_of_pattern(config, layers)
-    if full == layers:
-        return AttentionLayers(full=layers)
-    return AttentionLayers(full=full, window=layers - full, window_tokens=window)
-
-
-def _by_list(config: Config, kinds: list[str], window: int | None) -> AttentionLayers:
-    odd = sorted(set(kinds) - set(_LAYER_KINDS))
-    if odd:
-        raise UnsupportedShapeError(f"a hybrid with {', '.join(odd)} layers")
-    chunked = kinds.count("chunked_attention")
-    sliding = kinds.count("sliding_attention")
-    if chunked and sliding:
-        raise UnsupportedShapeError("chunked and sliding-window layers in one model")
-    size = number(config, ("attention_chunk_size",)) if chunked else window
-    if not (chunked or sliding) or size is None:
-        return AttentionLayers(full=len(kinds))
-    return AttentionLayers(
-        full=len(kinds) - chunked - sliding,
-        window=chunked + sliding,
-        window_tokens=size,
-        chunked=bool(chunked),
+    kind = str(config.get("model_type") or whole.get("model_type") or "")
+    stated = whole.get("architectures")
+    names = [str(name) for name in stated] if isinstance(stated, list | tuple) else []
+    return (
+        kind in _ENCODERS
+        or kind.startswith(tuple(f"{known}_" for known in _ENCODERS))
+        or any(name.endswith(("BertModel", "RobertaModel", "ForMaskedLM")) for name in names)
+        or config.get("is_causal") is False
+        or config.get("use_bidirectional_attention") in (True, "all")
     )
-
-
-def _full_of_pattern(config: Config, layers: int) -> int:
-    """Layers that see every token, of a model that names a window but no `layer_types`."""
-    kind = str(config.get("model_type", ""))
-    if config.get("use_sliding_window") and "max_window_layers" in config:
-        return min(layers, int(config["max_window_layers"]))  # Qwen2: the first ones see all
-    pattern = number(config, ("sliding_window_pattern", "_sliding_window_pattern"))
-    if pattern is None:
-        pattern = {"gemma2": 2, "gpt_oss": 2, "gemma3_text": 6, "cohere2": 4}.get(kind)
-    return layers // pattern if pattern else 0
 
 
 def max_position(config: Config) -> int:
@@ -294,6 +277,7 @@ class Experts:
         intermediate: Width of one.
         shared_intermediate: Width of what every token visits beside them.
         dense_layers: Layers that have one plain block instead.
+        inputs: Width that experts read, where it is not the model's.
     """
 
     count: int
@@ -301,19 +285,20 @@ class Experts:
     intermediate: int
     shared_intermediate: int
     dense_layers: int
+    inputs: int | None = None
 
 
 def latent_of(config: Config) -> Latent | None:
     """The latent attention that a configuration describes; None for ordinary heads."""
-    rank, rope = config.get("kv_lora_rank"), config.get("qk_rope_head_dim")
-    if not rank or not rope:
+    rank, rope = number(config, ("kv_lora_rank",)), number(config, ("qk_rope_head_dim",))
+    if rank is None or rope is None:
         return None
     return Latent(
-        kv_rank=int(rank),
-        rope_dim=int(rope),
-        query_rank=config.get("q_lora_rank"),
-        nope_dim=int(config.get("qk_nope_head_dim") or 128),
-        value_dim=int(config.get("v_head_dim") or 128),
+        kv_rank=rank,
+        rope_dim=rope,
+        query_rank=number(config, ("q_lora_rank",)),
+        nope_dim=number(config, ("qk_nope_head_dim",)) or 128,
+        value_dim=number(config, ("v_head_dim",)) or 128,
     )
 
 
@@ -325,23 +310,41 @@ def experts_of(config: Config, layers: int) -> Experts | None:
     width = number(config, ("moe_intermediate_size", "expert_ffn_hidden_size", *INTERMEDIATE))
     if width is None:
         return None
-    shared_experts = config.get("n_shared_experts") or config.get("num_shared_experts") or 0
-    shared = config.get("shared_expert_intermediate_size") or int(shared_experts) * width
     return Experts(
         count=count,
         per_token=number(config, EXPERTS_PER_TOKEN) or 1,
         intermediate=width,
-        shared_intermediate=int(shared),
+        shared_intermediate=_shared_width(config, width),
         dense_layers=_dense_layers(config, layers),
+        inputs=number(config, ("moe_latent_size",)),
     )
+
+
+def _shared_width(config: Config, width: int) -> int:
+    """Width of what every token visits beside its experts; Gemma 4 has its plain block there."""
+    stated = number(config, _SHARED_WIDTH)
+    if stated is not None:
+        return stated
+    if config.get("enable_moe_block"):
+        return number(config, INTERMEDIATE) or 0
+    return (number(config, ("n_shared_experts", "num_shared_experts")) or 0) * width
 
 
 def _dense_layers(config: Config, layers: int) -> int:
     """Layers of a mixture that have one plain block: the first ones, or all but every n-th."""
-    first = config.get("first_k_dense_replace")
-    if isinstance(first, int) and first > 0:
+    pattern = config.get("hybrid_override_pattern")
+    if isinstance(pattern, str):
+        return pattern.count("-")
+    for key, name in (("layers_block_type", "mlp"), ("mlp_layer_types", "dense")):
+        named = config.get(key)
+        if isinstance(named, list | tuple) and {"moe", "sparse"} & {*named}:
+            return list(named).count(name)
+    first = number(config, ("first_k_dense_replace", "num_dense_layers"))
+    if first is not None:
         return min(first, layers)
-    named = config.get("mlp_only_layers")
-    step = config.get("decoder_sparse_step") or config.get("interleave_moe_layer_step") or 1
-    sparse = layers // int(step)
-    return layers - sparse + (len(named) if isinstance(named, list | tuple) else 0)
+    if period := number(config, ("expert_layer_period",)):
+        offset = number(config, ("expert_layer_offset",)) or 0
+        return sum(at % period != offset for at in range(layers))
+    plain = config.get("mlp_only_layers")
+    sparse = layers // (number(config, ("decoder_sparse_step", "interleave_moe_layer_step")) or 1)
+    return layers - sparse + (len(plain) if isinstance(plain, list | tuple) else 0)

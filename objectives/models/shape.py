@@ -12,36 +12,49 @@ from pathlib import Path
 from typing import Any
 
 from objectives.models import config as keys
-from objectives.models.config import (
+from objectives.models.config import Config, Experts, Latent, experts_of, latent_of
+from objectives.models.layers import (
+    NO_HEADS,
     AttentionLayers,
-    Config,
-    Experts,
-    Latent,
-    UnsupportedShapeError,
-    experts_of,
-    latent_of,
+    Heads,
+    heads_of,
+    indexed_layers,
+    kv_bits,
+    plan_of,
 )
 from objectives.models.quantization import Quantization, cache_bits, quantization_of
+from objectives.models.recurrent import RecurrentLayers
+from objectives.models.whisper import SpeechEncoder, speech_encoder_of
 
 _FOUR_TIMES = ("gpt2", "gpt_bigcode", "gptj", "bloom", "falcon", "mpt")
-_UNGATED = (*_FOUR_TIMES, "opt", "gpt_neox", "phi", "starcoder2")
-_TIED_BY_DEFAULT = (
-    "opt",
-    "gpt2",
-    "gpt_bigcode",
-    "bloom",
-    "falcon",
-    "mpt",
-    "gemma",
-    "cohere",
-    "starcoder2",
+_UNGATED = (
+    *(*_FOUR_TIMES, "opt", "gpt_neox", "phi", "starcoder2", "whisper"),
+    *("nemotron", "nemotron_h", "nemotron_h_puzzle", "clip_text_model", "siglip_text_model"),
+    *("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra", "mpnet", "deberta"),
 )
-_KV_BITS = {
-    "auto": None,
-    **dict.fromkeys(("half", "float16", "bfloat16"), 16),
-    **dict.fromkeys(("float", "float32"), 32),
-    **dict.fromkeys(("fp8", "fp8_e4m3", "fp8_e5m2", "fp8_inc"), 8),
-}
+_TIED_BY_DEFAULT = (
+    *("opt", "gpt2", "gpt_bigcode", "bloom", "falcon", "mpt", "gemma", "cohere", "starcoder2"),
+    *("whisper", "lfm2", "zamba2", "mamba", "falcon_mamba"),
+)
+_UNTIED = ("falcon_h1", "mamba2")
+"""By their own rule, unlike families whose names begin alike."""
+
+_GATED_QUERIES = ("qwen3_next", "qwen3_5")
+_DRAFT_LAYERS = ("mtp_num_hidden_layers", "num_nextn_predict_layers")
+_VIDEO_TOKENS = 2496
+"""Of Gemma 4: 32 frames of 78 tokens, which vLLM raises a default step to.
+
+Source: vLLM `engine/arg_utils.py` (`_get_min_mm_batched_tokens`).
+"""
+
+_SHARED_BLOCKS = ("zamba", "zamba2")
+"""Their attention and feed-forward blocks are used by several layers: the sum is not known here."""
+
+_INDEX_BYTES = 132
+"""Of sparse attention's index for a token and layer: 128 values of 8 bits, and their scale.
+
+Source: vLLM `deepseek_v2.py` (`DeepseekV32IndexerCache`).
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +62,9 @@ class ModelShape:
     """What a model's memory depends on.
 
     Attributes:
-        kv_heads: Heads that keys and values are kept for (1: MQA, fewer than `heads`: GQA).
+        full_heads, window_heads: What layers keep that see every token, or a window of them.
+        attending: Layers that attend; `attention` counts those with a cache of their own.
+        heads: Query heads of a layer.
         hidden: Width of the residual stream.
         intermediate: Width of the feed-forward block, of dense layers.
         max_position: Tokens of the longest request the configuration allows.
@@ -60,12 +75,23 @@ class ModelShape:
         latent: MLA; None for ordinary heads.
         experts: None for a dense model.
         gated: The feed-forward block has a gate (three matrices, not two).
+        recurrent: Layers that keep a state for each sequence; None without any.
+        feed_forward: Layers that have such a block.
+        indexed: Layers of sparse attention with an index beside their cache.
+        gated_queries: Attention has an output gate, as wide as its queries.
+        extra_parameters: Weights that are in no layer and that no quantisation shrinks.
+        draft_layers: Layers that propose tokens ahead, where an engine is asked for it (MTP).
+        longest_item_tokens: Of one image, video or sound that a single step must take whole.
+        speech: A Whisper's encoder; None for any other model.
+        encoder_only: Nothing is kept for later tokens: there is no KV cache.
         multimodal: An encoder comes with it, whose memory is not in these numbers.
     """
 
     layers: int
-    kv_heads: int
-    head_dim: int
+    full_heads: Heads
+    window_heads: Heads
+    attending: int
+    feed_forward: int
     heads: int | None = None
     hidden: int | None = None
     intermediate: int | None = None
@@ -79,6 +105,14 @@ class ModelShape:
     latent: Latent | None = None
     experts: Experts | None = None
     gated: bool = True
+    recurrent: RecurrentLayers | None = None
+    indexed: int = 0
+    gated_queries: bool = False
+    extra_parameters: int = 0
+    draft_layers: int = 0
+    longest_item_tokens: int = 0
+    speech: SpeechEncoder | None = None
+    encoder_only: bool = False
     multimodal: bool = False
     kind: str = ""
 
@@ -102,39 +136,50 @@ class ModelShape:
         """
         config, whole = keys.read_config(source)
         keys.check_supported(config, whole)
-        kind = str(config.get("model_type", ""))
-        layers = keys.required(config, keys.LAYERS, "number of layers")
-        hidden, heads = keys.number(config, keys.HIDDEN), keys.number(config, keys.HEADS)
-        latent = latent_of(config)
+        kind, encodes = str(config.get("model_type", "")), keys.is_encoder(config, whole)
+        layers = keys.layer_count(config)
+        hidden, latent = keys.number(config, keys.HIDDEN), latent_of(config)
+        plan = plan_of(config, layers, encodes=encodes)
+        full, window = heads_of(config, latent) if plan.attending else (NO_HEADS, NO_HEADS)
+        tied = kind.startswith(_TIED_BY_DEFAULT) and kind not in _UNTIED
         return cls(
             layers=layers,
-            kv_heads=_kv_heads(config, kind, heads, latent),
-            head_dim=_head_dim(config, hidden, heads, latent),
-            heads=heads,
+            attention=plan.attention,
+            attending=plan.attending,
+            full_heads=full,
+            window_heads=window,
+            recurrent=plan.recurrent,
+            feed_forward=plan.feed_forward,
+            indexed=indexed_layers(config, layers),
+            heads=keys.number(config, keys.HEADS),
             hidden=hidden,
             intermediate=_intermediate(config, kind, hidden),
             vocab=keys.number(config, keys.VOCAB),
             max_position=keys.max_position(config),
-            tied_embeddings=bool(
-                config.get("tie_word_embeddings", kind.startswith(_TIED_BY_DEFAULT))
-            ),
+            tied_embeddings=encodes or bool(config.get("tie_word_embeddings", tied)),
             dtype_bytes=4 if dtype in ("float32", "float") else 2,
             quantization=quantization_of(config, quantization),
             cache_bits=cache_bits(config),
-            attention=keys.attention_layers(config, layers),
             latent=latent,
             experts=experts_of(config, layers),
             gated=kind not in _UNGATED,
+            gated_queries=bool(config.get("attn_output_gate", kind.startswith(_GATED_QUERIES))),
+            extra_parameters=_per_layer_embeddings(config, layers),
+            draft_layers=keys.number(config, _DRAFT_LAYERS) or 0,
+            longest_item_tokens=_VIDEO_TOKENS if kind.startswith("gemma4") else 0,
+            speech=speech_encoder_of(config, layers),
+            encoder_only=encodes,
             multimodal=keys.has_vision(whole),
             kind=kind,
         )
 
     @property
     def embedding_parameters(self) -> int | None:
-        """Embedding and output head: one matrix if tied, else two."""
+        """Embedding and output head, one matrix if tied, else two; an encoder of sound, too."""
         if self.hidden is None or self.vocab is None:
             return None
-        return self.vocab * self.hidden * (1 if self.tied_embeddings else 2)
+        beside = self.extra_parameters + (self.speech.parameters if self.speech else 0)
+        return self.vocab * self.hidden * (1 if self.tied_embeddings else 2) + beside
 
     @property
     def block_parameters(self) -> int | None:
@@ -142,14 +187,16 @@ class ModelShape:
 
         With the embedding, within 2 % of the published counts of the tests' models.
         """
-        if self.hidden is None or self.heads is None:
+        if self.hidden is None or (self.attending and self.heads is None):
             return None
-        if self.experts is None and self.intermediate is None:
+        dense_layers = self.feed_forward if self.experts is None else self.experts.dense_layers
+        if (dense_layers and self.intermediate is None) or self.kind in _SHARED_BLOCKS:
             return None
-        dense_layers = self.layers if self.experts is None else self.experts.dense_layers
         dense = (3 if self.gated else 2) * self.hidden * (self.intermediate or 0)
+        state = self.recurrent
         return (
-            self.layers * self._attention_parameters()
+            self._attention_parameters()
+            + (state.count * state.parameters if state else 0)
             + dense_layers * dense
             + self.expert_parameters
         )
@@ -159,21 +206,30 @@ class ModelShape:
         """Routed and shared experts, and their routers, of all layers; 0 for a dense model."""
         if self.experts is None or self.hidden is None:
             return 0
-        mix = self.experts
-        one_layer = 3 * (mix.count * mix.intermediate + mix.shared_intermediate) + mix.count
-        return (self.layers - mix.dense_layers) * one_layer * self.hidden
+        mix, matrices = self.experts, 3 if self.gated else 2
+        width = mix.inputs or self.hidden
+        routed = matrices * mix.count * mix.intermediate * width + mix.count * self.hidden
+        beside = matrices * mix.shared_intermediate * self.hidden
+        narrowed = 2 * self.hidden * width if mix.inputs else 0
+        return (self.feed_forward - mix.dense_layers) * (routed + beside + narrowed)
 
     def _attention_parameters(self) -> int:
+        """Of all layers that attend; layers that share another's cache are like windowed ones."""
         hidden, heads = self.hidden or 0, self.heads or 0
         if self.latent is None:
-            return 2 * hidden * self.head_dim * (heads + self.kv_heads)
+            full = self.attention.full if self.attention.window else self.attending
+            each = (self.full_heads, full), (self.window_heads, self.attending - full)
+            return sum(
+                count * kind.parameters(hidden, heads, gate=self.gated_queries)
+                for kind, count in each
+            )
         mla = self.latent
         head = mla.nope_dim + mla.rope_dim
         rank = mla.query_rank
         query = hidden * heads * head if rank is None else rank * (hidden + heads * head)
         down = hidden * (mla.kv_rank + mla.rope_dim)
         up = mla.kv_rank * heads * (mla.nope_dim + mla.value_dim)
-        return query + down + up + heads * mla.value_dim * hidden
+        return self.attending * (query + down + up + heads * mla.value_dim * hidden)
 
     @property
     def weight_bytes(self) -> int | None:
@@ -192,8 +248,10 @@ class ModelShape:
         """The output head alone: what a checkpoint may hold twice though it is tied."""
         return (self.vocab or 0) * (self.hidden or 0) * self.dtype_bytes
 
-    def kv_bytes_per_layer(self, kv_dtype: str = "auto", tp: int = 1) -> int:
-        """Bytes that one token keeps in one layer, on one device.
+    def kv_bytes_per_layer(
+        self, kv_dtype: str = "auto", tp: int = 1, *, window: bool = False
+    ) -> int:
+        """Bytes that one token keeps in one layer, on one device; of a windowed layer if asked.
 
         Heads are divided among the `tp` devices until each holds one; a latent vector is not.
 
@@ -203,9 +261,11 @@ class ModelShape:
         bits = kv_bits(kv_dtype, self.dtype_bytes)
         if kv_dtype == "auto" and self.cache_bits is not None:
             bits = self.cache_bits
-        if self.latent is not None:
-            return (self.latent.kv_rank + self.latent.rope_dim) * bits // 8
-        return 2 * max(1, self.kv_heads // tp) * self.head_dim * bits // 8
+        if self.latent is None:
+            return (self.window_heads if window else self.full_heads).kept_values(tp) * bits // 8
+        if bits == 8 and self.indexed:  # packed: a scale for each 128 values, the rest in 16 bits
+            return self.latent.kv_rank // 128 * 132 + 2 * self.latent.rope_dim
+        return (self.latent.kv_rank + self.latent.rope_dim) * bits // 8
 
     def kv_bytes_per_token(self, kv_dtype: str = "auto", tp: int = 1) -> int:
         """Bytes that one token keeps on one device, while every layer still holds it.
@@ -213,50 +273,41 @@ class ModelShape:
         Raises:
             UnsupportedShapeError: as `kv_bytes_per_layer`.
         """
-        return self.layers * self.kv_bytes_per_layer(kv_dtype, tp)
+        full, window = self.attention.full, self.attention.window
+        kept = full * self.kv_bytes_per_layer(kv_dtype, tp) + self.index_bytes_per_token
+        return kept + window * self.kv_bytes_per_layer(kv_dtype, tp, window=True)
 
+    @property
+    def index_bytes_per_token(self) -> int:
+        """Bytes of sparse attention's index for one token, over all layers that keep one."""
+        return self.indexed * _INDEX_BYTES
 
-def kv_bits(kv_dtype: str, dtype_bytes: int = 2) -> int:
-    """Bits of one stored key or value.
+    def state_bytes(self, tp: int, conv: str = "auto", state: str = "auto", drafts: int = 0) -> int:
+        """Bytes of one sequence's state in one recurrent layer, on one device; 0 without any.
 
-    Raises:
-        UnsupportedShapeError: for a packed type whose scales this does not count.
-    """
-    if kv_dtype not in _KV_BITS:
-        raise UnsupportedShapeError(f"KV cache type {kv_dtype!r}: its packing is not known here")
-    return _KV_BITS[kv_dtype] or 8 * dtype_bytes
-
-
-def _kv_heads(config: Config, kind: str, heads: int | None, latent: Latent | None) -> int:
-    if latent is not None:
-        return 1
-    if config.get("multi_query") and not config.get("new_decoder_architecture"):
-        if kind == "chatglm":
-            return keys.required(config, ("multi_query_group_num",), "number of KV heads")
-        return 1
-    nested = config.get("attn_config")
-    found = keys.number(config, keys.KV_HEADS)
-    if found is None and isinstance(nested, Mapping):
-        found = keys.number(nested, ("kv_n_heads",))
-    if found is None and heads is None:
-        raise UnsupportedShapeError("the configuration gives neither KV heads nor attention heads")
-    return found or heads or 1
-
-
-def _head_dim(config: Config, hidden: int | None, heads: int | None, latent: Latent | None) -> int:
-    if latent is not None:
-        return latent.nope_dim + latent.rope_dim
-    found = keys.number(config, keys.HEAD_DIM)
-    if found is not None:
-        return found
-    if hidden is None or heads is None:
-        raise UnsupportedShapeError(
-            "the configuration gives neither head_dim nor hidden_size / heads"
+        `conv` and `state` are the types that an engine is asked for, `drafts` the tokens that it
+        proposes ahead.
+        """
+        if self.recurrent is None:
+            return 0
+        return self.recurrent.state_bytes(
+            self.dtype_bytes, tp, conv=conv, state=state, speculated=drafts
         )
-    return hidden // heads
 
 
 def _intermediate(config: Config, kind: str, hidden: int | None) -> int | None:
-    found = keys.number(config, keys.INTERMEDIATE)
+    experts = keys.number(config, keys.EXPERTS)
+    wide = ("shared_intermediate_size",) if "shared_intermediate_size" in config else ()
+    found = keys.number(config, keys.INTERMEDIATE if experts else (*wide, *keys.INTERMEDIATE))
+    if found is not None and config.get("block_auto_adjust_ff_dim"):  # LFM2, as Llama's first code
+        rounded = keys.number(config, ("block_multiple_of",)) or 256
+        found = -(-(2 * found // 3) // rounded) * rounded
     assumed = 4 * hidden if hidden is not None and kind in _FOUR_TIMES else None
     return assumed if found is None else found
+
+
+def _per_layer_embeddings(config: Config, layers: int) -> int:
+    """Gemma 3n's and the small Gemma 4's second embedding, with a narrow row for each layer."""
+    width = keys.number(config, ("hidden_size_per_layer_input",))
+    vocab = keys.number(config, ("vocab_size_per_layer_input",))
+    return 0 if width is None or vocab is None else vocab * layers * width

@@ -8,6 +8,7 @@ checkpoints, the sizes of the files stand in, and say so.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ _HEADER_LIMIT_BYTES = 100 << 20
 """Above this, a header is no header: the format's own limit."""
 
 _INDEX = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+_LAYER = re.compile(r"(?:language_model\.)?model\.(?:language_model\.)?layers\.(\d+)\.")
 _OUTPUT_HEADS = ("lm_head.weight", "output.weight", "embed_out.weight")
 _NOT_WEIGHTS = ("training_args", "optimizer", "scheduler", "rng_state", "consolidated", "original")
 
@@ -43,15 +45,19 @@ class WeightFiles:
     origin: Origin
 
 
-def weight_bytes(folder: Path | str, *, dtype_bytes: int = 2, tied: bool = False) -> int | None:
+def weight_bytes(
+    folder: Path | str, *, dtype_bytes: int = 2, tied: bool = False, layers: int | None = None
+) -> int | None:
     """Bytes that an engine keeps of a folder's weights, over all devices; None if it has none.
 
     Args:
         folder: A model's folder, or a file in it.
         dtype_bytes: What floating-point weights are loaded as.
         tied: The output head is the embedding; a stored copy is dropped.
+        layers: Of the language model; what is stored beyond them only proposes tokens ahead (MTP),
+            and is not loaded where nobody asks for that. None for whatever is there.
     """
-    files = read_weight_files(folder)
+    files = read_weight_files(folder, layers)
     if files is None:
         return None
     dropped = files.head_bytes if tied else 0
@@ -60,14 +66,18 @@ def weight_bytes(folder: Path | str, *, dtype_bytes: int = 2, tied: bool = False
     return files.stored_bytes - dropped - saved
 
 
-def read_weight_files(folder: Path | str) -> WeightFiles | None:
-    """Read the headers of a folder's weights; None where it holds none."""
+def read_weight_files(folder: Path | str, layers: int | None = None) -> WeightFiles | None:
+    """Read the headers of a folder's weights, as `weight_bytes`; None where it holds none."""
     place = Path(folder)
     place = place if place.is_dir() else place.parent
     index = _index(place)
     names = _shards(place, index)
     present = [place / name for name in names if (place / name).is_file()]
-    if present and len(present) == len(names) and (read := _from_headers(present)) is not None:
+    if (
+        present
+        and len(present) == len(names)
+        and (read := _from_headers(present, layers)) is not None
+    ):
         return read
     total = (index.get("metadata") or {}).get("total_size")
     if isinstance(total, int | float) and total > 0:
@@ -109,13 +119,15 @@ def _pickled(place: Path) -> Iterator[Path]:
             return
 
 
-def _from_headers(files: list[Path]) -> WeightFiles | None:
+def _from_headers(files: list[Path], layers: int | None) -> WeightFiles | None:
     held: Counter[tuple[bool, bool]] = Counter()  # bytes by: stored in 32 bits, an output head
     for file in files:
         header = read_header(file)
         if header is None:  # a pointer to a large file, or half of a download
             return None
         for name, tensor in header.items():
+            if _drafts(name, layers):
+                continue
             begin, end = tensor["data_offsets"]
             held[tensor["dtype"] == "F32", name.endswith(_OUTPUT_HEADS)] += end - begin
     return WeightFiles(
@@ -125,6 +137,14 @@ def _from_headers(files: list[Path]) -> WeightFiles | None:
         wide_head_bytes=held[True, True],
         origin="headers",
     )
+
+
+def _drafts(name: str, layers: int | None) -> bool:
+    """Whether a tensor belongs to layers that only propose tokens ahead."""
+    if layers is None:
+        return False
+    numbered = _LAYER.match(name)
+    return name.startswith("mtp.") or (numbered is not None and int(numbered[1]) >= layers)
 
 
 def read_header(file: Path) -> dict[str, Any] | None:

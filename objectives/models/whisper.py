@@ -1,4 +1,4 @@
-"""Whisper's official models: their dimensions, names and sizes.
+"""Whisper's official models: their dimensions, names and sizes; and its encoder, on vLLM.
 
 Source: openai-whisper, `model.py` (`ModelDimensions`, the layers) and `__init__.py` (the names).
 """
@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from objectives.models.config import UnsupportedShapeError
+from objectives.models.config import HIDDEN, Config, UnsupportedShapeError, number, required
 
 _FLOAT16_BYTES = 2
 
@@ -138,4 +138,41 @@ def nearest_whisper(name: str) -> str:
     near = difflib.get_close_matches(name, WHISPER_NAMES, n=1)
     return (
         f"an official model; nearest: {near[0]}" if near else f"one of {', '.join(WHISPER_NAMES)}"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeechEncoder:
+    """The encoder of a Whisper and the cross-attention of its decoder.
+
+    Attributes:
+        tokens: That one window of sound becomes.
+        hidden: Width of the residual stream.
+        intermediate: Width of its feed-forward blocks.
+        parameters: Of the encoder, and of the decoder's cross-attention.
+    """
+
+    tokens: int
+    hidden: int
+    intermediate: int
+    parameters: int
+
+
+def speech_encoder_of(config: Config, decoder_layers: int) -> SpeechEncoder | None:
+    """The encoder that a Whisper's configuration describes; None for any other model."""
+    if config.get("model_type") != "whisper":
+        return None
+    hidden = required(config, HIDDEN, "hidden size")
+    layers = required(config, ("encoder_layers",), "number of encoder layers")
+    wide = number(config, ("encoder_ffn_dim",)) or 4 * hidden
+    mels = number(config, ("num_mel_bins",)) or 80
+    tokens = number(config, ("max_source_positions",)) or 1500
+    stem = 3 * hidden * (mels + hidden) + tokens * hidden
+    block = 4 * hidden * hidden + 2 * hidden * wide
+    positions = (number(config, ("max_target_positions",)) or 448) * hidden
+    return SpeechEncoder(
+        tokens=tokens,
+        hidden=hidden,
+        intermediate=wide,
+        parameters=stem + layers * block + decoder_layers * 4 * hidden * hidden + positions,
     )

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from objectives.servers.compute_capability import Capability, dotted, sm
+from objectives.servers.compute_capability import (
+    LEAST_CURRENT,
+    Capability,
+    Gpu,
+    dotted,
+    sm,
+)
 from objectives.servers.engine import (
-    PRIVATE_VARIABLES,
     ROLES,
     Engine,
-    inherited,
     locate_interpreter,
     probe,
     see,
@@ -15,16 +19,27 @@ from objectives.servers.engine import (
     write_whole,
 )
 from objectives.servers.http_get import http_json, http_ready
-from objectives.servers.neighbours import Command, Hold, Neighbour, Present, Running, present
+from objectives.servers.inherited import PRIVATE_VARIABLES, inherited
+from objectives.servers.neighbours import (
+    Command,
+    Hold,
+    Neighbour,
+    Present,
+    Running,
+    present,
+    unseen,
+)
 from objectives.servers.ports import Port
 from objectives.servers.server import Launch, Server, end_leftovers, serve
 
 __all__ = [
+    "LEAST_CURRENT",
     "PRIVATE_VARIABLES",
     "ROLES",
     "Capability",
     "Command",
     "Engine",
+    "Gpu",
     "Hold",
     "Launch",
     "Neighbour",
@@ -44,5 +59,6 @@ __all__ = [
     "serve",
     "sm",
     "study_home",
+    "unseen",
     "write_whole",
 ]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -21,33 +22,28 @@ from typing import Any
 
 from objectives import workers
 from objectives.errors import EngineError, UsageError
-from objectives.servers.compute_capability import Capability, dotted, sm, spoken, supports
+from objectives.servers.compute_capability import (
+    Capability,
+    Gpu,
+    dotted,
+    sm,
+    spoken,
+    supports,
+)
+from objectives.servers.inherited import inherited
 from objectives.units import DeviceKind, ServerName
 
 ROLES: tuple[ServerName, ...] = ("vllm", "whisper")
-LEAST_VLLM_CAPABILITY: Capability = (7, 5)
-"""The oldest GPU of vLLM's published wheels (vLLM 0.21 ... 0.33, installation guide)."""
+LEAST_VLLM_CAPABILITIES: Mapping[tuple[int, int], Capability] = {(0, 20): (7, 5), (0, 0): (7, 0)}
+"""vLLM's version and the oldest GPU of its published wheels from then on, the newest first.
+
+Source: vLLM's installation guide, and the code in `_moe_C`: sm_70 up to 0.19.1, none in 0.33.
+"""
 WORKER_PARTS = ("starlette", "uvicorn", "python-multipart")
 """What the Whisper worker needs beside openai-whisper; vLLM brings all three."""
 
 PROBE_SCHEMA = 1
 PROBE_TIMEOUT_S = 180.0
-
-_INHERITED = (
-    *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ"),
-    *("LD_LIBRARY_PATH", "CUDA_HOME", "CUDA_PATH", "NVIDIA_VISIBLE_DEVICES"),
-    *("XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE"),
-)
-_INHERITED_ONLINE = (
-    *("HF_ENDPOINT", "HF_TOKEN", "HF_TOKEN_PATH"),
-    *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"),
-    *("http_proxy", "https_proxy", "all_proxy", "no_proxy"),
-    *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
-)
-PRIVATE_VARIABLES = frozenset({name for name in _INHERITED_ONLINE if "proxy" in name.lower()}) | {
-    "HF_TOKEN"
-}
-"""Names whose values may hold a secret: launched with, never stored on a trial."""
 
 _WRONG_BUILD: Mapping[DeviceKind, str] = {
     "cpu": "built for GPUs; a CPU needs the CPU build",
@@ -116,24 +112,17 @@ class Engine:
         }
         if offline:
             environment |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-        if device_kind == "cuda":
-            environment["PYTORCH_CUDA_ALLOC_CONF"] = "expandable_segments:True"
-        elif role == "whisper":
+        if device_kind == "cpu" and role == "whisper":
             # Two threads that spin for work on busy cores are several times slower than one.
             environment["OMP_WAIT_POLICY"] = "PASSIVE"
         return environment
 
     def problems(
-        self,
-        role: ServerName,
-        device_kind: DeviceKind,
-        *,
-        device_name: str = "the device",
-        capability: Capability | None = None,
+        self, role: ServerName, device_kind: DeviceKind, *, gpu: Gpu | None = None
     ) -> list[str]:
         """Why this engine cannot run a server on a device, in sentences; empty if it can.
 
-        `capability` is a CUDA device's; None where it is not known.
+        `gpu` says what a CUDA device can run; None where that is not known.
         """
         if missing := self._missing(role):
             return missing
@@ -147,8 +136,10 @@ class Engine:
             problems.append(
                 f"torch {self.torch_version} of engine {self.name} is built without CUDA"
             )
-        elif device_kind == "cuda" and capability is not None:
-            problems += self._capability_problems(role, device_name, capability)
+        elif device_kind == "cuda" and gpu is not None:
+            problems += self._driver_problems(gpu)
+            if gpu.capability is not None:
+                problems += self._capability_problems(role, gpu.name, gpu.capability)
         return problems
 
     def _missing(self, role: ServerName) -> list[str]:
@@ -166,6 +157,21 @@ class Engine:
             return [f"{self.interpreter} lacks {parts}, which our Whisper server needs: {remedy}"]
         return []
 
+    def _driver_problems(self, gpu: Gpu) -> list[str]:
+        """At most one: that its CUDA is newer than the driver's."""
+        major = int((self.cuda_version or "0").partition(".")[0])
+        problem = gpu.driver_problem(major)
+        if problem is None:
+            return []
+        pascal = gpu.capability is not None and gpu.capability < LEAST_VLLM_CAPABILITIES[0, 0]
+        alone = "whisper-pascal" if pascal else "whisper-cuda12"
+        recipe = "cuda12" if self.vllm_version and not pascal else alone
+        older = f"; or build an engine for CUDA 12: python -m study.engines build --recipe {recipe}"
+        return [
+            f"torch {self.torch_version} of engine {self.name} is built for CUDA "
+            f"{self.cuda_version}, and {problem}" + (older if major > 12 else "")
+        ]
+
     def _capability_problems(
         self, role: ServerName, device_name: str, capability: Capability
     ) -> list[str]:
@@ -177,9 +183,10 @@ class Engine:
                 "that supports it (for Whisper: python -m study.engines build --recipe "
                 "whisper-pascal), or choose another device"
             ]
-        if role == "vllm" and capability < LEAST_VLLM_CAPABILITY:
+        least = least_vllm_capability(self.vllm_version or "")
+        if role == "vllm" and capability < least:
             return [
-                f"{said}; vLLM needs {dotted(LEAST_VLLM_CAPABILITY)} or higher. "
+                f"{said}; vLLM {self.vllm_version} needs {dotted(least)} or higher. "
                 "Choose another device for it"
             ]
         return []
@@ -200,16 +207,11 @@ class Engine:
         }
 
 
-def inherited(interpreter: Path, *, offline: bool = False) -> dict[str, str]:
-    """What a process of an engine takes over from ours: only names that are on a list.
-
-    Nothing that changes what Python imports or whether it keeps compiled files gets through.
-    """
-    names = _INHERITED if offline else (*_INHERITED, *_INHERITED_ONLINE)
-    environment = {name: os.environ[name] for name in names if name in os.environ}
-    path = environment.get("PATH", os.defpath)
-    environment["PATH"] = f"{interpreter.parent}{os.pathsep}{path}"
-    return environment | {"PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"}
+def least_vllm_capability(version: str) -> Capability:
+    """The oldest GPU that a vLLM serves; of the newest one where the version is no number."""
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    found = (int(numbers[1]), int(numbers[2])) if numbers else max(LEAST_VLLM_CAPABILITIES)
+    return next(least for since, least in LEAST_VLLM_CAPABILITIES.items() if found >= since)
 
 
 def locate_interpreter(configured: str) -> Path:
@@ -262,20 +264,28 @@ def probe(interpreter: Path, *, name: str | None = None, home: Path | None = Non
 
 
 def see(
-    engine: Engine, device_kind: DeviceKind, environment: Mapping[str, str]
+    engine: Engine,
+    device_kind: DeviceKind,
+    environment: Mapping[str, str],
+    *,
+    role: ServerName = "whisper",
 ) -> dict[str, object]:
     """Compute something small on the device with the engine's torch, and say what it saw.
 
-    `environment`, laid over the engine's, makes the device the only visible one.
+    `environment`, laid over the engine's, makes the device the only visible one. For the role of
+    vLLM, vLLM is imported there as well (about ten seconds) and asked what it finds.
 
-    Returns: JSON-able: device, name, uuid, capability, total_bytes, where torch tells them.
+    Returns: JSON-able: device, name, uuid, capability, total_bytes, warnings, where torch tells
+        them; `vllm` (kind, capability, devices, or its error) and `build_tools` where it is asked.
     Raises:  EngineError, with torch's own words.
     """
     complete = {**engine.environment(device_kind, offline=True), **environment}
-    seen = _ask(engine.interpreter, complete, "--device", device_kind)["seen"]
+    options = ["--device", device_kind, *(["--vllm"] if role == "vllm" else [])]
+    answer = _ask(engine.interpreter, complete, *options)
+    seen = answer["seen"]
     if "error" in seen:
         raise EngineError(f"torch of engine {engine.name} cannot compute: {seen['error']}")
-    return dict(seen)
+    return {**seen, **{name: answer[name] for name in ("vllm", "build_tools") if name in answer}}
 
 
 def _ask(interpreter: Path, environment: Mapping[str, str], *options: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -104,12 +104,14 @@ def present(
     device_kind: str,
     folder: Path,
     by_pid: ByPid | None = None,
+    around: Callable[[str], AbstractContextManager[object]] = nullcontext,
 ) -> Iterator[Present]:
     """All neighbours, there inside the block; those that we started are gone after it.
 
     They start one after the other, in the order given: none while another is still coming up.
     `device_env` shows a process the device, and no other; logs go to `folder`; `by_pid` gives
-    device bytes by process id, as the driver tells them, and is None where it does not.
+    device bytes by process id, as the driver tells them, and is None where it does not. `around`
+    gives, by name, the block in which one that we start comes up.
 
     Raises: NeighbourError, if one is not there, does not come up, or holds less than it must.
     """
@@ -127,7 +129,8 @@ def present(
                 continue
             slug = re.sub(r"[^\w.-]+", "_", neighbour.name)
             log = folder / f"neighbour-{index}-{slug}.log"
-            server = stack.enter_context(_started(neighbour, device_env, device_kind, log))
+            with around(neighbour.name):
+                server = stack.enter_context(_started(neighbour, device_env, device_kind, log))
             pids[neighbour.name] = server.members
             checks.append(partial(_see, server))
         yield Present(pids=pids, doubts=doubts, _checks=checks)
@@ -189,6 +192,7 @@ class _Found:
         self._by_pid = by_pid
         self._pids: list[int] = []
         self._looked_s = float("-inf")
+        self._was_seen = False
 
     def pids(self) -> list[int]:
         """Of its living processes, with their children; up to `_FRESH_S` old."""
@@ -199,13 +203,16 @@ class _Found:
         return list(self._pids)
 
     def check(self) -> str | None:
-        """See that it is there, now; a doubt if what it holds is unknown.
+        """See that it is there, now; a doubt if what it holds is unknown, or nobody can see it.
 
         Raises: NeighbourError, if it is not, or holds less than it must.
         """
         self._looked_s = float("-inf")
         pids, wanted = self.pids(), self._neighbour.min_bytes
         name = self._neighbour.name
+        if not pids and not self._was_seen and _sees_own_processes_only():
+            return _left_out(name)
+        self._was_seen = True
         if not pids:
             raise NeighbourError(
                 f"neighbour {name} is not running: no process matches {self._neighbour.match!r}"
@@ -227,6 +234,34 @@ class _Found:
             sizes = [held.get(pid) for pid in pids]
         known = [size for size in sizes if size is not None]
         return sum(known) if known else None
+
+
+_FIRST_PID_NAMESPACE = "pid:[4026531836]"
+"""The machine's own: its number never changes (Linux, PROC_PID_INIT_INO in proc_ns.h)."""
+
+
+def unseen(neighbour: Neighbour) -> str | None:
+    """A sentence where a neighbour that must be there already cannot be seen from here, else None.
+
+    A container with process ids of its own does not show others'; a trial then goes on without it.
+    """
+    if not isinstance(neighbour, Running) or not _sees_own_processes_only():
+        return None
+    return None if matching(neighbour.match) else _left_out(neighbour.name)
+
+
+def _sees_own_processes_only() -> bool:
+    try:
+        return str(Path("/proc/self/ns/pid").readlink()) != _FIRST_PID_NAMESPACE
+    except OSError:
+        return False
+
+
+def _left_out(name: str) -> str:
+    return (
+        f"neighbour {name} is left out: no process matches, and this container shows its own only; "
+        "what it holds counts as used memory (--pid=host shows it)"
+    )
 
 
 def matching(pattern: str) -> list[int]:

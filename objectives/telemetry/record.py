@@ -137,7 +137,8 @@ class TelemetryRecord:
         kind: Of the device.
         interval_s: Between two looks, as asked for.
         samples: In order of time, at least one.
-        memory_sources: Tenant to where its bytes come from: "nvml", "pss" or "rss".
+        memory_sources: Tenant to where its bytes come from: "nvml", "pss", "rss", or "difference":
+            what the device had less of once the tenant had started, and no more than that.
         peak_rss_by_tenant: Sum of the largest resident sets that the tenant's processes ever had:
             an upper bound, for they need not have had them at once. Empty on CUDA.
         oom_kills: Processes that the kernel killed for memory since the telemetry began.

@@ -13,9 +13,8 @@ from collections.abc import Callable, Collection, Mapping
 from itertools import chain
 from typing import Self
 
-import psutil
-
 from objectives.device import Device, DeviceState, oom_kills
+from objectives.telemetry.ownership import Ownership
 from objectives.telemetry.processes import (
     CpuLedger,
     ResidentMeter,
@@ -35,8 +34,11 @@ class Telemetry:
 
     Args:
         device: What to watch.
-        groups: Tenant's name to what gives its processes now; asked from another thread.
+        groups: Tenant's name to what gives its processes now, None while they are not known;
+            asked from another thread.
         interval_s: Between two looks.
+        grown: Gives what became less of the device as each tenant started, as far as it is known.
+        ownership: Keeps whose the memory of a GPU is, for who asks later.
 
     Attributes:
         began_s: When it began, on the clock of `time.monotonic`.
@@ -45,15 +47,19 @@ class Telemetry:
     def __init__(
         self,
         device: Device,
-        groups: Mapping[str, Callable[[], Collection[int]]],
+        groups: Mapping[str, Callable[[], Collection[int] | None]],
         interval_s: float = 0.25,
+        grown: Callable[[], Mapping[str, int]] = dict,
+        ownership: Ownership | None = None,
     ) -> None:
+        self._ownership = Ownership() if ownership is None else ownership
+        self._grown = grown
         self._device = device
         self._groups = dict(groups)
         self._interval_s = interval_s
         self._samples: list[DeviceSample] = []
         self._costs_s: list[float] = []
-        self._members: dict[str, tuple[int, ...]] = dict.fromkeys(groups, ())
+        self._members: dict[str, tuple[int, ...] | None] = dict.fromkeys(groups, ())
         self._meters = {name: ResidentMeter() for name in groups}
         self._peak_rss: dict[str, int] = {}
         self._ledger = CpuLedger()
@@ -66,7 +72,7 @@ class Telemetry:
 
     def __enter__(self) -> Self:
         self.began_s = time.monotonic()
-        self._killed_before = oom_kills()
+        self._killed_before = oom_kills(self._device.root)
         self._look(careful=True)
         self._thread.start()
         return self
@@ -134,13 +140,20 @@ class Telemetry:
         begun_s = time.thread_time()
         state = self._device.read()
         at_s = self.now_s()
-        if careful:
-            self._members = {name: tuple(pids()) for name, pids in self._groups.items()}
+        for name, pids in self._groups.items():
+            if careful or not self._members[name]:  # who has none may have some by now
+                found = pids()
+                self._members[name] = None if found is None else tuple(found)
+        self._ownership.see(state, self._members, at_s)
+        grown = self._grown()
         sample = DeviceSample(
             time_s=at_s,
             total_bytes=state.total_bytes,
             free_bytes=state.free_bytes,
-            by_tenant={name: self._held(name, state, careful) for name in self._groups},
+            by_tenant={
+                name: self._held(name, state, at_s, grown.get(name), careful=careful)
+                for name in self._groups
+            },
             activity=self._device.activity(),
             cpu=self._cpu() if careful else None,
         )
@@ -150,42 +163,32 @@ class Telemetry:
         self._costs_s.append(cost_s)
         self._samples.append(sample)
 
-    def _held(self, name: str, state: DeviceState, careful: bool) -> int | None:
+    def _held(
+        self, name: str, state: DeviceState, at_s: float, grown: int | None, *, careful: bool
+    ) -> int | None:
         """Bytes of the device that a tenant holds."""
         members = self._members[name]
         if self._device.kind == "cuda":
-            return held_by(members, state)
+            return self._ownership.held(name, members, state, at_s=at_s, grown_bytes=grown)
+        if members is None:
+            return None
         if careful:
             peaks = [peak_rss_bytes(pid) or 0 for pid in members]
             self._peak_rss[name] = max(self._peak_rss.get(name, 0), sum(peaks))
         return self._meters[name].read(members, careful=careful)
 
     def _cpu(self) -> CpuReading:
-        ours = family(chain.from_iterable(self._members.values()))
+        ours = family(chain.from_iterable(pids or () for pids in self._members.values()))
         return cpu_reading(self._ledger.enter(ours))
 
     def _kills(self) -> int | None:
-        now = oom_kills()
+        now = oom_kills(self._device.root)
         if now is None or self._killed_before is None:
             return None
         return now - self._killed_before
 
     def _sources(self) -> dict[str, str | None]:
         if self._device.kind == "cuda":
-            return dict.fromkeys(self._groups, "nvml")
+            told = self._ownership.differences
+            return {name: "difference" if name in told else "nvml" for name in self._groups}
         return {name: meter.source for name, meter in self._meters.items()}
-
-
-def held_by(pids: Collection[int], state: DeviceState) -> int | None:
-    """Device memory of `pids` by the driver's process list.
-
-    Returns:
-        Bytes; 0 if the list is one of this process namespace and has none of them; None where
-        the driver does not tell.
-    """
-    listed = [state.by_pid[pid] for pid in pids if pid in state.by_pid]
-    known = [held for held in listed if held is not None]
-    if listed:
-        return sum(known) if len(known) == len(listed) else None
-    ours = bool(state.by_pid) and all(map(psutil.pid_exists, state.by_pid))
-    return 0 if ours else None

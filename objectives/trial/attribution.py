@@ -40,22 +40,28 @@ class MachineWatch:
     Args:
         device: The device; its XIDs are watched by `watch`.
         watch: Entered before the first server starts.
+
+    Attributes:
+        fault: Why the device could not be asked, in the driver's words; None if it could.
     """
 
     def __init__(self, device: Device, watch: XidWatch) -> None:
         self._device = device
         self._watch = watch
-        self._kills_before = oom_kills(Path("/"))
+        self._kills_before = oom_kills(device.root)
+        self.fault: str | None = None
 
     def evidence(self) -> DeviceEvidence:
-        """Until now."""
-        kills = oom_kills(Path("/"))
+        """Until now. A device that no longer answers is a `fault`, and never an exception."""
+        kills = oom_kills(self._device.root)
         new = 0 if kills is None or self._kills_before is None else kills - self._kills_before
-        return DeviceEvidence(
-            xids=self._watch.seen(),
-            oom_kills=max(0, new),
-            free_bytes=self._device.read().free_bytes,
-        )
+        free_bytes = None
+        try:
+            self._watch.seen()
+            free_bytes = self._device.read().free_bytes
+        except BenchError as lost:
+            self.fault = str(lost)
+        return DeviceEvidence(xids=self._watch.xids, oom_kills=max(0, new), free_bytes=free_bytes)
 
 
 def cause_of_end(
@@ -79,9 +85,11 @@ def cause_of_end(
     evidence = machine.evidence()
     ended = Ended(returncode=error.returncode) if isinstance(error, ServerDiedError) else None
     found = diagnose(_lines(error.log), ended, evidence)
+    words = [f"the device no longer answers: {machine.fault}"] if machine.fault else []
     if faults := device_faults(evidence.xids):
-        xids = ", ".join(map(str, faults))
-        return BenchError(f"{error.server}: the device reported XID {xids}", cause="device_fault")
+        words.insert(0, f"the device reported XID {', '.join(map(str, faults))}")
+    if words:
+        return BenchError(f"{error.server}: {'; '.join(words)}", cause="device_fault")
     if cause_named(found.cause).is_memory:
         return _memory(error.server, found, serving=serving)
     return _bench(error, found)

@@ -51,7 +51,7 @@ class Bench:
         limits: Hard objectives of the service.
         wer: Published word error rate by Whisper model, percent.
         headroom_bytes: What must stay free on the device.
-        trial_timeout_s: Seconds that a trial may take; None: as long as it takes.
+        trial_timeout_s: Seconds that a trial may take, starts left out; None: as long as it takes.
         lock_folder: Where device locks are; None: the machine's own place.
     """
 

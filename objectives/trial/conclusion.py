@@ -34,8 +34,7 @@ def conclude(
     llm, stt = bench.serving("llm"), bench.serving("stt")
     fits = None
     if llm is not None:
-        max_num_seqs = prediction.forecasts[llm.name].max_num_seqs
-        fits = _capacity(bench, driven, started.facts.get(llm.name), max_num_seqs)
+        fits = _capacity(bench, driven, started.facts.get(llm.name), prediction, llm.name)
     wer = None if stt is None else bench.wer.get(candidate[stt.name].model)
     measurement = summarise(
         driven, quantile=bench.quantile, capacity=fits, device_doubts=window.doubts()
@@ -61,7 +60,11 @@ def conclude(
 
 
 def _capacity(
-    bench: Bench, driven: Driven, started: StartupFacts | None, max_num_seqs: int | None
+    bench: Bench,
+    driven: Driven,
+    started: StartupFacts | None,
+    prediction: CandidatePrediction,
+    name: str,
 ) -> Capacity | None:
     """Requests of the profile's size that fit at once, held against the load."""
     load, pages = bench.profile.llm, driven.pages
@@ -71,11 +74,15 @@ def _capacity(
         tokens, block = tokens or pages.kv_cache_tokens, pages.block_tokens or block
     if load is None or tokens is None:
         return None
+    known = prediction.starts.get(name)
     promised = capacity(
         load,
         kv_cache_tokens=tokens,
         block_tokens=block or _BLOCK_TOKENS,
-        max_num_seqs=max_num_seqs,
+        max_num_seqs=prediction.forecasts[name].max_num_seqs,
+        blocks=None
+        if known is None
+        else known.server.blocks_for(tokens, load.most_tokens_per_request),
     )
     return confirm(promised, pages)
 

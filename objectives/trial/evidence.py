@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from objectives.device import DeviceState
+from objectives.device import DeviceState, LargestAllocation
 from objectives.errors import ServingError
 from objectives.evidence import Invocation, MemoryEvidence, TrialEvidence
 from objectives.load import Driven
@@ -16,8 +16,16 @@ from objectives.memory import Calibration
 from objectives.servers import PRIVATE_VARIABLES, Launch
 from objectives.telemetry import TelemetryRecord
 from objectives.trial.prediction import CandidatePrediction
+from objectives.units import MIB
 from objectives.vllm import StartupFacts
 
+_ALWAYS_SHOWN = frozenset(
+    {
+        *("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"),
+        *("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"),
+    }
+)
+"""Said whatever this shell exports: a device's number without the order names no device."""
 _KEY_ENDS = "_API_KEY"
 _PLUMBING = ("PATH", "PYTHONSAFEPATH", "PYTHONUNBUFFERED", "VLLM_CACHE_ROOT")
 _PLUMBING_ENDS = ("_CACHE_DIR",)
@@ -32,6 +40,9 @@ class Started:
         logs: Every log, those of earlier tries too.
         health: Server to what it says of itself.
         facts: Server to what its log says of its start, where it says anything.
+        proofs: Server to how it is proven where it computes; without those that are not.
+        grown: Tenant to the bytes by which free memory of the device fell as it started, where
+            that was looked at.
         doubts: What a reader of the trial's figures should know.
     """
 
@@ -39,7 +50,18 @@ class Started:
     logs: tuple[Path, ...] = ()
     health: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     facts: Mapping[str, StartupFacts] = field(default_factory=dict)
+    proofs: Mapping[str, str] = field(default_factory=dict)
+    grown: Mapping[str, int] = field(default_factory=dict)
     doubts: tuple[str, ...] = ()
+
+    def without(self, name: str) -> Started:
+        """This, less what was learned from a start of a server that is started again."""
+        return replace(
+            self,
+            facts={who: told for who, told in self.facts.items() if who != name},
+            proofs={who: told for who, told in self.proofs.items() if who != name},
+            grown={who: size for who, size in self.grown.items() if who != name},
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +104,7 @@ class Seen:
 
     Attributes:
         before: The device right before the first server started.
+        largest_allocation: What the device gave in one piece beside those that were up.
         prediction: What was predicted of the candidate.
         started: Who was started, and how.
         driven: Every request.
@@ -93,6 +116,7 @@ class Seen:
     """
 
     before: DeviceState | None = None
+    largest_allocation: LargestAllocation | None = None
     prediction: CandidatePrediction | None = None
     started: Started = Started()
     driven: Driven | None = None
@@ -133,7 +157,10 @@ class Seen:
                 name: shown(launch, inherited) for name, launch in self.started.launches.items()
             },
             health=self.started.health,
+            proofs=self.started.proofs,
             device_state=self.before,
+            largest_allocation=self.largest_allocation,
+            figures=self._figures(),
             footprint=self._footprint(),
             doubts=self.all_doubts,
         )
@@ -150,9 +177,17 @@ class Seen:
                 evidence,
                 measurement=replace(measurement, doubts=()),  # they are among the trial's
                 intervals=measurement.legacy_intervals_ms(quantile),
-                figures=self.conclusion.figures,
             )
         return evidence
+
+    def _figures(self) -> dict[str, float]:
+        """Of every trial that came so far, and of its load."""
+        found = self.largest_allocation
+        granted = None if found is None else found.granted_bytes
+        return {
+            **({} if granted is None else {"largest_allocation_mb": round(granted / MIB, 1)}),
+            **({} if self.conclusion is None else self.conclusion.figures),
+        }
 
     def _footprint(self) -> dict[str, MemoryEvidence]:
         if self.prediction is None:
@@ -175,6 +210,6 @@ def shown(launch: Launch, inherited: Mapping[str, str]) -> Invocation:
         for name, value in launch.env.items()
         if name not in {*PRIVATE_VARIABLES, *_PLUMBING}
         and not name.endswith((_KEY_ENDS, *_PLUMBING_ENDS))
-        and inherited.get(name) != value
+        and (name in _ALWAYS_SHOWN or inherited.get(name) != value)
     }
     return Invocation(argv=launch.argv, env=env)

@@ -13,10 +13,24 @@ from dataclasses import dataclass, replace
 from objectives.candidate import Candidate
 from objectives.device import DeviceState
 from objectives.kinds import Forecast, Moment, ServerMemory
-from objectives.memory import Calibration, Estimate, Prediction, add
+from objectives.memory import Calibration, Estimate, Prediction, add, given
 from objectives.servers import Command, Hold, Neighbour
 from objectives.trial.bench import Bench
-from objectives.units import GIB, DeviceKind
+from objectives.units import GIB, MIB, DeviceKind
+
+HOLD_CONTEXT = Estimate(
+    value_bytes=250 * MIB, margin_bytes=150 * MIB, note="CUDA context of a hold"
+)
+"""What the driver keeps for a process that loads no kernels: 0.1 to 0.4 GiB by card and driver.
+
+Public reports of `nvidia-smi` for programs with a bare context; not measured here.
+"""
+
+
+def held_by(neighbour: Hold, kind: DeviceKind) -> Estimate:
+    """What a hold takes of a device: what it was asked for, on a GPU its context on top."""
+    asked = given(neighbour.bytes_, neighbour.name)
+    return add(asked, HOLD_CONTEXT) if kind == "cuda" else asked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +41,7 @@ class PredictionInputs:
         servers: Tuned server to how its memory is predicted, in the order of their starts.
         device_kind: The study's device's.
         device_uuid: What was learned on one device holds for no other.
+        device_name: vLLM's defaults depend on it; "" where it is not known.
         neighbours: Tenants that are not tuned.
         headroom_bytes: What must stay free.
     """
@@ -34,6 +49,7 @@ class PredictionInputs:
     servers: Mapping[str, ServerMemory]
     device_kind: DeviceKind
     device_uuid: str
+    device_name: str = ""
     neighbours: Sequence[Neighbour] = ()
     headroom_bytes: int = 0
 
@@ -44,6 +60,7 @@ class PredictionInputs:
             servers={n: bench.servers[n].memory for n in bench.start_order if n in bench.servers},
             device_kind=bench.device.kind,
             device_uuid=bench.device.uuid,
+            device_name=bench.device.name,
             neighbours=bench.neighbours,
             headroom_bytes=bench.headroom_bytes,
         )
@@ -53,13 +70,18 @@ class PredictionInputs:
         # Neighbours that we start and whose size is unknown are not taken off what is free: the
         # candidate gets the benefit of the doubt, and the launch decides.
         unknown = any(isinstance(neighbour, Command) for neighbour in self.neighbours)
+        holds = [
+            held_by(each, self.device_kind) for each in self.neighbours if isinstance(each, Hold)
+        ]
+        coming = add(*holds)
         return Moment(
             kind=self.device_kind,
             uuid=self.device_uuid,
+            device_name=self.device_name,
             state=state,
             calibration=calibration,
-            coming_bytes=sum(n.bytes_ for n in self.neighbours if isinstance(n, Hold)),
-            free_margin_bytes=GIB if unknown else GIB // 8,
+            coming_bytes=coming.value_bytes,
+            free_margin_bytes=(GIB if unknown else GIB // 8) + coming.margin_bytes,
             headroom_bytes=self.headroom_bytes,
         )
 

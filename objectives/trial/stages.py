@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import ExitStack
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from objectives.candidate import Candidate
 from objectives.causes import remedy_of
-from objectives.device import XidWatch, wait_for_memory
+from objectives.device import Own, XidWatch, largest_allocation, wait_for_memory
 from objectives.errors import (
     DoesNotFitError,
     InfeasibleError,
-    OrphanError,
     OutOfBoundsError,
     OutOfMemoryError,
     OverBudgetError,
@@ -23,15 +23,17 @@ from objectives.errors import (
 )
 from objectives.load import Driven, drive
 from objectives.memory import Calibration
-from objectives.telemetry import Telemetry
+from objectives.servers import Running
+from objectives.telemetry import Ownership, Telemetry
 from objectives.trial.attribution import MachineWatch
 from objectives.trial.bench import Bench
 from objectives.trial.conclusion import conclude
 from objectives.trial.evidence import Conclusion, Seen, Started, Watched
 from objectives.trial.prediction import CandidatePrediction, predict_on_bench
+from objectives.trial.refusal import REFUSED
 from objectives.trial.stopwatch import Stopwatch
 from objectives.trial.tenants import Tenants
-from objectives.units import Scalar
+from objectives.units import Scalar, gib
 
 MEMORY_BACK_S = 30.0
 """Seconds within which a trial's memory must be back after its servers are gone."""
@@ -56,8 +58,10 @@ class TrialStages:
         folder: Where logs and samples go; it exists.
         watch: Times the phases.
         calibration: What earlier starts taught.
+        worked: Points of the study at which all servers came up.
         seen: What the stages returned so far.
         telemetry: Watches the device while servers run; None before and after.
+        own: What the trial's tenants had of the device, once they ran.
     """
 
     bench: Bench
@@ -65,8 +69,11 @@ class TrialStages:
     folder: Path
     watch: Stopwatch
     calibration: Calibration
+    worked: Sequence[Mapping[str, Scalar]] = ()
     seen: Seen = field(default_factory=Seen)
     telemetry: Telemetry | None = None
+    own: Own = field(default_factory=Own)
+    _asking: tuple[float, float] = (math.inf, -math.inf)
 
     def run(self) -> Conclusion:
         """All stages, one after the other.
@@ -124,6 +131,7 @@ class TrialStages:
                 excess={"bounds": outside},
                 predicted=True,
             )
+        self._doubt(*bench.device.doubts())
         before = bench.device.read()
         prediction = predict_on_bench(candidate, bench, before, self.calibration)
         self.seen = replace(self.seen, before=before, prediction=prediction)
@@ -147,15 +155,23 @@ class TrialStages:
             bench=self.bench,
             candidate=candidate,
             folder=self.folder,
-            allowed_s=self._allowed_s,
             step=self.watch.step,
             machine=machine,
+            before_llm=self._ask_largest,
+            worked=self.worked,
         )
-        with Telemetry(self.bench.device, tenants.groups()) as telemetry:
+        ownership = Ownership()
+        with Telemetry(
+            self.bench.device,
+            tenants.groups(),
+            grown=lambda: tenants.started().grown,
+            ownership=ownership,
+        ) as telemetry:
             self.telemetry = telemetry
             try:
                 with self.watch.phase("start"):
                     tenants.start(stack)
+                    self._exceeds("start_refused", -REFUSED)
                     self._learn(prediction, tenants, stack)
                 driven = self._load(tenants, telemetry)
                 self._learn_peaks(prediction, telemetry)
@@ -163,11 +179,33 @@ class TrialStages:
                 # Not a name of this block: the load may have been whole, and its end not.
                 started, watched = tenants.started(), self._watched(telemetry, self.seen.driven)
                 self.seen = replace(self.seen, started=started, watched=watched)
+                self._tell_whose(ownership)
         return started, driven, watched
+
+    def _tell_whose(self, ownership: Ownership) -> None:
+        """Which memory was the trial's own, and who else came to the device meanwhile."""
+        found = [each for each in self.bench.neighbours if isinstance(each, Running)]
+        passing = {*self.bench.servers, *(each.name for each in self.bench.neighbours)}
+        self.own = ownership.of(passing - {each.name for each in found})
+        for stranger in ownership.strangers():
+            self._doubt(f"{stranger} came to the device meanwhile; it is none of the study's")
+
+    def _ask_largest(self, before: str) -> None:
+        """Ask what the device gives in one piece beside all who are up; `before` starts next."""
+        assert self.telemetry is not None, "servers start while somebody watches"
+        began_s, device = self.telemetry.now_s(), self.bench.device
+        asks = device.kind != "cpu"  # there it only says why not
+        with self.watch.step("largest allocation") if asks else nullcontext():
+            found = largest_allocation(device, leave_bytes=self.bench.headroom_bytes)
+        self._asking = (began_s, self.telemetry.now_s())
+        self.seen = replace(self.seen, largest_allocation=replace(found, before=before))
 
     def _watched(self, telemetry: Telemetry, driven: Driven | None) -> Watched:
         """The device during the window of the load where there was one, else all the time."""
-        whole = window = telemetry.record()
+        record, (began_s, ended_s) = telemetry.record(), self._asking
+        # What the probe held for a moment is nobody's peak.
+        apart = tuple(s for s in record.samples if not began_s <= s.time_s <= ended_s)
+        whole = window = replace(record, samples=apart or record.samples)
         if driven is not None:
             span = next(span for span in driven.spans if span.phase == "measure")
             window = telemetry.record(
@@ -201,12 +239,20 @@ class TrialStages:
     def _learn_peaks(self, prediction: CandidatePrediction, telemetry: Telemetry) -> None:
         """Keep the most that each server held, for the predictions to come."""
         # Over the whole trial, not the window: a speech model's peak is in its first request.
-        peaks = telemetry.record().tenants_bytes
+        record = telemetry.record()
+        peaks = record.tenants_bytes
         for name, forecast in prediction.forecasts.items():
-            if peak_bytes := peaks.get(name):
-                self.seen = replace(
-                    self.seen, calibration=forecast.learn_peak(self._known, peak_bytes)
+            if not (peak_bytes := peaks.get(name)):
+                continue
+            # What became less at a start may be somebody else's, and a peak is kept for good.
+            by_difference = record.memory_sources.get(name) == "difference"
+            if by_difference and forecast.held and peak_bytes > 2 * forecast.held.value_bytes:
+                self._doubt(
+                    f"the device had {gib(peak_bytes)} less when {name} had started, which was "
+                    f"expected to hold {gib(forecast.held.value_bytes)}: others may have taken some"
                 )
+                continue
+            self.seen = replace(self.seen, calibration=forecast.learn_peak(self._known, peak_bytes))
 
     def _load(self, tenants: Tenants, telemetry: Telemetry) -> Driven:
         """All servers at once, under the same load as every other candidate."""
@@ -244,30 +290,27 @@ class TrialStages:
                     remedy=remedy_of("cuda_oom_serving", {}, kind.family if kind else ""),
                 )
 
-    def _allowed_s(self, most_s: float) -> float:
-        """Seconds that a start may take: its own limit, or what is left of the trial's."""
-        self._check_budget()
-        limit_s = self.bench.trial_timeout_s
-        # A tenth of a second more than is left: a start that runs out of time then finds the
-        # budget exceeded and is reported as that, not as a server that was too slow.
-        return most_s if limit_s is None else min(most_s, limit_s - self.watch.elapsed_s + 0.1)
-
     def _check_budget(self) -> None:
-        """Raises `OverBudgetError` when the trial has run too long."""
+        """Raises `OverBudgetError` when the trial has run too long, starts left out.
+
+        The first start of an engine compiles, downloads and fills caches, and so does the first one
+        with another type or shape. That is no candidate's fault; starts have limits of their own.
+        """
         limit_s = self.bench.trial_timeout_s
         if limit_s is None:
             return
-        over_s = self.watch.elapsed_s - limit_s
+        used_s = self.watch.counted_s
+        over_s = used_s - limit_s
         self._exceeds("time_budget_s", over_s)
         if over_s > 0:
             raise OverBudgetError(
                 "over_time_budget",
-                f"{self.watch.elapsed_s:.0f} s of {limit_s:.0f} s were used",
+                f"{used_s:.0f} s of {limit_s:.0f} s were used, starts not counted",
                 excess={"time_budget_s": over_s},
             )
 
     def _see_memory_back(self) -> None:
-        """No trial begins on what another one left.
+        """No trial begins on what another one left; what others took meanwhile is a doubt.
 
         A CPU's memory is everybody's: once our processes are gone, so is what they held, and what
         is missing then is somebody else's.
@@ -276,25 +319,25 @@ class TrialStages:
         if before is None:
             return
         shared = self.bench.device.kind == "cpu"
-        try:
-            wait_for_memory(
-                self.bench.device,
-                before,
-                tolerance_bytes=MEMORY_SLACK_BYTES,
-                deadline_s=SHARED_MEMORY_BACK_S if shared else MEMORY_BACK_S,
-            )
-        except OrphanError as error:
-            if not shared:
-                raise
-            self._doubt(f"other programs took memory meanwhile: {error}")
+        taken = wait_for_memory(
+            self.bench.device,
+            before,
+            Own() if shared else self.own,
+            tolerance_bytes=MEMORY_SLACK_BYTES,
+            deadline_s=SHARED_MEMORY_BACK_S if shared else MEMORY_BACK_S,
+        )
+        if taken is not None:
+            self._doubt(f"other programs took memory meanwhile: {taken}")
 
     def holding(self) -> Mapping[str, Any] | None:
-        """Who holds how many bytes of the device now; None while nobody watches."""
+        """Who holds how many bytes of the device now; None while nobody watches.
+
+        `other` is what is used and known of no tenant: that of a server that starts, too.
+        """
         telemetry = self.telemetry
         if telemetry is None:
             return None
         last = telemetry.record(since_s=telemetry.now_s() - 2).samples[-1]
         held = {name: size for name, size in last.by_tenant.items() if size}
-        if last.other_bytes is not None:
-            held["other"] = last.other_bytes
+        held["other"] = max(0, last.used_bytes - sum(held.values()))
         return {"total_bytes": last.total_bytes, "by_tenant": held}

@@ -33,6 +33,7 @@ class Stopwatch:
     _spans: list[Span] = field(init=False, default_factory=list)
     _seconds: dict[str, float] = field(init=False, default_factory=lambda: defaultdict(float))
     _inside: str | None = field(init=False, default=None)
+    _inside_since_s: float = field(init=False, default=0.0)
 
     def __post_init__(self) -> None:
         self.began_s = self.clock()
@@ -42,11 +43,17 @@ class Stopwatch:
         """Seconds since the trial began."""
         return self.clock() - self.began_s
 
+    @property
+    def counted_s(self) -> float:
+        """The same without the servers' starts, the one that goes on included."""
+        now_s = self.elapsed_s - self._seconds.get("start", 0.0)
+        return now_s - (self.elapsed_s - self._inside_since_s if self._inside == "start" else 0.0)
+
     @contextmanager
     def phase(self, name: Phase) -> Iterator[None]:
         """Count what happens inside as this phase; a second time adds to the first."""
         assert self._inside is None, f"{name} inside {self._inside}"
-        begun = self.elapsed_s
+        begun = self._inside_since_s = self.elapsed_s
         self._inside = name
         try:
             with self.step(name):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Collection
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from objectives.candidate import Candidate
+from objectives.device import DeviceState
 from objectives.errors import BenchError, InfeasibleError, NotReadyError, ServerDiedError
 from objectives.kinds import ServerKind, Up
 from objectives.load import LoadedServer, Target
@@ -18,6 +19,8 @@ from objectives.servers import Port, Present, Server, present, serve
 from objectives.trial.attribution import MachineWatch, cause_of_end
 from objectives.trial.bench import Bench
 from objectives.trial.evidence import Started
+from objectives.trial.refusal import judge_refusal
+from objectives.units import Scalar
 from objectives.vllm import StartupFacts
 
 TRIES = 3
@@ -32,23 +35,26 @@ class Tenants:
         bench: What stays the same from trial to trial.
         candidate: The settings of every tuned server.
         folder: Where their logs go.
-        allowed_s: Given a start's own limit, the seconds that it may take; raises when the
-            trial's time is up.
         step: A `with` block around every start, for the timeline.
         machine: What the machine sees meanwhile.
+        before_llm: Called with the language model's server when all are up who start before it.
+        worked: Points of the study at which all servers came up.
     """
 
     bench: Bench
     candidate: Candidate
     folder: Path
-    allowed_s: Callable[[float], float]
     step: Callable[[str], Any]
     machine: MachineWatch
+    before_llm: Callable[[str], None] = lambda name: None
+    worked: Sequence[Mapping[str, Scalar]] = ()
     _seen: Started = field(init=False, default_factory=Started)
     _neighbours: Present | None = None
     _servers: dict[str, Server] = field(default_factory=dict)
     _keys: dict[str, str] = field(default_factory=dict)
     _ends: dict[str, ExitStack] = field(default_factory=dict)
+    _before: dict[str, DeviceState | None] = field(default_factory=dict)
+    _unknown: set[str] = field(default_factory=set)
 
     def started(self) -> Started:
         """Everybody that was started until now."""
@@ -68,22 +74,53 @@ class Tenants:
             BenchError: Something else is wrong.
         """
         device = self.bench.device
+        llm = self.bench.serving("llm")
         for who in self.bench.start_order:
+            if llm is not None and who == llm.name:
+                self.before_llm(who)
             with self.step(f"start {who}"):
                 if who == "neighbours":
-                    self._neighbours = stack.enter_context(
-                        present(
-                            self.bench.neighbours,
-                            device_env=device.environment(),
-                            device_kind=device.kind,
-                            folder=self.folder,
-                            by_pid=lambda: device.read().by_pid,
+                    names = [neighbour.name for neighbour in self.bench.neighbours]
+                    with self._coming(*names):
+                        self._neighbours = stack.enter_context(
+                            present(
+                                self.bench.neighbours,
+                                device_env=device.environment(),
+                                device_kind=device.kind,
+                                folder=self.folder,
+                                by_pid=lambda: device.read().by_pid,
+                                around=self._weighed,
+                            )
                         )
-                    )
                     self._doubt(*self._neighbours.doubts)
                 else:
-                    self._start(stack, self.bench.servers[who])
+                    with self._coming(who):
+                        self._start(stack, self.bench.servers[who])
         self._see_all_alive()
+
+    @contextmanager
+    def _coming(self, *names: str) -> Iterator[None]:
+        """Inside, these are starting: which processes they have is not known yet."""
+        self._unknown = {*self._unknown, *names}
+        try:
+            yield
+        finally:
+            self._unknown = self._unknown - {*names}
+
+    @contextmanager
+    def _weighed(self, name: str, *, elsewhere: bool = False) -> Iterator[DeviceState | None]:
+        """Inside, one tenant starts alone: what the GPU has less of afterwards is its.
+
+        A driver that does not tell what our processes hold leaves nothing else to go by. Yields
+        the device before it; None on a CPU, where processes tell.
+        """
+        device = self.bench.device
+        before = device.read() if device.kind == "cuda" else None
+        yield before
+        if before is not None:
+            fell = 0 if elsewhere else before.free_bytes - device.read().free_bytes
+            if fell > 0 or elsewhere:
+                self._seen = replace(self._seen, grown={**self._seen.grown, name: fell})
 
     def _see_all_alive(self) -> None:
         try:
@@ -104,11 +141,9 @@ class Tenants:
         with self.step(f"start {name} again"):
             self._servers.pop(name)
             self._ends[name].close()
-            self._seen = replace(
-                self._seen,
-                facts={who: told for who, told in self._seen.facts.items() if who != name},
-            )
-            self._start(stack, self.bench.servers[name])
+            self._seen = self._seen.without(name)
+            with self._coming(name):
+                self._start(stack, self.bench.servers[name])
         return self._seen.facts.get(name)
 
     def check(self) -> None:
@@ -123,16 +158,22 @@ class Tenants:
         if self._neighbours is not None:
             self._neighbours.check()
 
-    def groups(self) -> dict[str, Callable[[], Collection[int]]]:
-        """Tenant to what gives its processes now; also for those that are not up yet."""
+    def groups(self) -> dict[str, Callable[[], Collection[int] | None]]:
+        """Tenant to what gives its processes now, None while it starts.
+
+        Also for those that are not up yet.
+        """
         names = [*self.bench.servers, *(neighbour.name for neighbour in self.bench.neighbours)]
         return {name: partial(self._members, name) for name in names}
 
-    def _members(self, name: str) -> Collection[int]:
-        if name in self.bench.servers:
-            server = self._servers.get(name)
-            return () if server is None else server.members()
-        return () if self._neighbours is None else self._neighbours.pids[name]()
+    def _members(self, name: str) -> Collection[int] | None:
+        if (server := self._servers.get(name)) is not None:
+            return server.members()
+        if name in self._unknown:
+            return None
+        if name in self.bench.servers or self._neighbours is None:
+            return ()
+        return self._neighbours.pids[name]()
 
     def target(self, role: LoadedServer) -> Target | None:
         """Where requests of the load go; None where nobody answers them."""
@@ -142,7 +183,13 @@ class Tenants:
     def _up(self, name: str) -> Up:
         server = self._servers[name]
         assert server.url is not None, "a tuned server is started with an address"
-        return Up(url=server.url, key=self._keys[name], log=server.log, members=server.members)
+        return Up(
+            url=server.url,
+            key=self._keys[name],
+            log=server.log,
+            members=server.members,
+            before=self._before.get(name),
+        )
 
     def _start(self, stack: ExitStack, kind: ServerKind) -> None:
         """Start a server and see where it computes.
@@ -152,6 +199,7 @@ class Tenants:
         name, settings, device = kind.name, self.candidate[kind.name], self.bench.device
         self._keys[name] = key = secrets.token_urlsafe(24)
         self._servers.pop(name, None)
+        elsewhere = kind.device_kind(settings, device) != device.kind
         raced = False
         for attempt in range(TRIES):
             # What this try opened is closed if it fails, and handed to the trial if it does not.
@@ -162,19 +210,17 @@ class Tenants:
                 )
                 self._seen = replace(self._seen, launches={**self._seen.launches, name: launch})
                 try:
-                    server = trying.enter_context(
-                        serve(
-                            launch,
-                            url=port.url,
-                            ready=kind.ready(port.url, key),
-                            ready_s=self.allowed_s(kind.start_s),
-                            alive_of_others=self.check,
+                    with self._weighed(name, elsewhere=elsewhere) as self._before[name]:
+                        server = trying.enter_context(
+                            serve(
+                                launch,
+                                url=port.url,
+                                ready=kind.ready(port.url, key),
+                                ready_s=kind.start_s,
+                                alive_of_others=self.check,
+                            )
                         )
-                    )
                 except (ServerDiedError, NotReadyError) as error:
-                    # A start that was cut short by the trial's own limit is over budget, whatever
-                    # its log says.
-                    self.allowed_s(kind.start_s)
                     reason = self.cause_of_end(error, serving=error.server != name)
                     more = attempt + 1 < TRIES
                     again = reason.cause == "port_in_use" and more
@@ -198,6 +244,8 @@ class Tenants:
             self._seen = replace(self._seen, health={**seen.health, name: proof.health})
         if proof.facts is not None:
             self._seen = replace(self._seen, facts={**seen.facts, name: proof.facts})
+        if proof.said:
+            self._seen = replace(self._seen, proofs={**self._seen.proofs, name: proof.said})
         self._doubt(*proof.doubts)
         if proof.failure is not None:
             self._see_all_alive()  # else it says nothing because it died
@@ -208,7 +256,14 @@ class Tenants:
     ) -> InfeasibleError | BenchError:
         """What a server's end means for the trial; arguments as `attribution.cause_of_end`."""
         kind = self.bench.servers[error.server]
-        return cause_of_end(error, self.machine, kind.why_it_ended, serving=serving)
+        reason = cause_of_end(error, self.machine, kind.why_it_ended, serving=serving)
+        return judge_refusal(
+            reason,
+            kind,
+            space=self.bench.space,
+            params=self.candidate.params,
+            worked=self.worked,
+        )
 
     def _log(self, name: str) -> Path:
         tries = sum(log.name.startswith(f"{name}.") for log in self._seen.logs)

@@ -4,9 +4,10 @@ Every rule names the version it holds from. Defaults are those of the OpenAI ser
 offline `LLM` class. Between two releases the newer rule is assumed from the first release that
 was seen with it, and `objectives.memory.predict` keeps a margin that covers being one release off.
 
-Sources: vLLM `engine/arg_utils.py` (`get_batch_defaults`), `config/cache.py`,
+Sources: vLLM `engine/arg_utils.py` (`get_batch_defaults`), `config/cache.py`, `envs.py`,
 `v1/worker/gpu_worker.py`, `v1/worker/cpu_worker.py`, `platforms/cpu.py`,
-`v1/core/kv_cache_utils.py`, and their history.
+`v1/core/kv_cache_utils.py`, and their history. `tests/benchmarks/vllm_conformance` holds these
+rules against the wheels; what it found is in `docs/vllm-versions.md`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from functools import cached_property
 
 from objectives.units import GIB, DeviceKind
 
-NEWEST = (0, 32, 0)
+NEWEST = (0, 33, 0)
 """The newest version whose rules were read; what is newer, or says no number, is taken as this."""
 
 
@@ -50,13 +51,14 @@ class VllmRules:
 
     @property
     def default_utilization(self) -> float:
-        """`--gpu-memory-utilization` where it is not given: 0.9, and 0.92 from 0.21 on."""
-        return 0.92 if self.since(0, 21) else 0.9
+        """`--gpu-memory-utilization` where it is not given: 0.9, and 0.92 from 0.20 on."""
+        return 0.92 if self.since(0, 20) else 0.9
 
     def default_max_num_seqs(self, total_bytes: int, device_name: str = "", tp: int = 1) -> int:
         """`--max-num-seqs` where it is not given.
 
-        An A100 is treated as a smaller card from 0.9 on; the CPU backend multiplies by `tp`.
+        An A100 is treated as a smaller card from 0.9 on; a GB10, whose memory is the machine's,
+        from 0.33 on; the CPU backend multiplies by `tp`.
         """
         if self.device_kind == "cpu":
             return 128 * tp if self.since(0, 10) else 32 if self.since(0, 9, 2) else 256
@@ -71,7 +73,7 @@ class VllmRules:
             return 2048 * (tp if self.since(0, 10) else 1)
         if not self.since(0, 8):
             return 2048
-        if total_bytes >= 160 * GIB and self.since(0, 22):
+        if total_bytes >= 160 * GIB and self.since(0, 28):
             return 16384
         return 8192 if self._is_large(total_bytes, device_name) else 2048
 
@@ -79,7 +81,8 @@ class VllmRules:
         name = device_name.lower()
         if not self.since(0, 8, 5):
             return "h100" in name or "h200" in name or (not name and total_bytes >= 70 * GIB)
-        return total_bytes >= 70 * GIB and not ("a100" in name and self.since(0, 9))
+        is_slow = ("a100" in name and self.since(0, 9)) or ("gb10" in name and self.since(0, 33))
+        return total_bytes >= 70 * GIB and not is_slow
 
     @property
     def whole_prompts(self) -> bool:
@@ -101,8 +104,8 @@ class VllmRules:
 
     @property
     def graphs_in_budget(self) -> bool:
-        """CUDA graphs are estimated and taken from the KV cache's share from 0.21 on."""
-        return self.device_kind == "cuda" and self.since(0, 21)
+        """CUDA graphs are estimated and taken from the KV cache's share from 0.20 on."""
+        return self.device_kind == "cuda" and self.since(0, 20)
 
     @property
     def charges_neighbours(self) -> bool:
@@ -133,13 +136,13 @@ class VllmRules:
 
     @property
     def holds_null_block(self) -> bool:
-        """One block serves no request, and the start counts that: from 0.27 on."""
-        return self.since(0, 27)
+        """One block serves no request, and the start counts that: from 0.29 on."""
+        return self.since(0, 29)
 
     @property
     def tokens_from_concurrency(self) -> bool:
-        """The printed size is concurrency times length, not blocks times tokens: from 0.21 on."""
-        return self.since(0, 21)
+        """The printed size is concurrency times length, not blocks times tokens: from 0.20 on."""
+        return self.since(0, 20)
 
     @property
     def windows_save_memory(self) -> bool:
@@ -150,6 +153,30 @@ class VllmRules:
         return self.since(0, 10)
 
     @property
+    def caches_hybrid_prefixes(self) -> bool:
+        """Prefixes are cached where it is not asked for, also of models with recurrent layers.
+
+        From 0.28 on. A sequence then keeps two states instead of one (`mamba_cache_mode` "align").
+        """
+        return self.since(0, 28)
+
+    @property
+    def checks_state_blocks(self) -> bool:
+        """The start is refused where running sequences could outnumber the blocks for states.
+
+        From 0.20 on, on a GPU with CUDA graphs; before, fewer graphs were captured.
+        """
+        return self.device_kind == "cuda" and self.since(0, 20)
+
+    @property
+    def raises_steps_to_items(self) -> bool:
+        """A step that nobody asked for is as long as one image or video, where it is read whole.
+
+        From 0.22 on (`_get_min_mm_batched_tokens`).
+        """
+        return self.since(0, 22)
+
+    @property
     def batches_in_flight(self) -> int:
         """Steps whose tokens a windowed layer must still hold: two with asynchronous scheduling."""
-        return 2 if self.device_kind == "cuda" and self.since(0, 27) else 1
+        return 2 if self.device_kind == "cuda" and self.since(0, 26) else 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,20 +13,31 @@ from objectives.vllm.rules import VllmRules
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _UNITS |= {"K": 1 << 10, "M": MIB, "G": GIB, "T": GIB << 10}
+_ALIASES = {"device-memory-utilization": "gpu-memory-utilization"}  # a second name since 0.31
 _UNMODELLED = (
-    "speculative-config",
-    "speculative-model",
-    "enable-lora",
-    "kv-transfer-config",
-    "kv-offloading-size",
-    "enable-expert-parallel",
-    "decode-context-parallel-size",
-    "prefill-context-parallel-size",
-    "compilation-config",
-    "hf-overrides",
-    "disable-hybrid-kv-cache-manager",
-    "load-format=bitsandbytes",
+    *("speculative-config", "speculative-model", "enable-lora", "hf-overrides"),
+    *("kv-transfer-config", "kv-offloading-size", "kv-offloading-backend"),
+    *("cpu-offload-params", "offload-backend", "offload-group-size", "offload-num-in-group"),
+    *("offload-params", "offload-prefetch-step"),
+    *("compilation-config", "optimization-level", "enable-dbo"),
+    *("cuda-graph-sizes", "cudagraph-capture-sizes", "max-cudagraph-capture-size"),
+    *("enable-sleep-mode", "enable-cumem-allocator", "sleep-mode-backend"),
+    *("limit-mm-per-prompt", "skip-mm-profiling", "enable-mm-embeds", "mm-encoder-only"),
+    *("mm-encoder-tp-mode", "enable-multimodal-encoder-data-parallel", "mm-ipc-gpu-memory-gb"),
+    *("mamba-cache-mode", "mamba-block-size"),
+    *("kv-cache-dtype-skip-layers", "kv-sharing-fast-prefill"),
+    *("enable-expert-parallel", "disable-hybrid-kv-cache-manager", "load-format=bitsandbytes"),
 )
+"""Options that move memory as the arithmetic does not describe, whatever their value."""
+
+_UNMODELLED_ABOVE_ONE = (
+    *("pipeline-parallel-size", "data-parallel-size", "ubatch-size"),
+    *("decode-context-parallel-size", "prefill-context-parallel-size"),
+)
+_UNMODELLED_VARIABLES = ("VLLM_ENABLE_STARTUP_PLAN", "VLLM_USE_V2_MODEL_RUNNER")
+"""Switches: a stored plan instead of the profile; a runner whose sampler nobody measured."""
+
+_OFF = ("", "0", "false", "no", "off")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +57,10 @@ class VllmSettings:
         blocks_override: `--num-gpu-blocks-override`.
         cpu_offload_bytes: Weights kept in the host's memory instead.
         pooling: The server embeds or scores and samples nothing.
+        prefix_caching: Asked for or refused; None for the version's own rule.
+        conv_state_dtype, recurrent_state_dtype: Types of a recurrent layer's state.
+        drafts: Tokens that are proposed ahead of each step.
+        drafts_by_model: By layers of the model itself (MTP), not by another model.
         graphs_in_budget: False where the environment turns the estimate off; None for the
             version's own rule.
         unmodelled: Options that change memory in ways this arithmetic does not describe; with
@@ -67,6 +83,11 @@ class VllmSettings:
     dtype: str = "auto"
     quantization: str | None = None
     pooling: bool = False
+    prefix_caching: bool | None = None
+    conv_state_dtype: str = "auto"
+    recurrent_state_dtype: str = "auto"
+    drafts: int = 0
+    drafts_by_model: bool = False
     graphs_in_budget: bool | None = None
     unmodelled: tuple[str, ...] = ()
 
@@ -93,11 +114,13 @@ class VllmSettings:
         Raises:
             UnsupportedShapeError: for a number that cannot be read.
         """
-        given = {key.replace("_", "-"): v for key, v in args.items() if v not in (None, False)}
+        named = {key.replace("_", "-"): v for key, v in args.items() if v not in (None, False)}
+        given = {_ALIASES.get(key, key): value for key, value in named.items()}
         tp = _integer(given, "tensor-parallel-size") or 1
         tokens = _integer(given, "max-num-batched-tokens")
         seqs = _integer(given, "max-num-seqs")
         length, fits = _length(given)
+        drafts, by_model = _drafts(given)
         batched = tokens or rules.default_batched_tokens(device_total_bytes, device_name, tp)
         return cls(
             utilization=_fraction(given, rules),
@@ -116,8 +139,13 @@ class VllmSettings:
             dtype=str(given.get("dtype", "auto")),
             quantization=str(given["quantization"]) if "quantization" in given else None,
             pooling=_pools(given),
+            prefix_caching=_prefix_caching(given),
+            conv_state_dtype=str(given.get("mamba-cache-dtype", "auto")),
+            recurrent_state_dtype=str(given.get("mamba-ssm-cache-dtype", "auto")),
+            drafts=drafts,
+            drafts_by_model=by_model,
             graphs_in_budget=_graphs(env or {}),
-            unmodelled=_unmodelled(given),
+            unmodelled=_unmodelled(given, env or {}),
         )
 
 
@@ -173,14 +201,30 @@ def _pools(given: Mapping[str, Scalar]) -> bool:
     return runner == "pooling" or task in ("embed", "embedding", "classify", "reward", "score")
 
 
+def _prefix_caching(given: Mapping[str, Scalar]) -> bool | None:
+    if "no-enable-prefix-caching" in given:
+        return False
+    return _flag(given, "enable-prefix-caching") if "enable-prefix-caching" in given else None
+
+
+def _drafts(given: Mapping[str, Scalar]) -> tuple[int, bool]:
+    """Tokens proposed ahead, and whether by layers of the model itself; 0 where it is not said."""
+    try:
+        stated = json.loads(str(given.get("speculative-config", "{}")))
+    except ValueError:
+        return 0, False
+    if not isinstance(stated, dict) or not isinstance(stated.get("num_speculative_tokens"), int):
+        return 0, False
+    return stated["num_speculative_tokens"], "mtp" in str(stated.get("method", ""))
+
+
 def _graphs(env: Mapping[str, str]) -> bool | None:
     value = env.get("VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS")
     return None if value is None else value not in ("0", "", "false", "False")
 
 
-def _unmodelled(given: Mapping[str, Scalar]) -> tuple[str, ...]:
+def _unmodelled(given: Mapping[str, Scalar], env: Mapping[str, str]) -> tuple[str, ...]:
     stated = {*given, *(f"{key}={value}" for key, value in given.items())}
-    found = [name for name in _UNMODELLED if name in stated]
-    if (_integer(given, "pipeline-parallel-size") or 1) > 1:
-        found.append("pipeline-parallel-size")
-    return tuple(found)
+    above_one = (name for name in _UNMODELLED_ABOVE_ONE if (_integer(given, name) or 1) > 1)
+    switched = (name for name in _UNMODELLED_VARIABLES if env.get(name, "").lower() not in _OFF)
+    return (*(name for name in _UNMODELLED if name in stated), *above_one, *switched)

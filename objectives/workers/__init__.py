@@ -13,6 +13,7 @@ __all__ = [
     "ENGINE_PROBE",
     "HOLD_MEMORY",
     "HOLD_MEMORY_READY",
+    "LARGEST_ALLOCATION",
     "TOUCH_MEMORY",
     "WHISPER_WORKER",
 ]
@@ -30,6 +31,9 @@ HOLD_MEMORY = _HERE / "hold_memory.py"
 
 HOLD_MEMORY_READY = "holding"
 """What `HOLD_MEMORY` prints first once it holds everything."""
+
+LARGEST_ALLOCATION = _HERE / "largest_allocation.py"
+"""Says in JSON what a GPU still gives in one piece; the standard library is enough."""
 
 TOUCH_MEMORY = _HERE / "touch_memory.py"
 """Touches a CPU node's memory once, so that the node shows all it has."""

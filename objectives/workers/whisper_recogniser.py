@@ -13,6 +13,7 @@ import dataclasses
 import os
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -60,6 +61,7 @@ class Recogniser:
         self._options = options
         began_s = time.monotonic()
         self.device = choose_device(options.device, allow_fallback=options.allow_fallback)
+        options.dtype = options.dtype or default_dtype(self.device)
         self._model, self._weights_bytes = load(options, self.device)
         self._model.encoder.register_forward_hook(self._see)
         if options.dtype == "bfloat16":
@@ -202,6 +204,12 @@ def name_of(tensor: torch.Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
+def default_dtype(device: torch.device) -> str:
+    """What is computed in where nothing was asked for: the faster type that the device has."""
+    half = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (7, 0)
+    return "float16" if half else "float32"
+
+
 def choose_device(asked: str, *, allow_fallback: bool) -> torch.device:
     """The device that was asked for; another only where that is allowed.
 
@@ -210,8 +218,12 @@ def choose_device(asked: str, *, allow_fallback: bool) -> torch.device:
     device = torch.device("cuda:0" if asked == "cuda" else asked)
     if device.type != "cuda":
         return device
-    if not torch.cuda.is_available():
-        reason = f"torch {torch.__version__} sees no CUDA device"
+    with warnings.catch_warnings(record=True) as caught:  # where torch says why it sees none
+        warnings.simplefilter("always")
+        available = torch.cuda.is_available()
+    if not available:
+        why = [" ".join(str(each.message).split()) for each in caught]
+        reason = ": ".join([f"torch {torch.__version__} sees no CUDA device", *why])
     elif device.index >= torch.cuda.device_count():
         reason = f"torch sees {torch.cuda.device_count()} CUDA device(s)"
     else:

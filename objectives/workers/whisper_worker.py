@@ -249,7 +249,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--model", required=True, help="a name of openai-whisper, or a checkpoint's path")
     add("--device", required=True, help="cpu, cuda or cuda:N; never guessed")
-    add("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
+    add(
+        "--dtype",
+        choices=("float32", "float16", "bfloat16"),
+        help="default: float16 on a GPU of compute capability 7.0 or higher, else float32",
+    )
     add("--fp16-weights", action="store_true", help="with float16: halve the weights, too")
     add("--allow-fallback", action="store_true", help="use the CPU if the GPU is not there")
     add("--host", default="127.0.0.1")

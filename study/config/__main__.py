@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from objectives.errors import UsageError
+from study.command import refused
 from study.config.files import read_config
 from study.config.reference import reference
 from study.config.schema import Document
@@ -35,8 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         config = read_config(args.config, experiment=args.experiment)
     except UsageError as error:
-        print(f"study.config: {error}", file=sys.stderr)
-        return 2
+        return refused("study.config", error)
     size = config.space.size
     points = "infinitely many" if size is None else str(size)
     print(f"{config.name}: {points} points, objectives {', '.join(config.directions)}")

@@ -23,10 +23,6 @@ from study.config.study_config import StudyConfig, checked
 def read_config(path: Path | None, *, experiment: str | None = None) -> StudyConfig:
     """Read and check a configuration; without a path, the bundled study for this machine.
 
-    Args:
-        path: A YAML file of our own format or of the legacy one.
-        experiment: Which experiment of a file that holds several.
-
     Raises:
         UsageError: The file cannot be read or says something that is not allowed.
     """
@@ -104,15 +100,13 @@ def _chosen(data: object, *, source: Path, experiment: str | None) -> dict[str, 
     if not isinstance(blocks, list) or not blocks or not all(isinstance(b, dict) for b in blocks):
         raise UsageError(f"{source}: found {kind_of(data)}, allowed: a mapping, or experiments")
     names = [str(block.get("name")) for block in blocks]
-    if experiment is None:
-        if len(blocks) == 1:
-            return cast(dict[str, Any], blocks[0])
+    if experiment is None and len(blocks) > 1:
         raise UsageError(
             f"{source}: experiments: found {len(blocks)}; name one with --experiment: "
             + ", ".join(names)
         )
-    if experiment not in names:
+    if experiment not in (None, *names):
         raise UsageError(
             f"{source}: experiment: found no {experiment!r}; allowed: {', '.join(names)}"
         )
-    return cast(dict[str, Any], blocks[names.index(experiment)])
+    return cast(dict[str, Any], blocks[0 if experiment is None else names.index(experiment)])

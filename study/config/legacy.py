@@ -45,12 +45,7 @@ def is_legacy(block: Mapping[str, Any]) -> bool:
 def from_legacy(
     block: Mapping[str, Any], *, source: str, bundled: Callable[[bool], dict[str, Any]]
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """A `dream.yaml` block over a bundled study.
-
-    Args:
-        block: The experiment.
-        source: The file's name, for refusals.
-        bundled: Gives the bundled study; told whether a GPU may be used.
+    """A `dream.yaml` block over a bundled study; `bundled` is told whether a GPU may be used.
 
     Returns:
         The same in our format, and what a person has to read once.
@@ -60,9 +55,8 @@ def from_legacy(
     """
     if block.get("enabled") is False:
         raise UsageError(f"{source}: enabled: found false; the experiment is switched off")
-    unknown = set(block) - _KEYS - set(Document.model_fields)
-    for key in sorted(unknown):
-        allowed = sorted(_KEYS | set(Document.model_fields))
+    allowed = sorted(_KEYS | set(Document.model_fields))
+    for key in sorted(set(block) - set(allowed)):
         raise UsageError(f"{source}: {key}: unknown key{nearest(key, allowed)}")
     budget = _mapping(block, "budget", source)
     for key in budget:
@@ -71,17 +65,14 @@ def from_legacy(
     data = bundled(budget.get("allow_gpu") is not False)
     if budget.get("allow_gpu") is False:
         data["device"] = "cpu"
-    overrides = {k: v for k, v in block.items() if k not in {*_KEYS, "budget"}}
-    data.update(overrides)
     data.pop("baseline", None)
+    data |= {key: value for key, value in block.items() if key not in {*_KEYS, "budget"}}
     data["budget"] = {**data.get("budget", {}), **_legacy_budget(budget, source)}
     directions = _mapping(_mapping(block, "metrics", source), "target_direction", source)
     if directions:
         data["objectives"] = {
             str(name): _legacy_objective(str(name), way, source) for name, way in directions.items()
         }
-    if "baseline" in block:
-        data["baseline"] = block["baseline"]
     notes = ["the block is of the legacy format; models and load are the bundled study's"]
     if block.get("evaluator"):
         notes.append(
@@ -91,27 +82,22 @@ def from_legacy(
 
 
 def _legacy_budget(budget: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """Legacy limits in our words: an epoch is a generation, and no trial outlasts an epoch."""
-    found: dict[str, Any] = {}
+    """Legacy limits in our words: an epoch is a generation, and no trial's load outlasts it."""
     for key in _BUDGET[:3]:
         value = budget.get(key)
         if value is None:
             continue
         if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
             raise UsageError(f"{source}: budget.{key}: found {value!r}, allowed: a number above 0")
-    generations = budget.get("max_generations")
-    candidates = budget.get("max_candidates")
-    seconds = budget.get("wallclock_sec")
-    if generations:
-        found["generations"] = generations
-    if candidates:
-        found["candidates"] = candidates
-    if candidates and generations:
-        found["trials"] = candidates * generations
-    if seconds:
-        found["trial_timeout_s"] = seconds
-        found["timeout_s"] = seconds * (generations or 1)
-    return found
+    seconds, candidates, generations = map(budget.get, _BUDGET[:3])
+    found = {
+        "generations": generations,
+        "candidates": candidates,
+        "trials": candidates and generations and candidates * generations,
+        "trial_timeout_s": seconds,
+        "timeout_s": seconds and seconds * (generations or 1),
+    }
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def _legacy_objective(name: str, way: object, source: str) -> dict[str, Any]:
@@ -121,14 +107,14 @@ def _legacy_objective(name: str, way: object, source: str) -> dict[str, Any]:
             f"allowed: {', '.join(_DIRECTIONS)}"
         )
     direction = _DIRECTIONS[str(way)]
-    if direction == "neutral":
-        if name not in TARGETS:
-            raise UsageError(
-                f"{source}: metrics.target_direction.{name}: neutral needs a target, "
-                f"known only for {', '.join(TARGETS)}"
-            )
-        return {"direction": direction, "target": TARGETS[name]}
-    return {"direction": direction}
+    if direction != "neutral":
+        return {"direction": direction}
+    if name not in TARGETS:
+        raise UsageError(
+            f"{source}: metrics.target_direction.{name}: neutral needs a target, "
+            f"known only for {', '.join(TARGETS)}"
+        )
+    return {"direction": direction, "target": TARGETS[name]}
 
 
 def _mapping(block: Mapping[str, Any], key: str, source: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from study.config.legacy import BINDINGS, BOUNDS
+from study.config.reserved import reserved
 from study.config.schema import OBJECTIVES, Document, model_in
 
 _HEAD = """\
@@ -42,7 +43,7 @@ search_space:
     high: 0.60
     step: 0.05
     bounds: [0.30, 0.70]
-  sequences: {bind: vllm.args.max-num-seqs, choices: [8, 16, 32]}
+  sequences: {bind: vllm.args.max-num-seqs, choices: [16, 32, 64]}
   whisper_size: {bind: whisper.model, choices: [tiny, base, small]}
 baseline: {utilization: 0.50, sequences: 16, whisper_size: small}
 objectives:
@@ -74,6 +75,14 @@ may be left out, and nothing stands in for it.
 
 Names that need no `bind`:
 """
+_OWN = """\
+## What the study says to its servers itself
+
+These are refused wherever they stand: fixed, in the search space, or with a neighbour. A server
+would take them, and the study would measure something else than it says.
+
+| refused | because |
+|---|---|"""
 _COLUMNS = "| key | default | meaning | allowed |\n|---|---|---|---|"
 _PLAIN = {"string": "text", "boolean": "true or false", "null": "null", "object": "a mapping"}
 _ANY_VALUE = {"boolean", "integer", "number", "string"}
@@ -94,7 +103,8 @@ def reference() -> str:
         else:
             sections += [f"## `{name}`", _about(name, known), "\n".join([_COLUMNS, *rows])]
     study = "\n".join([_COLUMNS, *scalars])
-    return "\n\n".join([_head(), "## The study itself", study, *sections])
+    own = "\n".join([_OWN, *(f"| {keys} | {why} |" for keys, why in reserved())])
+    return "\n\n".join([_head(), "## The study itself", study, *sections, own])
 
 
 def _head() -> str:

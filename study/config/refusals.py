@@ -32,14 +32,11 @@ def first_error(error: ValidationError) -> str:
 
 def _fields_at(loc: Sequence[str]) -> list[str]:
     """The keys that the schema knows at a place."""
-    model: object = Document
+    model: type[BaseModel] | None = Document
     for part in loc:
-        if isinstance(model, type) and issubclass(model, BaseModel):
-            known = model.model_fields.get(part)
-            model = model_in(known.annotation) if known else None
-    if isinstance(model, type) and issubclass(model, BaseModel):
-        return list(model.model_fields)
-    return []
+        known = model.model_fields.get(part) if model else None
+        model = model_in(known.annotation) if known else None
+    return list(model.model_fields) if model else []
 
 
 def nearest(word: str, known: Sequence[str]) -> str:

@@ -51,7 +51,10 @@ class EnginesSection(Section):
     """Which Python environments the servers are launched with."""
 
     vllm: str = Field("auto", description="Interpreter that runs vLLM; auto: the built engine.")
-    whisper: str = Field("auto", description="Interpreter that runs Whisper; auto: as for vLLM.")
+    whisper: str = Field(
+        "auto",
+        description="Interpreter that runs Whisper; auto: vLLM's, if it can, else a built one.",
+    )
 
 
 class DummyModel(Section):
@@ -78,7 +81,9 @@ class VllmSection(Section):
         description="Options of vLLM's server, without dashes in front; true is a bare flag, "
         "false --no-OPTION, null leaves it out.",
     )
-    env: dict[str, str] = Field(default_factory=dict, description="Environment of vLLM alone.")
+    env: dict[str, str] = Field(
+        default_factory=dict, description="Environment of vLLM alone; not its device."
+    )
     start_timeout_s: Positive = Field(600.0, description="Seconds until it must be healthy.")
 
 
@@ -89,9 +94,12 @@ class WhisperSection(Section):
     weights: Literal["real", "dummy"] = Field("real", description="dummy: random weights.")
     device: Literal["same", "cpu"] = Field("same", description="same (as the study's), or cpu.")
     args: dict[str, Scalar | None] = Field(
-        default_factory=dict, description="Options of the worker: dtype, threads, beam-size, ..."
+        default_factory=dict,
+        description="Options of the worker: dtype (default: by device), threads, beam-size, ...",
     )
-    env: dict[str, str] = Field(default_factory=dict, description="Environment of Whisper alone.")
+    env: dict[str, str] = Field(
+        default_factory=dict, description="Environment of Whisper alone; not its device."
+    )
     start_timeout_s: Positive = Field(180.0, description="Seconds until it must be healthy.")
 
 
@@ -192,7 +200,9 @@ class BudgetSection(Section):
 
     trials: Count | None = Field(None, description="Launched trials of this study, in all.")
     timeout_s: Positive | None = Field(None, description="Seconds of one run of the command.")
-    trial_timeout_s: Positive | None = Field(None, description="Seconds a trial may take.")
+    trial_timeout_s: Positive | None = Field(
+        None, description="Seconds a trial may take, its servers' starts left out."
+    )
     candidates: Count = Field(10, description="Population of the tournament.")
     generations: Count | None = Field(None, description="Generations of the tournament.")
     patience: Count | None = Field(None, description="Stop after so many trials without gain.")
@@ -211,30 +221,21 @@ class SamplerSection(Section):
     )
 
 
-def _as_parameter(value: object) -> object:
-    return {"choices": value} if isinstance(value, list | tuple) else value
+def _or_short(key: str, kinds: type | tuple[type, ...], both: object) -> BeforeValidator:
+    """A part may be given by the value of one key; `both` tells editors of both forms."""
+
+    def expanded(value: object) -> object:
+        return {key: value} if isinstance(value, kinds) else value
+
+    return BeforeValidator(expanded, json_schema_input_type=both)
 
 
-def _as_objective(value: object) -> object:
-    return {"direction": value} if isinstance(value, str) else value
-
-
-def _as_sampler(value: object) -> object:
-    return {"name": value} if isinstance(value, str) else value
-
-
-# A part or its short form. The second type is the JSON Schema's, so that editors know both.
 Varying = Annotated[
     ParameterSection,
-    BeforeValidator(_as_parameter, json_schema_input_type=ParameterSection | tuple[Scalar, ...]),
+    _or_short("choices", (list, tuple), ParameterSection | tuple[Scalar, ...]),
 ]
-Wanted = Annotated[
-    ObjectiveSection,
-    BeforeValidator(_as_objective, json_schema_input_type=ObjectiveSection | Goal),
-]
-Proposing = Annotated[
-    SamplerSection, BeforeValidator(_as_sampler, json_schema_input_type=SamplerSection | str)
-]
+Wanted = Annotated[ObjectiveSection, _or_short("direction", str, ObjectiveSection | Goal)]
+Proposing = Annotated[SamplerSection, _or_short("name", str, SamplerSection | str)]
 
 
 class Document(Section):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +17,19 @@ from objectives.units import Scalar
 from storage.trials import Direction
 from study.config import legacy
 from study.config.refusals import first_error, nearest
+from study.config.reserved import refuse_reserved
 from study.config.schema import OBJECTIVES, SAMPLERS, Document, ParameterSection
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyConfig:
-    """A configuration that was checked: nothing in it needs a second look.
+    """A configuration that was checked: nothing in it needs a second look."""
 
-    Attributes:
-        document: What the file says, defaults filled in.
-        source: The file, or None for a bundled study.
-        space: What may vary.
-        baseline: What runs today, a whole point of the space; None if there is none.
-        notes: What a person has to read once, a sentence each.
-    """
-
-    document: Document
-    source: Path | None
+    document: Document  # what the file says, defaults filled in
+    source: Path | None  # the file; None for a bundled study
     space: SearchSpace
-    baseline: dict[str, Scalar] | None
-    notes: tuple[str, ...] = field(default=())
+    baseline: dict[str, Scalar] | None  # what runs today, a whole point; None if there is none
+    notes: tuple[str, ...] = ()  # what a person has to read once, a sentence each
 
     @property
     def name(self) -> str:
@@ -80,12 +73,7 @@ class StudyConfig:
 def checked(
     data: Mapping[str, Any], *, source: Path | None, notes: tuple[str, ...] = ()
 ) -> StudyConfig:
-    """Check what a file says.
-
-    Args:
-        data: The file's content, in our own format.
-        source: The file; None for a bundled study.
-        notes: What a person has to read once.
+    """Check what a file says in our own format; without a `source`, a bundled study.
 
     Raises:
         UsageError: A key is unknown or missing, or says something that is not allowed.
@@ -93,33 +81,36 @@ def checked(
     where = str(source) if source else "bundled study"
     try:
         document = Document.model_validate(data)
+        space = _space(document)
+        _check_together(document)
+        refuse_reserved(document, space)
+        baseline = _baseline(document, space)
     except ValidationError as error:
         raise UsageError(f"{where}: {first_error(error)}") from error
-    space = _space(document, where)
-    _check_together(document, where)
+    except ValueError as error:
+        raise UsageError(f"{where}: {error}") from error
     return StudyConfig(
-        document=document,
-        source=source,
-        space=space,
-        baseline=_baseline(document, space, where),
-        notes=notes,
+        document=document, source=source, space=space, baseline=baseline, notes=notes
     )
 
 
-def _space(document: Document, where: str) -> SearchSpace:
+# Below, a ValueError says which key is wrong and what is allowed.
+
+
+def _space(document: Document) -> SearchSpace:
     parameters: list[Parameter] = []
     for name, section in document.search_space.items():
-        key = f"{where}: search_space.{name}"
         try:
             parameters.append(_parameter(name, section))
         except ValueError as error:
-            raise UsageError(f"{key}: {str(error).removeprefix(f'{name}: ')}") from error
+            said = str(error).removeprefix(f"{name}: ")
+            raise ValueError(f"search_space.{name}: {said}") from error
     if not parameters:
-        raise UsageError(f"{where}: search_space: found nothing, allowed: at least one parameter")
+        raise ValueError("search_space: found nothing, allowed: at least one parameter")
     try:
         return SearchSpace(tuple(parameters))
     except ValueError as error:
-        raise UsageError(f"{where}: search_space.{error}") from error
+        raise ValueError(f"search_space.{error}") from error
 
 
 def _parameter(name: str, section: ParameterSection) -> Parameter:
@@ -132,46 +123,39 @@ def _parameter(name: str, section: ParameterSection) -> Parameter:
     return Parameter(
         name=name,
         binding=Binding.parse(bind),
-        choices=section.choices,
-        low=section.low,
-        high=section.high,
-        step=section.step,
-        log=section.log,
         integer=bool(numbers) and all(isinstance(n, int) for n in numbers),
-        when=section.when,
         bounds=section.bounds or legacy.BOUNDS.get(name),
+        **section.model_dump(exclude={"bind", "bounds"}),
     )
 
 
-def _check_together(document: Document, where: str) -> None:
+def _check_together(document: Document) -> None:
     """What several keys say together."""
     if document.vllm.weights == "real" and document.vllm.model is None:
-        raise UsageError(f"{where}: vllm.model: missing; allowed: a name or a folder")
+        raise ValueError("vllm.model: missing; allowed: a name or a folder")
     if document.sampler.name not in SAMPLERS:
-        raise UsageError(
-            f"{where}: sampler: found {document.sampler.name!r}, allowed: {', '.join(SAMPLERS)}"
+        raise ValueError(
+            f"sampler: found {document.sampler.name!r}, allowed: {', '.join(SAMPLERS)}"
         )
     for name, slo in document.slo.items():
         if name not in OBJECTIVES:
-            raise UsageError(f"{where}: slo.{name}: unknown{nearest(name, OBJECTIVES)}")
+            raise ValueError(f"slo.{name}: unknown{nearest(name, OBJECTIVES)}")
         if (slo.max is None) == (slo.min is None):
-            raise UsageError(f"{where}: slo.{name}: give either max or min")
+            raise ValueError(f"slo.{name}: give either max or min")
     if set(document.start_order) != {"neighbours", "whisper", "vllm"}:
-        raise UsageError(
-            f"{where}: start_order: found {list(document.start_order)}, "
+        raise ValueError(
+            f"start_order: found {list(document.start_order)}, "
             "allowed: neighbours, whisper and vllm, each once"
         )
     for index, neighbour in enumerate(document.neighbours):
         needed = {"running": "match", "command": "argv", "hold": "gib"}[neighbour.kind]
         if not getattr(neighbour, needed):
-            raise UsageError(
-                f"{where}: neighbours.{index}.{needed}: missing; a {neighbour.kind} needs it"
-            )
+            raise ValueError(f"neighbours.{index}.{needed}: missing; a {neighbour.kind} needs it")
     if "wer" in document.objectives and not document.wer:
-        raise UsageError(f"{where}: wer: missing; the objective wer needs published figures")
+        raise ValueError("wer: missing; the objective wer needs published figures")
 
 
-def _baseline(document: Document, space: SearchSpace, where: str) -> dict[str, Scalar] | None:
+def _baseline(document: Document, space: SearchSpace) -> dict[str, Scalar] | None:
     """The given baseline checked, or the seeds' 0.50 + small where the space has them."""
     given = document.baseline
     if given is None:
@@ -184,16 +168,14 @@ def _baseline(document: Document, space: SearchSpace, where: str) -> dict[str, S
                 given[parameter.name] = _today(parameter, document)
     for name, value in given.items():
         if name not in space.names:
-            raise UsageError(f"{where}: baseline.{name}: unknown{nearest(name, space.names)}")
+            raise ValueError(f"baseline.{name}: unknown{nearest(name, space.names)}")
         if not space[name].allows(value):
-            raise UsageError(
-                f"{where}: baseline.{name}: found {value!r}, allowed: {_allowed(space[name])}"
-            )
+            raise ValueError(f"baseline.{name}: found {value!r}, allowed: {_allowed(space[name])}")
     point: dict[str, Scalar] = {}
     for parameter in space:
         if space.is_active(parameter.name, point):
             if parameter.name not in given:
-                raise UsageError(f"{where}: baseline.{parameter.name}: missing")
+                raise ValueError(f"baseline.{parameter.name}: missing")
             point[parameter.name] = parameter.nearest(given[parameter.name])
     return point
 

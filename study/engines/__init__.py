@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from study.engines.build import build_engine
-from study.engines.find import capability_of, check_engine, find_engine
+from study.engines.check import check_engine, gpu_of
+from study.engines.devices import objection_of, with_known_total
+from study.engines.find import find_engine, missing_recipe
+from study.engines.recipes import refusal
 
 __all__ = [
     "build_engine",
-    "capability_of",
     "check_engine",
     "find_engine",
+    "gpu_of",
+    "missing_recipe",
+    "objection_of",
+    "refusal",
+    "with_known_total",
 ]

@@ -6,65 +6,73 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from dataclasses import asdict, replace
 from typing import Any
 
 from objectives.device import Device, open_device
 from objectives.errors import BenchError, EngineError, UsageError
-from objectives.servers import ROLES, dotted, study_home
+from objectives.servers import ROLES, Engine, dotted, study_home
 from objectives.units import GIB
 from study.engines.build import build_engine, built_engine, built_size_bytes, state_of
-from study.engines.find import EngineReport, capability_of, check_engine, engine_at, find_engine
+from study.engines.check import EngineReport, check_engine, gpu_of
+from study.engines.devices import keep_total, objection_of
+from study.engines.find import engine_at, find_engine, missing_recipe
 from study.engines.recipes import RECIPES
 
+_TOLD_APART = ("warnings", "vllm", "build_tools")
 _EPILOG = """examples:
   python -m study.engines                          what is there, and which server would use what
-  python -m study.engines build                    make the engine for this machine
+  python -m study.engines build                    make the engine for this card and driver
   python -m study.engines build --recipe whisper-pascal
+  python -m study.engines check                    import vLLM on the device, in ten seconds
   python -m study.engines check --engine /opt/llm/bin/python --device cuda:0
 
-exit: 0 done; 1 the check or the build failed; 2 bad usage; 130 interrupted
+exit: 0 done; 1 the check or the build failed; 2 bad usage, or no such device; 130 interrupted
 """
 
 
-def _overview(device: Device, home: Path | None) -> dict[str, Any]:
+def _overview(device: Device) -> dict[str, Any]:
     roles: dict[str, dict[str, Any]] = {}
+    beside = None
     for role in ROLES:
         try:
-            engine = find_engine(role, "auto", device.kind, home=home)
+            engine = beside = find_engine(role, "auto", device, beside=beside)
         except (EngineError, UsageError) as error:
             roles[role] = {"engine": None, "problems": [str(error)]}
         else:
             report = check_engine(engine, device, roles=(role,), live=False)
             roles[role] = {"engine": engine.to_dict(), "problems": list(report.problems)}
     return {
-        "home": str(study_home() if home is None else home),
+        "home": str(study_home()),
         "device": _device_to_dict(device),
         "roles": roles,
-        "recipes": [_recipe_to_dict(name, home) for name in RECIPES],
+        "recipes": [_recipe_to_dict(name) for name in RECIPES],
     }
 
 
 def _device_to_dict(device: Device) -> dict[str, Any]:
-    capability = capability_of(device)
+    gpu = gpu_of(device)
+    capability, cuda = (gpu.capability, gpu.cuda) if gpu else (None, None)
     return {
         "kind": device.kind,
         "name": device.name,
         "uuid": device.uuid,
         "total_bytes": device.total_bytes,
         "compute_capability": None if capability is None else dotted(capability),
+        "driver": gpu.driver if gpu else None,
+        "cuda_driver": None if cuda is None else dotted(cuda),
     }
 
 
-def _recipe_to_dict(name: str, home: Path | None) -> dict[str, Any]:
-    recipe, state = RECIPES[name], state_of(name, home=home)
-    engine = built_engine(name, home=home) if state in ("ready", "outdated") else None
+def _recipe_to_dict(name: str) -> dict[str, Any]:
+    recipe, state = RECIPES[name], state_of(name)
+    engine = built_engine(name) if state in ("ready", "outdated") else None
     return {
         "name": name,
         "makes": recipe.makes,
         "roles": list(recipe.roles),
         "state": state,
-        "size_bytes": built_size_bytes(name, home=home) if engine else recipe.size_bytes,
+        "size_bytes": built_size_bytes(name) if engine else recipe.size_bytes,
         "engine": None if engine is None else engine.to_dict(),
     }
 
@@ -72,6 +80,8 @@ def _recipe_to_dict(name: str, home: Path | None) -> dict[str, Any]:
 def _overview_text(overview: dict[str, Any]) -> Iterator[str]:
     device = overview["device"]
     yield f"device   {device['name']} ({device['kind']}, {device['total_bytes'] / GIB:.1f} GiB)"
+    if device["driver"]:
+        yield f"driver   {device['driver']}, CUDA {device['cuda_driver'] or '-'} and older"
     for role, found in overview["roles"].items():
         engine = found["engine"]
         yield f"{role:<9}{'-' if engine is None else _engine_text(engine)}"
@@ -96,26 +106,38 @@ def _engine_text(engine: dict[str, Any]) -> str:
 def _report_text(report: EngineReport) -> Iterator[str]:
     yield _engine_text(report.facts)
     yield f"  servers: {', '.join(report.facts['roles']) or 'none'}"
-    if report.facts["seen"]:
-        seen = ", ".join(f"{name} {value}" for name, value in report.facts["seen"].items())
-        yield f"  computed: {seen}"
+    if beside := report.facts.get("beside"):
+        yield f"  beside it: {beside}"
+    yield from _seen_text(report.facts["seen"] or {})
     yield from (f"  ! {problem}" for problem in report.problems)
     yield f"  {'ok' if report.ok else 'NOT ok'}"
 
 
+def _seen_text(seen: dict[str, Any]) -> Iterator[str]:
+    """What was seen live, a line each."""
+    told = {name: value for name, value in seen.items() if name not in _TOLD_APART}
+    if told:
+        yield f"  computed: {', '.join(f'{name} {value}' for name, value in told.items())}"
+    yield from (f"  torch warns: {warning}" for warning in seen.get("warnings", ()))
+    if (vllm := seen.get("vllm")) and "error" not in vllm:
+        capability = vllm["capability"] and dotted(tuple(vllm["capability"]))
+        yield f"  vLLM finds: {vllm['kind']}{f' of capability {capability}' if capability else ''}"
+    if (tools := seen.get("build_tools")) and tools["compiler"]:
+        yield f"  compiles with: {tools['compiler']}"
+
+
 def _show(options: argparse.Namespace) -> int:
-    overview = _overview(open_device(options.device), None)
+    overview = _overview(open_device(options.device, objection_of()))
     _print(options.json, overview, _overview_text(overview))
     return 0
 
 
 def _build(options: argparse.Namespace) -> int:
-    device = open_device(options.device)
+    device = open_device(options.device, objection_of())
     engine = build_engine(
-        device.kind,
+        options.recipe or missing_recipe("vllm", device).name,
         log=lambda line: print(line, file=sys.stderr, flush=True),
-        recipe=options.recipe,
-        capability=capability_of(device),
+        gpu=gpu_of(device),
         rebuild=options.rebuild,
     )
     _print(options.json, engine.to_dict(), [_engine_text(engine.to_dict())])
@@ -123,25 +145,58 @@ def _build(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    device = open_device(options.device)
+    device = open_device(options.device, objection_of())
     if options.engine:
-        reports = [check_engine(engine_at(options.engine, None), device)]
-    else:
-        pairs = [(role, find_engine(role, "auto", device.kind)) for role in ROLES]
-        engines = {engine.interpreter: engine for _, engine in pairs}
         reports = [
-            check_engine(
-                engine, device, roles=[role for role, its in pairs if its.interpreter == place]
+            _with_the_other(
+                check_engine(engine := engine_at(options.engine), device), engine, device
             )
-            for place, engine in engines.items()
         ]
+    else:
+        reports = _check_both(device)
+    for report in reports:
+        if report.ok:
+            keep_total(device, report.facts["seen"])
     document = {
         "ok": all(report.ok for report in reports),
         "device": _device_to_dict(device),
-        "engines": [report.to_dict() for report in reports],
+        "engines": [{"ok": report.ok, **asdict(report)} for report in reports],
     }
     _print(options.json, document, (line for each in reports for line in _report_text(each)))
     return 0 if document["ok"] else 1
+
+
+def _check_both(device: Device) -> list[EngineReport]:
+    """What a study would use here, a report an engine.
+
+    Raises: EngineError, if there is none for vLLM.
+    """
+    first, second = ROLES
+    language = find_engine(first, "auto", device)
+    try:
+        speech = find_engine(second, "auto", device, beside=language)
+    except EngineError as error:
+        report = check_engine(language, device, roles=[first])
+        return [replace(report, problems=(*report.problems, str(error)))]
+    if speech.interpreter == language.interpreter:
+        return [check_engine(language, device, roles=ROLES)]
+    return [
+        check_engine(language, device, roles=[first]),
+        check_engine(speech, device, roles=[second]),
+    ]
+
+
+def _with_the_other(report: EngineReport, engine: Engine, device: Device) -> EngineReport:
+    """The report, and which engine Whisper would have, where a vLLM stands without it."""
+    if report.facts["roles"] != ["vllm"]:
+        return report
+    try:
+        other = find_engine("whisper", "auto", device, beside=engine)
+    except EngineError as error:
+        said = str(error)
+    else:
+        said = f"engine {other.name} is used for Whisper"
+    return replace(report, facts={**report.facts, "beside": said})
 
 
 def _print(as_json: bool, document: dict[str, Any], lines: Iterator[str] | list[str]) -> None:
@@ -177,12 +232,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parse(argv)
     try:
         return _ACTIONS[options.action](options)
-    except UsageError as error:
+    except (UsageError, BenchError) as error:  # not an engine's: the device no longer answers
         print(f"python -m study.engines: {error}", file=sys.stderr)
-        return 2
-    except BenchError as error:
-        print(f"python -m study.engines: {error}", file=sys.stderr)
-        return 1
+        return 1 if isinstance(error, EngineError) else 2
     except KeyboardInterrupt:
         print("python -m study.engines: interrupted", file=sys.stderr)
         return 130

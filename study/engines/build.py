@@ -23,10 +23,9 @@ from filelock import FileLock
 from uv import find_uv_bin
 
 from objectives.errors import EngineError
-from objectives.servers import Capability, Engine, probe, study_home, write_whole
-from objectives.units import DeviceKind
+from objectives.servers import Engine, Gpu, probe, study_home, write_whole
 from study.engines.pip_settings import pip_settings, uv_options, uv_variables
-from study.engines.recipes import Recipe, recipe_named, refuse_older_gpu
+from study.engines.recipes import Recipe, recipe_named, refusal
 
 Log = Callable[[str], None]
 
@@ -39,11 +38,9 @@ _HIDDEN_FROM_UV = ("UV_PYTHON", "UV_SYSTEM_PYTHON", "UV_NO_BUILD_ISOLATION", "VI
 _HIDDEN_FROM_PYTHON = ("PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX")
 
 
-def state_of(
-    name: str, *, home: Path | None = None
-) -> Literal["absent", "unfinished", "outdated", "ready"]:
+def state_of(name: str) -> Literal["absent", "unfinished", "outdated", "ready"]:
     """How far a recipe's engine is; outdated: finished, by an older recipe of the same name."""
-    folder = _folder(name, home)
+    folder = _folder(name)
     if not folder.is_dir():
         return "absent"
     if (digest := _marker(folder).get("recipe")) is None:
@@ -51,50 +48,36 @@ def state_of(
     return "ready" if digest == recipe_named(name).digest() else "outdated"
 
 
-def built_size_bytes(name: str, *, home: Path | None = None) -> int | None:
+def built_size_bytes(name: str) -> int | None:
     """What a finished engine took on disk when it was built; None if there is none."""
-    size_bytes = _marker(_folder(name, home)).get("size_bytes")
+    size_bytes = _marker(_folder(name)).get("size_bytes")
     return size_bytes if isinstance(size_bytes, int) else None
 
 
-def built_engine(name: str, *, home: Path | None = None) -> Engine | None:
+def built_engine(name: str) -> Engine | None:
     """The finished engine of a recipe; None if there is none."""
-    folder = _folder(name, home)
+    folder = _folder(name)
     if not _marker(folder):
         return None
-    return probe(folder / "bin" / "python", name=name, home=home)
+    return probe(folder / "bin" / "python", name=name)
 
 
-def build_engine(
-    device_kind: DeviceKind,
-    *,
-    log: Log,
-    recipe: str | None = None,
-    capability: Capability | None = None,
-    rebuild: bool = False,
-    home: Path | None = None,
-) -> Engine:
-    """Make an engine, or find it made already.
+def build_engine(name: str, *, log: Log, gpu: Gpu | None = None, rebuild: bool = False) -> Engine:
+    """Make the engine of a recipe, or find it made already.
 
-    Two builders do not collide: the second waits, and finds the engine done.
-
-    Args:
-        device_kind: What its servers shall compute on; names the recipe if `recipe` does not.
-        log: Called with what happens, a line at a time, before it happens.
-        recipe: A name of `RECIPES`.
-        capability: Of the GPU it is for, where known: an older one than the recipe serves is
-            refused before anything is downloaded.
-        rebuild: Make it again although it is there.
-        home: Default: `study_home()`.
+    Two builders do not collide: the second waits, and finds the engine done. `log` is called with
+    what happens, a line at a time, before it happens. A `gpu` that the recipe does not serve, by
+    its age or by its driver's, is refused before anything is downloaded.
 
     Raises:
         UsageError: No such recipe.
         EngineError: A step failed (its last lines and its log are named), the disk is full, or
-            the GPU is too old for the recipe.
+            the recipe is not for this GPU, its driver or this Python.
     """
-    chosen = recipe_named(device_kind if recipe is None else recipe)
-    refuse_older_gpu(chosen, capability)
-    folder = _folder(chosen.name, home)
+    chosen = recipe_named(name)
+    if reason := refusal(chosen, gpu):
+        raise EngineError(reason)
+    folder = _folder(chosen.name)
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.with_name(f"{chosen.name}.lock"))
     if lock_is_held(lock):
@@ -104,7 +87,7 @@ def build_engine(
             _build(chosen, folder, log)
         else:
             log(f"engine {chosen.name} is there already: {folder}")
-    engine = built_engine(chosen.name, home=home)
+    engine = built_engine(chosen.name)
     if engine is None:  # somebody removed it meanwhile
         raise EngineError(f"engine {chosen.name} vanished from {folder}")
     return engine
@@ -119,8 +102,8 @@ def lock_is_held(lock: FileLock) -> bool:
         return True
 
 
-def _folder(name: str, home: Path | None) -> Path:
-    return (study_home() if home is None else home) / "engines" / name
+def _folder(name: str) -> Path:
+    return study_home() / "engines" / name
 
 
 def _marker(folder: Path) -> dict[str, object]:
@@ -184,12 +167,9 @@ class _Builder:
         self._install(largest, "--compile-bytecode", "--requirement", str(wanted))
 
     def _requirements(self) -> list[str]:
-        names = [canonical(package) for package in self.recipe.bare]
-        found = {
-            canonical(each.metadata["Name"]): each.requires or []
-            for each in distributions(path=[str(packages_folder(self.folder))])
-        }
-        every = [line for name in names for line in found[name]]
+        found = distributions(path=[str(packages_folder(self.folder))])
+        requires = {canonical(each.metadata["Name"]): each.requires or [] for each in found}
+        every = [line for package in self.recipe.bare for line in requires[canonical(package)]]
         return requirements_without(every, self.recipe.left_out)
 
     def _install(self, what: str, *options: str) -> None:
@@ -232,10 +212,7 @@ class _Builder:
 
 
 def packages_folder(folder: Path) -> Path:
-    """`site-packages` of a virtual environment.
-
-    Raises: EngineError, if there is none.
-    """
+    """`site-packages` of a virtual environment. Raises: EngineError, if there is none."""
     found = sorted(folder.glob("lib/python3*/site-packages"))
     if not found:
         raise EngineError(f"{folder} is no virtual environment")
@@ -276,11 +253,8 @@ def installed(folder: Path) -> dict[str, str]:
 
 def folder_bytes(folder: Path) -> int:
     """What a folder takes on disk; links are not followed."""
-    total = 0
-    for place, _, files in os.walk(folder):
-        for file in files:
-            total += os.lstat(f"{place}/{file}").st_size
-    return total
+    walked = os.walk(folder)
+    return sum(os.lstat(f"{place}/{file}").st_size for place, _, files in walked for file in files)
 
 
 def _gb(size_bytes: int) -> str:

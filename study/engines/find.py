@@ -1,160 +1,104 @@
 """`python -m study.engines`: the servers' own Python environments - what is there, is it right?
 
 A server is launched with an engine's interpreter. Which one: what the configuration names; else
-`GPU_ALLOCATION_STUDY_ENGINE`; else an engine that `build` made; else this interpreter itself, if
-it happens to have what is needed.
+`GPU_ALLOCATION_STUDY_ENGINE`, for the servers that it has a package for; else, for Whisper, vLLM's
+engine, if it has Whisper; else an engine that `build` made; else this interpreter itself, if it
+happens to have what is needed.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from objectives.device import Device
 from objectives.errors import EngineError, UsageError
-from objectives.servers import ROLES, Capability, Engine, locate_interpreter, probe, see
-from objectives.units import DeviceKind, ServerName
+from objectives.servers import Engine, locate_interpreter, probe
+from objectives.units import ServerName
 from study.engines.build import built_engine
-from study.engines.recipes import RECIPES
+from study.engines.check import gpu_of
+from study.engines.recipes import RECIPES, Recipe, recipe_for, refusal
 
 ENGINE_VARIABLE = "GPU_ALLOCATION_STUDY_ENGINE"
 
 
-@dataclass(frozen=True, kw_only=True)
-class EngineReport:
-    """What a check came to."""
-
-    problems: tuple[str, ...]  # sentences; none: it is right
-    facts: dict[str, Any]  # versions, and what it saw of the device
-
-    @property
-    def ok(self) -> bool:
-        """Whether nothing speaks against the engine."""
-        return not self.problems
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
-        return {"ok": self.ok, "problems": list(self.problems), "facts": self.facts}
-
-
 def find_engine(
-    role: ServerName, configured: str | None, device_kind: DeviceKind, *, home: Path | None = None
+    role: ServerName, configured: str | None, device: Device, *, beside: Engine | None = None
 ) -> Engine:
     """The engine that a server is launched with.
 
-    Args:
-        role: The server.
-        configured: An interpreter, a virtual environment's folder, the name of a built engine;
-            `auto` or None: see above. What is named is taken as it is; `check_engine` judges it.
-        device_kind: What the server shall compute on.
-        home: Where built engines are; default: `study_home()`.
+    `configured` is an interpreter, a virtual environment's folder, the name of a built engine;
+    `auto` or None: see above. What is named is taken as it is; `check_engine` judges it. `beside`
+    is the engine of the study's other server: it serves this one, too, if it can.
 
     Raises:
         UsageError: What was named is not there.
         EngineError: Nothing was named and nothing suitable is there; says how to build it.
     """
     if configured not in (None, "auto"):
-        return engine_at(str(configured), home)
-    if variable := os.environ.get(ENGINE_VARIABLE):
-        return probe(locate_interpreter(variable), home=home)
+        return engine_at(str(configured))
     passed_over = []
-    for engine in _candidates(role, device_kind, home):
-        problems = engine.problems(role, device_kind)
+    if variable := os.environ.get(ENGINE_VARIABLE):
+        named = probe(locate_interpreter(variable))
+        if _is_meant_for(named, role):
+            return named
+        passed_over += named.problems(role, device.kind)
+    gpu = gpu_of(device)
+    for engine in _candidates(role, device, beside):
+        problems = engine.problems(role, device.kind, gpu=gpu)
         if not problems:
             return engine
         passed_over += problems
-    raise EngineError(_nothing_found(role, device_kind, passed_over))
+    why = "; ".join(dict.fromkeys(passed_over))
+    raise EngineError(
+        f"no engine for {role} on {device.kind} ({why}): {_remedy(role, device, beside)}"
+    )
 
 
-def engine_at(configured: str, home: Path | None) -> Engine:
+def _is_meant_for(named: Engine, role: ServerName) -> bool:
+    """Whether an engine named for both servers is for this one: not if it has the other alone."""
+    has = {"vllm": named.vllm_version, "whisper": named.whisper_version}
+    return bool(has[role]) or not any(has.values())
+
+
+def missing_recipe(role: ServerName, device: Device, beside: Engine | None = None) -> Recipe:
+    """What to build where `find_engine` finds nothing."""
+    return recipe_for(role, device.kind, gpu_of(device), alone=beside is not None)
+
+
+def _remedy(role: ServerName, device: Device, beside: Engine | None) -> str:
+    recipe = missing_recipe(role, device, beside)
+    if reason := refusal(recipe, gpu_of(device)):
+        return reason
+    named = "" if recipe == missing_recipe("vllm", device) else f" --recipe {recipe.name}"
+    size = f"about {recipe.size_bytes / 1e9:.1f} GB"
+    return f"python -m study.engines build{named} makes one, {size}"
+
+
+def engine_at(configured: str) -> Engine:
     """The engine whose interpreter a person named.
 
     Raises:
         UsageError: It is not there.
         EngineError: It cannot be run.
     """
-    if configured in RECIPES and (engine := built_engine(configured, home=home)):
+    if configured not in RECIPES:
+        return probe(locate_interpreter(configured))
+    if engine := built_engine(configured):
         return engine
-    if configured in RECIPES:
-        raise UsageError(
-            f"engine {configured!r} is not built: python -m study.engines build --recipe "
-            f"{configured}"
-        )
-    return probe(locate_interpreter(configured), home=home)
-
-
-def _candidates(role: ServerName, device_kind: DeviceKind, home: Path | None) -> Iterator[Engine]:
-    """Engines that might do, the likeliest first."""
-    likely = sorted(RECIPES, key=lambda name: name != device_kind)
-    for name in likely:
-        if role in RECIPES[name].roles and (engine := built_engine(name, home=home)):
-            yield engine
-    yield probe(Path(sys.executable), name="this interpreter", home=home)
-
-
-def _nothing_found(role: ServerName, device_kind: DeviceKind, passed_over: Sequence[str]) -> str:
-    size_gb = RECIPES[device_kind].size_bytes / 1e9
-    return (
-        f"no engine for {role} on {device_kind} ({'; '.join(passed_over)}): "
-        f"python -m study.engines build makes one, about {size_gb:.1f} GB"
+    raise UsageError(
+        f"engine {configured!r} is not built: python -m study.engines build --recipe {configured}"
     )
 
 
-def check_engine(
-    engine: Engine,
-    device: Device,
-    *,
-    roles: Collection[ServerName] | None = None,
-    live: bool = True,
-) -> EngineReport:
-    """Whether an engine can run servers on a device: its versions, and what it sees.
-
-    Args:
-        engine: The engine.
-        device: The device.
-        roles: The servers; default: those that it has a package for.
-        live: Also compute something there with its torch (seconds, and on a GPU some hundred MB
-            for a moment); else by arithmetic on what is remembered of it (milliseconds).
-    """
-    capability = capability_of(device)
-    wanted = _roles_of(engine) if roles is None else tuple(roles)
-    problems = [] if wanted else [f"{engine.interpreter} has neither vLLM nor openai-whisper"]
-    for role in wanted:
-        problems += engine.problems(
-            role, device.kind, device_name=device.name, capability=capability
-        )
-    facts: dict[str, Any] = {**engine.to_dict(), "roles": list(wanted), "seen": None}
-    if live and not problems:
-        try:
-            facts["seen"] = see(engine, device.kind, device.environment())
-        except EngineError as error:
-            problems.append(str(error))
-        else:
-            problems += _strangeness(facts["seen"], device)
-    return EngineReport(problems=tuple(dict.fromkeys(problems)), facts=facts)
-
-
-def _roles_of(engine: Engine) -> tuple[ServerName, ...]:
-    has = {"vllm": engine.vllm_version, "whisper": engine.whisper_version}
-    return tuple(role for role in ROLES if has[role])
-
-
-def _strangeness(seen: dict[str, Any], device: Device) -> list[str]:
-    """Whether what torch saw is the device that was meant; silent where torch does not tell."""
-    uuid = seen.get("uuid")
-    if device.kind == "cuda" and uuid is not None and uuid != device.uuid:
-        return [f"torch sees {seen.get('name')} {uuid} where {device.name} {device.uuid} is meant"]
-    return []
-
-
-def capability_of(device: Device) -> Capability | None:
-    """Compute capability of a CUDA device, (8, 6); None where there is none, or it is untold."""
-    stated = device.describe().get("compute_capability")
-    if not isinstance(stated, str):
-        return None
-    major, _, minor = stated.partition(".")
-    return int(major), int(minor)
+def _candidates(role: ServerName, device: Device, beside: Engine | None) -> Iterator[Engine]:
+    """Engines that might do, the likeliest first."""
+    if beside is not None:
+        yield beside
+    first = missing_recipe(role, device).name
+    for name in sorted(RECIPES, key=lambda name: name != first):
+        if role in RECIPES[name].roles and (engine := built_engine(name)):
+            yield engine
+    yield probe(Path(sys.executable), name="this interpreter")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -17,16 +18,22 @@ _VARIABLES = {
     "extra-index-url": "UV_INDEX",
     "find-links": "UV_FIND_LINKS",
     "constraint": "UV_CONSTRAINT",
+    "build-constraint": "UV_BUILD_CONSTRAINT",
+    "uploaded-prior-to": "UV_EXCLUDE_NEWER",
     "trusted-host": "UV_INSECURE_HOST",
     "cert": "SSL_CERT_FILE",
     "client-cert": "SSL_CLIENT_CERT",
     "proxy": "ALL_PROXY",
     "timeout": "UV_HTTP_TIMEOUT",
     "default-timeout": "UV_HTTP_TIMEOUT",
+    "retries": "UV_HTTP_RETRIES",
 }
 """pip's option to uv's environment variable. Source: uv's reference of environment variables."""
 _FLAGS = {"no-index": "--no-index", "no-cache-dir": "--no-cache"}
 """pip's option to uv's, where there is no variable."""
+_PACKAGES = ("no-binary", "only-binary")
+"""Options of both, with the names of packages, `:all:` or `:none:`; uv wants each name apart."""
+_YES = ("1", "true", "yes", "on")
 
 
 def pip_settings() -> dict[str, str]:
@@ -61,10 +68,24 @@ def uv_variables(settings: Mapping[str, str]) -> dict[str, str]:
     for option, variable in _VARIABLES.items():
         if words := settings.get(option, "").split():
             told[variable] = ("," if option == "find-links" else " ").join(words)
+    if settings.get("pre", "").lower() in _YES:
+        told["UV_PRERELEASE"] = "allow"
+    if provider := _keyring(settings.get("keyring-provider")):
+        told["UV_KEYRING_PROVIDER"] = provider
     return {name: value for name, value in told.items() if name not in os.environ}
 
 
 def uv_options(settings: Mapping[str, str]) -> list[str]:
     """Options of `uv pip install` that tell it the same."""
-    yes = ("1", "true", "yes", "on")
-    return [uv for pip, uv in _FLAGS.items() if settings.get(pip, "").lower() in yes]
+    flags = [uv for pip, uv in _FLAGS.items() if settings.get(pip, "").lower() in _YES]
+    for option in _PACKAGES:
+        for name in settings.get(option, "").replace(",", " ").split():
+            flags += [f"--{option}", name]
+    return flags
+
+
+def _keyring(provider: str | None) -> str | None:
+    """A keyring is asked by its command only: where pip would import it, that has to be there."""
+    if provider in (None, "", "disabled", "subprocess"):
+        return provider
+    return "subprocess" if shutil.which("keyring") else None

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,25 +25,38 @@ from objectives.memory import (
     given,
     predict_vllm,
 )
-from objectives.models import WHISPER_NAMES, ModelShape, UnsupportedShapeError, weight_bytes
+from objectives.models import (
+    WHISPER_NAMES,
+    ModelShape,
+    UnsupportedShapeError,
+    hub_cache,
+    hub_folder,
+    is_hub_name,
+    weight_bytes,
+)
 from objectives.units import GIB
 from objectives.vllm import NEWEST, VllmRules, VllmSettings
+from study.command import only, put, refused
 from study.fit.document import Scene, answers_to_json
 from study.fit.text import render, render_candidates
 
 PROG = "python -m study.fit"
 NEWEST_VERSION = ".".join(map(str, NEWEST))
 
-_OPTIONS = (
-    "max_model_len",
-    "kv_cache_dtype",
-    "tensor_parallel_size",
-    "block_size",
-    "max_num_seqs",
-    "max_num_batched_tokens",
-    "enforce_eager",
-)
-"""Of vLLM, under its own names."""
+_OPTIONS = {
+    "max_model_len": "tokens of the longest request; default: the model's own",
+    "kv_cache_dtype": "auto, fp8, ...",
+    "tensor_parallel_size": "devices that share the model",
+    "block_size": "tokens of a block of KV cache",
+    "max_num_seqs": "requests of one step",
+    "max_num_batched_tokens": "tokens of one step",
+}
+_FLAGS = {
+    "enforce_eager": "no CUDA graphs",
+    "enable_prefix_caching": "a hybrid with recurrent layers then keeps two states a sequence",
+    "no_enable_prefix_caching": "and here one",
+}
+"""Of vLLM, under its own names, and what each takes or does."""
 
 EXAMPLE = f"""\
 examples:
@@ -63,16 +75,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _candidates(args) if args.config is not None else _one_model(args)
     except (UsageError, UnsupportedShapeError, BenchError) as error:
-        print(f"{PROG}: {error}", file=sys.stderr)
-        return 2
+        return refused(PROG, error)
 
 
-def _print(text: str) -> None:
-    """Print, also to a reader who leaves after the first line."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - for the interpreter's end
+def _floats(text: str) -> list[float]:
+    return [float(part) for part in text.split(",") if part.strip()]
+
+
+_amount = only(float, lambda gib: 0 < gib < 1 << 20, "a number of GiB above 0")
+_size = only(float, lambda gib: 0 <= gib < 1 << 20, "a number of GiB")
+_fractions = only(
+    _floats,
+    lambda values: bool(values) and all(0 < value <= 1 for value in values),
+    "above 0 and up to 1, separated by commas",
+)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -87,7 +103,9 @@ def _parser() -> argparse.ArgumentParser:
         "config", nargs="?", type=Path, metavar="CONFIG", help="a study; all its candidates"
     )
     what.add_argument(
-        "--model", type=Path, metavar="PATH", help="a folder or file with a config.json"
+        "--model",
+        metavar="PATH|NAME",
+        help="a folder or file with a config.json, or the name of a model that was downloaded",
     )
     parser.add_argument("--experiment", metavar="NAME", help="of a CONFIG that holds several")
     _device_options(parser.add_argument_group("the device (read live where no total is given)"))
@@ -130,16 +148,11 @@ def _server_options(group: argparse._ArgumentGroup) -> None:
         metavar="F[,F...]",
         help="--gpu-memory-utilization; several make a table; default: vLLM's own",
     )
-    for flag, meaning in (
-        ("--max-model-len", "tokens of the longest request; default: the model's own"),
-        ("--kv-cache-dtype", "auto, fp8, ..."),
-        ("--tensor-parallel-size", "devices that share the model"),
-        ("--block-size", "tokens of a block of KV cache"),
-        ("--max-num-seqs", "requests of one step"),
-        ("--max-num-batched-tokens", "tokens of one step"),
-    ):
+    for name, meaning in _OPTIONS.items():
+        flag = f"--{name.replace('_', '-')}"
         group.add_argument(flag, metavar="N" if "dtype" not in flag else "TYPE", help=meaning)
-    group.add_argument("--enforce-eager", action="store_true", help="no CUDA graphs")
+    for name, meaning in _FLAGS.items():
+        group.add_argument(f"--{name.replace('_', '-')}", action="store_true", help=meaning)
     group.add_argument(
         "--vllm-version",
         default=NEWEST_VERSION,
@@ -148,37 +161,11 @@ def _server_options(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def _amount(text: str) -> float:
-    value = _size(text)
-    if value == 0:
-        raise argparse.ArgumentTypeError(f"{text!r}: a number of GiB above 0 is needed")
-    return value
-
-
-def _size(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < 1 << 20:
-        raise argparse.ArgumentTypeError(f"{text!r}: a number of GiB is needed")
-    return value
-
-
-def _fractions(text: str) -> list[float]:
-    try:
-        values = [float(part) for part in text.split(",") if part.strip()]
-    except ValueError:
-        values = []
-    if not values or not all(0 < value <= 1 for value in values):
-        raise argparse.ArgumentTypeError(f"{text!r}: above 0 and up to 1, separated by commas")
-    return values
-
-
 def _one_model(args: argparse.Namespace) -> int:
     """One model on one device, at one utilisation or several."""
+    folder = _folder(args.model)
     memory, device_name = _device(args)
-    server = _server(args, memory, device_name)
+    server = _server(args, folder, memory, device_name)
     if args.whisper:
         speech = WhisperModel(name=args.whisper).expect(args.device_kind)
         memory = replace(memory, whisper=speech)
@@ -186,21 +173,38 @@ def _one_model(args: argparse.Namespace) -> int:
     servers = [server.with_settings(utilization=value) for value in asked] or [server]
     answers = [predict_vllm(each, memory) for each in servers]
     scene = Scene(
-        model=_name(args.model),
+        model=_name(args.model, folder),
         device_name=device_name,
         free_known=bool(device_name) or args.device_free_gib is not None,
         whisper=args.whisper,
     )
     document = answers_to_json(scene, answers)
-    _print(json.dumps(document, indent=2) if args.json else render(scene, answers))
+    put(json.dumps(document, indent=2) if args.json else render(scene, answers))
     return 0 if any(answer.fits for answer in answers) else 1
 
 
-def _server(args: argparse.Namespace, memory: DeviceMemory, device_name: str) -> ServerModel:
+def _folder(model: str) -> Path:
+    """Where the model lies: a path as it is, a name in the hub's cache on this machine."""
+    place = Path(model).expanduser()
+    if place.exists() or not is_hub_name(model):
+        return place
+    found = hub_folder(model)
+    if found is None:
+        raise UsageError(
+            f"--model {model}: neither a folder here nor a model in the hub's cache"
+            f" ({hub_cache()}): give the folder that holds its config.json, or fetch that"
+            f" (hf download {model} config.json)"
+        )
+    return found
+
+
+def _server(
+    args: argparse.Namespace, folder: Path, memory: DeviceMemory, device_name: str
+) -> ServerModel:
     """The server as it is asked for, at vLLM's own utilisation."""
-    shape = ModelShape.from_config(args.model)
+    shape = ModelShape.from_config(folder)
     rules = VllmRules(args.vllm_version, args.device_kind)
-    options = {name: getattr(args, name) for name in _OPTIONS}
+    options = {name: getattr(args, name) for name in (*_OPTIONS, *_FLAGS)}
     try:
         settings = VllmSettings.from_args(
             options, rules, device_total_bytes=memory.total_bytes, device_name=device_name
@@ -214,16 +218,21 @@ def _server(args: argparse.Namespace, memory: DeviceMemory, device_name: str) ->
         shape=shape,
         settings=settings,
         rules=rules,
-        weights_bytes=_weights(args, shape),
+        weights_bytes=_weights(args, folder, shape),
         overhead=overhead,
     )
 
 
-def _weights(args: argparse.Namespace, shape: ModelShape) -> int | Estimate | None:
+def _weights(args: argparse.Namespace, folder: Path, shape: ModelShape) -> int | Estimate | None:
     """Given, else read from the files beside the configuration, else left to the shape."""
     if args.weights_gib is not None:
         return given(round(args.weights_gib * GIB))
-    return weight_bytes(args.model, dtype_bytes=shape.dtype_bytes, tied=shape.tied_embeddings)
+    return weight_bytes(
+        folder,
+        dtype_bytes=shape.dtype_bytes,
+        tied=shape.tied_embeddings,
+        layers=None if shape.speech else shape.layers,
+    )
 
 
 def _device(args: argparse.Namespace) -> tuple[DeviceMemory, str]:
@@ -240,16 +249,21 @@ def _device(args: argparse.Namespace) -> tuple[DeviceMemory, str]:
     if args.device_free_gib is not None:
         raise UsageError("--device-free-gib needs --device-total-gib")
     from objectives.device import open_device  # noqa: PLC0415 - drivers only where asked for
+    from study.engines import with_known_total  # noqa: PLC0415 - likewise
 
-    device = open_device("auto")
+    device = with_known_total(open_device("auto"))
     args.device_kind = device.kind
     state = device.read()
-    total = state.total_bytes - (state.reserved_bytes or 0)
-    return DeviceMemory(total_bytes=total, free_bytes=state.free_bytes), device.name
+    return DeviceMemory(
+        total_bytes=state.server_total_bytes, free_bytes=state.free_bytes
+    ), device.name
 
 
-def _name(model: Path) -> str:
-    place = model if model.is_dir() else model.parent
+def _name(model: str, folder: Path) -> str:
+    """The name that was asked for; of a path, the folder's."""
+    if not Path(model).expanduser().exists():
+        return model
+    place = folder if folder.is_dir() else folder.parent
     return place.resolve().name
 
 
@@ -259,8 +273,8 @@ def _candidates(args: argparse.Namespace) -> int:
     from study.setup import predict_all  # noqa: PLC0415 - optuna and engines, only for a study
 
     rows = predict_all(read_config(args.config, experiment=args.experiment))
-    _print(render_candidates(rows, as_json=args.json))
-    return 0 if any(row.fits for row in rows) else 1
+    put(render_candidates(rows, as_json=args.json))
+    return 0 if any(row.prediction.fits for row in rows) else 1
 
 
 if __name__ == "__main__":

@@ -25,19 +25,12 @@ _PARTS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """What the answers of one question have in common, and no prediction knows.
+    """What the answers of one question have in common, and no prediction knows."""
 
-    Attributes:
-        model: The model's name, for people.
-        device_name: Empty where only numbers were given.
-        free_known: What is free was given or read; else the device is taken as empty.
-        whisper: The size that runs beside it; None for none.
-    """
-
-    model: str
-    device_name: str = ""
-    free_known: bool = False
-    whisper: str | None = None
+    model: str  # for people
+    device_name: str = ""  # empty where only numbers were given
+    free_known: bool = False  # given or read; else the device is taken as empty
+    whisper: str | None = None  # the size that runs beside it
 
 
 def answers_to_json(scene: Scene, answers: Sequence[Prediction]) -> dict[str, object]:
@@ -92,13 +85,16 @@ def prediction_to_dict(prediction: Prediction) -> dict[str, object]:
         "available_bytes": footprint.available_bytes,
         "needed_bytes": server.needed_bytes,
         "max_model_len": server.max_model_len,
-        "unmodelled": list(server.settings.unmodelled),
+        "unmodelled": list(server.unmodelled),
     }
 
 
 def candidates_to_list(rows: Sequence[Predicted]) -> dict[str, object]:
     """A study's candidates as JSON."""
-    return {"fits": any(row.fits for row in rows), "candidates": [_candidate(row) for row in rows]}
+    return {
+        "fits": any(row.prediction.fits for row in rows),
+        "candidates": [_candidate(row) for row in rows],
+    }
 
 
 def _candidate(row: Predicted) -> dict[str, object]:
@@ -108,6 +104,6 @@ def _candidate(row: Predicted) -> dict[str, object]:
     return {
         "params": dict(row.params),
         **known,
-        "fits": row.fits,
+        "fits": prediction.fits,
         "doubts": list(prediction.doubts),
     }

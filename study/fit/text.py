@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import textwrap
 from collections.abc import Sequence
@@ -10,11 +11,12 @@ from typing import TYPE_CHECKING
 from objectives.memory import (
     Estimate,
     Prediction,
+    ServerModel,
     break_even,
     cheapest_gains,
     overhead_note,
 )
-from objectives.models import UnsupportedShapeError
+from objectives.models import AttentionLayers, UnsupportedShapeError
 from objectives.units import GIB, gib
 from study.fit.document import Scene, candidates_to_list
 
@@ -54,16 +56,14 @@ def render(scene: Scene, answers: Sequence[Prediction]) -> str:
 
 def outcome_line(prediction: Prediction) -> str:
     """Fits, is refused, or is worth a launch; with the arithmetic and the remedy."""
-    evidence = prediction.evidence
-    if prediction.fits:
-        doubt = "" if _is_safe(prediction) else " It is within the margin: a launch decides."
-        return f"It fits: {evidence}.{doubt}{_unmodelled(prediction)}"
-    lead = "It does not fit" if prediction.certain else "It probably does not fit"
-    doubt = "" if prediction.certain else " It is within the margin: a launch decides."
-    return (
-        f"{lead} ({prediction.cause}): {evidence}.{doubt} {prediction.remedy}"
-        f"{_unmodelled(prediction)}"
-    )
+    settled = _is_safe(prediction) if prediction.fits else prediction.certain
+    doubt = "" if settled else " It is within the margin: a launch decides."
+    said = f"It fits: {prediction.evidence}.{doubt}"
+    if not prediction.fits:
+        lead = "It does not fit" if prediction.certain else "It probably does not fit"
+        said = f"{lead} ({prediction.cause}): {prediction.evidence}.{doubt} {prediction.remedy}"
+    unmodelled = prediction.server.unmodelled
+    return f"{said} Not in these numbers: {', '.join(unmodelled)}." if unmodelled else said
 
 
 def _is_safe(prediction: Prediction) -> bool:
@@ -73,36 +73,43 @@ def _is_safe(prediction: Prediction) -> bool:
     )
 
 
-def _unmodelled(prediction: Prediction) -> str:
-    unmodelled = prediction.server.settings.unmodelled
-    return f" Not in these numbers: {', '.join(unmodelled)}." if unmodelled else ""
-
-
 def _head(scene: Scene, prediction: Prediction) -> str:
     server, memory = prediction.server, prediction.footprint.memory
-    shape, settings = server.shape, server.settings
-    heads = f"{shape.kv_heads} KV heads x {shape.head_dim}"
-    if shape.latent is not None:
-        heads = f"latent {shape.latent.kv_rank} + {shape.latent.rope_dim}"
-    try:
-        per_token = shape.kv_bytes_per_token(settings.kv_cache_dtype, settings.tensor_parallel_size)
-        each = f", {per_token:,} bytes of KV cache a token"
-    except UnsupportedShapeError:
-        each = ""
-    windows = ""
-    if shape.attention.window:
-        kept = f"{shape.attention.window_tokens:,} tokens"
-        windows = f" ({shape.attention.window} keep a window of {kept})"
     kind = "a CPU's memory node" if server.on_cpu else "a GPU"
     device = f"{scene.device_name or kind} of {gib(memory.total_bytes)}"
     free = f"{gib(memory.free_bytes)} free" if scene.free_known else "taken as empty"
     speech = f", beside Whisper {scene.whisper}" if scene.whisper else ""
-    return "\n".join(
-        (
-            _wrap(f"{scene.model}: {shape.layers} layers{windows}, {heads}{each}"),
-            _wrap(f"on {device}, {free}; vLLM {server.rules.version}{speech}"),
-        )
-    )
+    model = _wrap(f"{scene.model}: {_layers(server)}")
+    return f"{model}\n" + _wrap(f"on {device}, {free}; vLLM {server.rules.version}{speech}")
+
+
+def _layers(server: ServerModel) -> str:
+    """What the layers are and what they keep, in one phrase."""
+    shape, settings = server.shape, server.settings
+    tp = settings.tensor_parallel_size
+    if shape.encoder_only:
+        return f"{shape.layers} layers of an encoder, which keep no KV cache"
+    said = [f"{shape.layers} layers{_windows(shape.attention)}"]
+    if shape.recurrent is not None:
+        kept = (each for each in server.kv.groups if each.keeps == "state")
+        state = sum(each.layers * each.page_bytes for each in kept)
+        said.append(f"{shape.recurrent.count} keep {gib(state)} of state for each sequence")
+    if shape.latent is not None:
+        said.append(f"latent {shape.latent.kv_rank} + {shape.latent.rope_dim}")
+    elif shape.attending:
+        said.append(f"{shape.full_heads.kv_heads} KV heads x {shape.full_heads.key_dim}")
+    if shape.speech is not None:
+        said.append(f"{shape.speech.tokens:,} tokens of sound kept for each request")
+    with contextlib.suppress(UnsupportedShapeError):
+        if per_token := shape.kv_bytes_per_token(settings.kv_cache_dtype, tp):
+            said.append(f"{per_token:,} bytes of KV cache a token")
+    return ", ".join(said)
+
+
+def _windows(attention: AttentionLayers) -> str:
+    if not attention.window:
+        return ""
+    return f" ({attention.window} keep a window of {attention.window_tokens:,} tokens)"
 
 
 def _table(answers: Sequence[Prediction]) -> str:
@@ -122,10 +129,8 @@ def _table(answers: Sequence[Prediction]) -> str:
     return columns(rows, left=(5,))
 
 
-def word(prediction: Prediction | None) -> str:
+def word(prediction: Prediction) -> str:
     """One word for a table, and the cause where there is one."""
-    if prediction is None:
-        return "unknown"
     if prediction.fits:
         return "fits"
     return f"{'refused' if prediction.certain else 'doubtful'}: {prediction.cause}"
@@ -208,11 +213,16 @@ def _even(prediction: Prediction) -> str:
         return "none" if value is None else f"{value:.4f}"
 
     length = prediction.server.max_model_len
+    states = ""
+    if prediction.server.states_bytes:
+        seqs = f"{prediction.server.settings.max_num_seqs:,} requests"
+        states = f" {at(even.states)} for a recurrent state of each of {seqs}."
     steps = ", ".join(f"{at(value)} for {count}" for count, value in even.requests.items())
     most = "" if even.most is None else f" The start check allows up to {even.most:.4f}."
     return _wrap(
         f"Break-even utilisation: {at(even.one_block)} for the first block of KV cache,"
-        f" {at(even.one_request)} for one request of {length:,} tokens; {steps} at once.{most}"
+        f" {at(even.one_request)} for one request of {length:,} tokens; {steps}"
+        f" at once.{states}{most}"
     )
 
 
@@ -233,7 +243,7 @@ def candidates_table(rows: Sequence[Predicted]) -> str:
     names = list(dict.fromkeys(name for row in rows for name in row.params))
     table = [(*names, "KV cache", "tokens", "requests", "excess GiB", "")]
     table += [(*(_value(row, name) for name in names), *_outcome(row)) for row in rows]
-    count = sum(row.fits for row in rows)
+    count = sum(row.prediction.fits for row in rows)
     refused = sum(row.prediction.refusal is not None for row in rows)
     lead = f"{count} of {len(rows)} candidates fit; {refused} would not be launched."
     doubts = list(dict.fromkeys(doubt for row in rows for doubt in row.prediction.doubts))
@@ -246,9 +256,9 @@ def _value(row: Predicted, name: str) -> str:
 
 
 def _outcome(row: Predicted) -> tuple[str, str, str, str, str]:
-    prediction = next(iter(row.prediction.starts.values()), None)
-    if prediction is None:
+    if not row.prediction.starts:
         return "-", "-", "-", "-", "unknown"
+    prediction = next(iter(row.prediction.starts.values()))
     capacity = prediction.footprint.capacity
     return (
         gib(prediction.footprint.available_bytes),

@@ -9,22 +9,17 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import optuna
 import pandas as pd
-from optuna.trial import FrozenTrial, TrialState
 
 from objectives.errors import UsageError
 from objectives.evidence import infeasible_of
-from objectives.space import plain
 from objectives.units import Scalar
 from study.replay.table import Row, Table
-from study.results import objective_names
-
-__all__ = ["Row", "Table", "read_table", "table_frame"]
+from study.results import TrialRecord, objective_names, read_trials
 
 STATES = ("COMPLETE", "PRUNED")
 """A failed trial says nothing of its point, and has no row."""
@@ -35,15 +30,8 @@ GROUPS = ("param", "value", "constraint")
 Reader = Callable[[str], Scalar]
 """From a cell to a parameter's value."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class _Columns:
-    """Where everything stands in a line: name to position, by kind."""
-
-    param: Mapping[str, int]
-    value: Mapping[str, int]
-    constraint: Mapping[str, int]
-    plain: Mapping[str, int]
+Columns = Mapping[str, Mapping[str, int]]
+"""Where everything stands in a line: name to position, by group; `plain` is one, too."""
 
 
 def read_table(path: Path) -> Table:
@@ -66,15 +54,16 @@ def read_table(path: Path) -> Table:
             raise UsageError(
                 f"{path}: line {number}: found {len(line)} cells, allowed: {len(header)}"
             )
-    readers = {name: _reader([line[at] for line in cells]) for name, at in columns.param.items()}
+    readers = {name: _reader([line[at] for line in cells]) for name, at in columns["param"].items()}
     rows = tuple(
         _row(f"{path}: line {number}", line, columns, readers)
         for number, line in enumerate(cells, start=2)
     )
-    return Table(path, tuple(columns.param), tuple(columns.value), tuple(columns.constraint), rows)
+    param, value, constraint = (tuple(columns[group]) for group in GROUPS)
+    return Table(path, param, value, constraint, rows)
 
 
-def _columns(path: Path, header: Sequence[str]) -> _Columns:
+def _columns(path: Path, header: Sequence[str]) -> Columns:
     named: dict[str, dict[str, int]] = {group: {} for group in GROUPS}
     for at, column in enumerate(header):
         group, _, name = column.partition(":")
@@ -93,8 +82,7 @@ def _columns(path: Path, header: Sequence[str]) -> _Columns:
             raise UsageError(f"{path}: found no {group}: column, allowed: at least one")
     if "state" not in header:
         raise UsageError(f"{path}: found no column state")
-    plain = {name: header.index(name) for name in PLAIN if name in header}
-    return _Columns(**named, plain=plain)
+    return {**named, "plain": {name: header.index(name) for name in PLAIN if name in header}}
 
 
 def _reader(cells: Sequence[str]) -> Reader:
@@ -112,28 +100,28 @@ def _reader(cells: Sequence[str]) -> Reader:
     return str
 
 
-def _row(where: str, line: Sequence[str], columns: _Columns, readers: Mapping[str, Reader]) -> Row:
-    plain = {name: line[at] for name, at in columns.plain.items()}
+def _row(where: str, line: Sequence[str], columns: Columns, readers: Mapping[str, Reader]) -> Row:
+    plain = {name: line[at] for name, at in columns["plain"].items()}
     if plain["state"] not in STATES:
         raise UsageError(f"{where}: state: found {plain['state']!r}, allowed: {', '.join(STATES)}")
     measured = plain["state"] == "COMPLETE"
-    if not measured and any(line[at] for at in columns.value.values()):
+    if not measured and any(line[at] for at in columns["value"].values()):
         raise UsageError(f"{where}: found a value, allowed: none where the state is PRUNED")
     constraints = {
         name: _float(f"{where}: constraint:{name}", line[at])
-        for name, at in columns.constraint.items()
+        for name, at in columns["constraint"].items()
         if line[at]
     }
     if measured and any(excess > 0 for excess in constraints.values()):
         raise UsageError(f"{where}: found COMPLETE with a violated constraint, allowed: PRUNED")
     values = {
         name: _float(f"{where}: value:{name}", line[at])
-        for name, at in columns.value.items()
+        for name, at in columns["value"].items()
         if measured
     }
     took = plain.get("duration_s")
     return Row(
-        params={name: readers[name](line[at]) for name, at in columns.param.items() if line[at]},
+        params={name: readers[name](line[at]) for name, at in columns["param"].items() if line[at]},
         values=values or None,
         constraints=constraints,
         cause=plain.get("cause") or None,
@@ -158,56 +146,34 @@ def table_frame(study: optuna.Study) -> pd.DataFrame:
         A row for every trial that was measured or found infeasible, by number; what a trial does
         not have is missing.
     """
-    trials = [
-        trial
-        for trial in study.get_trials(
-            deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)
-        )
-        if trial.params
-    ]
-    objectives = objective_names(study)
+    trials = [trial for trial in read_trials(study) if trial.state in STATES and trial.params]
+    # The study's order: SQL storages give a trial's constraints in another one.
+    declared = study.user_attrs.get("constraints", ())
+    constraints = dict.fromkeys([*declared, *(name for t in trials for name in t.constraints)])
     columns = [
-        *(f"param:{name}" for name in _named(trials, lambda trial: trial.params)),
-        *(f"value:{name}" for name in objectives),
-        *(f"constraint:{name}" for name in _constraint_names(study, trials)),
+        *dict.fromkeys(f"param:{name}" for trial in trials for name in trial.params),
+        *(f"value:{name}" for name in objective_names(study)),
+        *(f"constraint:{name}" for name in constraints),
         *PLAIN,
     ]
-    return pd.DataFrame(
-        [_cells(trial, objectives) for trial in trials], columns=columns, dtype=object
-    )
+    return pd.DataFrame([_cells(trial) for trial in trials], columns=columns, dtype=object)
 
 
-def _named(
-    trials: Sequence[FrozenTrial], of: Callable[[FrozenTrial], Mapping[str, object]]
-) -> list[str]:
-    return list(dict.fromkeys(name for trial in trials for name in of(trial)))
-
-
-def _constraint_names(study: optuna.Study, trials: Sequence[FrozenTrial]) -> list[str]:
-    """In the study's order; SQL storages give a trial's constraints in another one."""
-    declared = cast(Sequence[str], study.user_attrs.get("constraints", ()))
-    return list(dict.fromkeys([*declared, *_named(trials, lambda trial: trial.constraints)]))
-
-
-def _cells(trial: FrozenTrial, objectives: Sequence[str]) -> dict[str, Any]:
-    said = infeasible_of(trial.user_attrs)
-    measured = trial.state == TrialState.COMPLETE
+def _cells(trial: TrialRecord) -> dict[str, Any]:
+    said = infeasible_of(trial.attrs)
     return {
-        **{f"param:{name}": plain(value) for name, value in trial.params.items()},
-        **{
-            f"value:{name}": value
-            for name, value in zip(objectives, trial.values if measured else (), strict=False)
-        },
+        **{f"param:{name}": value for name, value in trial.params.items()},
+        **{f"value:{name}": value for name, value in (trial.values or {}).items()},
         **{f"constraint:{name}": excess for name, excess in trial.constraints.items()},
-        "state": trial.state.name,
+        "state": trial.state,
         "cause": None if said is None else said.cause,
         "duration_s": _duration_s(trial),
     }
 
 
-def _duration_s(trial: FrozenTrial) -> float | None:
+def _duration_s(trial: TrialRecord) -> float | None:
     """What the trial took; on a replay, what its row took."""
-    stored = trial.user_attrs.get("recorded_duration_s")
+    stored = trial.attrs.get("recorded_duration_s")
     if isinstance(stored, int | float):
         return float(stored)
-    return None if trial.duration is None else round(trial.duration.total_seconds(), 3)
+    return None if trial.duration_s is None else round(trial.duration_s, 3)

@@ -13,7 +13,6 @@ from objectives.errors import UsageError
 from objectives.space import Binding, Parameter, SearchSpace, point_key
 from objectives.units import Scalar
 from study.config import BINDINGS
-from study.results import TrialRecord, measured_points
 from study.samplers import UNKNOWN, PointPrediction, Predict
 
 
@@ -35,11 +34,6 @@ class Row:
     cause: str | None
     duration_s: float | None
 
-    @property
-    def state(self) -> str:
-        """COMPLETE or PRUNED."""
-        return "PRUNED" if self.values is None else "COMPLETE"
-
 
 @dataclass(frozen=True)
 class Table:
@@ -47,9 +41,7 @@ class Table:
 
     Attributes:
         source: Where it was read.
-        parameters: Their names, in the table's order.
-        objectives: Their names.
-        constraints: Their names.
+        parameters: Names, in the table's order; likewise of objectives and constraints.
         rows: All measurements, in order.
     """
 
@@ -93,28 +85,16 @@ class Table:
 
     def medians(self, params: Mapping[str, Scalar]) -> dict[str, float] | None:
         """Median of every objective at a point; None where no row of it is feasible."""
-        rows = [
-            TrialRecord(
-                number=number,
-                state=row.state,
-                params=row.params,
-                values=row.values,
-                constraints=row.constraints,
-            )
-            for number, row in enumerate(self.at(params))
-        ]
-        found = measured_points(rows)
-        return found[0].values() if found else None
+        measured = [row.values for row in self.at(params) if row.values is not None]
+        if not measured:
+            return None
+        return {name: median(values[name] for values in measured) for name in self.objectives}
 
     def predictor(self, *, margin: float = 0.0) -> Predict | None:
         """A prediction that knows the table's constraints, as arithmetic would before a launch.
 
-        Args:
-            margin: How unsure it pretends to be: a point whose largest excess is within this
-                share of the column's range is not certain.
-
-        Returns:
-            None if the table has no constraints.
+        None if it has none. A point with an excess within the margin, a share of the column's
+        range, is not certain.
         """
         if not self.constraints:
             return None
@@ -124,7 +104,8 @@ class Table:
             rows = self._points.get(point_key(params))
             if rows is None:
                 return UNKNOWN
-            excess = {n: median(row.constraints[n] for row in rows) for n in rows[0].constraints}
+            known = set.intersection(*(set(row.constraints) for row in rows))
+            excess = {n: median(row.constraints[n] for row in rows) for n in sorted(known)}
             over = [value for value in excess.values() if value > 0]
             return PointPrediction(
                 feasible=not over,

@@ -19,20 +19,19 @@ from study.reports.interactive import front_graphs, hypervolume_graph, memory_gr
 from study.reports.plots import memory_trials
 from study.reports.text import continued
 from study.results import (
-    SCENARIOS,
     UNITS,
     Findings,
     TrialRecord,
     command_lines,
     conditions,
+    fragments,
     gib,
     headline,
+    in_one_piece,
     number,
     point,
     seconds,
 )
-
-Objective = Callable[[Trial], Sequence[float]]
 
 
 def annotate(study: optuna.Study, findings: Findings) -> None:
@@ -56,7 +55,9 @@ def graphs(findings: Findings) -> dict[str, Figure]:
     return kept
 
 
-def with_notes(objective: Objective) -> Callable[[Trial], tuple[float, ...]]:
+def with_notes(
+    objective: Callable[[Trial], Sequence[float]],
+) -> Callable[[Trial], tuple[float, ...]]:
     """The same objective; each trial gets its note when it ends, however it ends."""
 
     def judged(trial: Trial) -> tuple[float, ...]:
@@ -90,30 +91,24 @@ def ending(trial: Trial, state: str) -> TrialRecord:
 
 def study_note(findings: Findings) -> str:
     """The study's note, Markdown."""
-    facts = conditions(findings)
     lines = [f"**{_plain(headline(findings))}**", ""]
     if findings.caveat:
         lines += [f"> {_plain(findings.caveat)}", ""]
-    lines += [f"- {fact}: {_plain(words)}" for fact, words in facts.items()]
+    lines += [f"- {fact}: {_plain(words)}" for fact, words in conditions(findings).items()]
     lines += ["", "| objective | unit | wanted |", "|---|---|---|"]
     for objective, direction in findings.directions.items():
         target = findings.target(objective)
         wanted = "less" if direction == "minimize" else "more"
         wanted = wanted if target is None else f"near {target:g} (stored: the distance)"
         lines.append(f"| {_plain(objective)} | {UNITS.get(objective, '')} | {wanted} |")
-    lines += ["", *_picks(findings)]
+    picks = [
+        f"- {name}: trial {pick}, {_plain(point(findings[pick].params))}"
+        for name, pick in findings.picks.items()
+        if pick is not None
+    ]
+    lines += ["", *(["Picks:", "", *picks, ""] if picks else [])]
     lines += ["A trial that is pruned is infeasible; its page says why, with the log line."]
     return "\n".join(lines)
-
-
-def _picks(findings: Findings) -> list[str]:
-    chosen = {name: findings.picks[name] for name in SCENARIOS}
-    lines = [
-        f"- {name}: trial {number_}, {_plain(point(findings[number_].params))}"
-        for name, number_ in chosen.items()
-        if number_ is not None
-    ]
-    return ["Picks:", "", *lines, ""] if lines else []
 
 
 def trial_note(trial: TrialRecord) -> str:
@@ -124,21 +119,26 @@ def trial_note(trial: TrialRecord) -> str:
         lines += [f"    {line}" for line in reason.evidence.splitlines()] + [""]
     if reason.remedy:
         lines += [f"Remedy: {_plain(reason.remedy)}", ""]
+    if pieces := fragments(trial):
+        lines += [_plain(pieces), ""]
     if trial.doubts:
         lines += ["Doubts:", "", *(f"- {_plain(doubt)}" for doubt in trial.doubts), ""]
     if trial.phases_s:
         spent = ", ".join(f"{name} {seconds(took)}" for name, took in trial.phases_s.items())
         lines += [f"Time: {spent}", ""]
-    lines += _kv_cache(trial)
+    predicted, logged = trial.kv_cache_bytes
+    if (predicted, logged) != (None, None):
+        lines += [f"KV cache: {gib(predicted)} GiB predicted, {gib(logged)} GiB logged by vLLM", ""]
+    if pieces := in_one_piece(trial):
+        lines += [f"Largest single allocation: {_plain(pieces)}", ""]
     for server, command in command_lines(trial).items():
         lines += [f"{server}, to run:", "", *continued(command), ""]
     return "\n".join(lines)
 
 
 def _outcome(trial: TrialRecord) -> str:
-    weights = trial.evidence.weights
-    caveat = f" ({weights} weights)" if weights == "dummy" else ""
-    caveat = " (replay of a recorded table)" if weights == "replay" else caveat
+    special = {"dummy": " (dummy weights)", "replay": " (replay of a recorded table)"}
+    caveat = special.get(trial.evidence.weights or "real", "")
     if trial.state == "COMPLETE":
         fitness = "" if trial.fitness is None else f", legacy fitness {number(trial.fitness)}"
         return f"Measured{fitness}{caveat}"
@@ -147,13 +147,6 @@ def _outcome(trial: TrialRecord) -> str:
         return f"Infeasible: {trial.cause} ({how}){caveat}"
     message = (trial.evidence.error or Fault()).message
     return f"Failed, the setting is not to blame: {_plain(message)}{caveat}"
-
-
-def _kv_cache(trial: TrialRecord) -> list[str]:
-    predicted, logged = trial.kv_cache_bytes
-    if predicted is None and logged is None:
-        return []
-    return [f"KV cache: {gib(predicted)} GiB predicted, {gib(logged)} GiB logged by vLLM", ""]
 
 
 def _plain(words: str) -> str:

@@ -10,10 +10,9 @@ it shows.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib import resources
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from study.reports.infeasible_map import letters, map_figure
@@ -27,21 +26,20 @@ from study.reports.plots import (
     pairs,
 )
 from study.results import (
-    DEVICE_WORDS,
     SCENARIOS,
     STATE_WORDS,
     Findings,
-    MeasuredPoint,
     TrialRecord,
     causes,
     change_in_words,
     changes,
-    choice,
     command_lines,
     conditions,
+    device_line,
     doubts_of,
     figure_with_interval,
     foremost,
+    fragments,
     gib,
     headline,
     kv_cache_rows,
@@ -51,12 +49,16 @@ from study.results import (
     percentile_rows,
     phase_rows,
     point,
+    setting_row,
+    states_line,
+    telling_trials,
 )
 
 
 def html_report(findings: Findings) -> str:
     """The whole page."""
     pages = Environment(
+        loader=PackageLoader("study.reports", ""),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -64,21 +66,25 @@ def html_report(findings: Findings) -> str:
         keep_trailing_newline=True,
     )
     pages.filters.update(label=label, point=point, pairs=pairs)
-    text = resources.files("study.reports").joinpath("report.html").read_text(encoding="utf-8")
-    return pages.from_string(text).render(
+    return pages.get_template("report.html").render(
         findings=findings,
         light=variables(dark=False),
         dark=variables(dark=True),
         under=_under(findings),
         headline=headline(findings),
-        pictures=dict(_pictures(findings)),
-        foremost=[_row(findings, each) for each in foremost(findings)],
-        front=[_row(findings, each) for each in findings.front_points],
+        pictures={
+            name: inline_svg(drawing, name=name, words=words)
+            for drawing, name, words in _drawings(findings)
+        },
+        foremost=[setting_row(findings, each) for each in foremost(findings)],
+        front=[setting_row(findings, each) for each in findings.front_points],
         doubts=doubts_of(findings.front_points),
         percentiles=percentile_rows(findings),
         picks=[*_pick_rows(findings)],
         commands=[*_commands(findings)],
-        causes=[*_causes(findings)],
+        causes=[*telling_trials(findings)],
+        fragments=fragments,
+        letters=letters(findings),
         kv_cache=kv_cache_rows(findings),
         conditions=conditions(findings),
         phases=phase_rows(findings),
@@ -87,13 +93,8 @@ def html_report(findings: Findings) -> str:
     )
 
 
-def _pictures(findings: Findings) -> Iterator[tuple[str, str]]:
-    """Every picture that there is something for, as SVG with what it shows in words."""
-    for drawing, name, words in _drawings(findings):
-        yield name, inline_svg(drawing, name=name, words=words)
-
-
 def _drawings(findings: Findings) -> Iterator[tuple[Figure, str, str]]:
+    """Every picture that there is something for, its name, and what it shows in words."""
     listed = [f"{s.trial.number}: {point(s.trial.params)}" for s in findings.front_points]
     for index, (x, y) in enumerate(pairs(findings) if findings.points else ()):
         words = (
@@ -124,29 +125,10 @@ def _tenants(trial: TrialRecord) -> str:
 
 def _under(findings: Findings) -> str:
     """Device, weights and dates, in one line."""
-    device = findings.device
-    kind = DEVICE_WORDS.get(str(device.get("kind")), "device")
     began = [trial.started for trial in findings.trials if trial.started]
     day = f", begun {min(began):%Y-%m-%d}" if began else ""
-    states = ", ".join(
-        f"{count} {words}"
-        for state, words in STATE_WORDS.items()
-        if (count := findings.count(state))
-    )
-    total = f" with {gib(device['total_bytes'])} GiB" if device.get("total_bytes") else ""
-    name = device.get("name", "not recorded")
     weights = "replay" if findings.weights == "replay" else f"{findings.weights} weights"
-    return f"{kind}: {name}{total}; {weights}{day}; trials: {states or 'none'}"
-
-
-def _row(findings: Findings, setting: MeasuredPoint) -> list[str]:
-    return [
-        f"{setting.trial.number}{'*' if doubts_of([setting]) else ''}",
-        *(choice(setting.trial.params.get(name)) for name in findings.parameters),
-        *(figure_with_interval(setting, name) for name in findings.directions),
-        number(setting.figure("fitness")),
-        str(len(setting.trials)),
-    ]
+    return f"{device_line(findings, ' with')}; {weights}{day}; trials: {states_line(findings)}"
 
 
 def _chosen(findings: Findings) -> dict[int, str]:
@@ -167,13 +149,12 @@ def _pick_rows(findings: Findings) -> Iterator[list[str]]:
 
 def _figures(findings: Findings, chosen: int | None) -> list[str]:
     """A trial's setting and figures; why there are none where there are none."""
+    nothing = ["–"] * (len(findings.directions) + 1)
     if chosen is None:
-        return ["–", "not tried", *["–"] * (len(findings.directions) + 1)]
-    trial = findings[chosen]
-    setting = findings.measured_point(chosen)
+        return ["–", "not tried", *nothing]
+    trial, setting = findings[chosen], findings.measured_point(chosen)
     if setting is None:
-        reason = f"{point(trial.params)}: {trial.cause}"
-        return [str(chosen), reason, *["–"] * (len(findings.directions) + 1)]
+        return [str(chosen), f"{point(trial.params)}: {trial.cause}", *nothing]
     return [
         str(chosen),
         point(trial.params),
@@ -191,23 +172,6 @@ def _commands(findings: Findings) -> Iterator[dict[str, Any]]:
             "point": point(findings[pick].params),
             "changes": [*map(change_in_words, changes(findings, setting) if setting else ())],
             "lines": command_lines(findings[pick]),
-        }
-
-
-def _causes(findings: Findings) -> Iterator[dict[str, Any]]:
-    """Why settings do not work, with the evidence of one that was really started if one was."""
-    for cause, times in causes(findings):
-        told = (trial.infeasible for trial in findings.infeasible if trial.cause == cause)
-        reasons = [reason for reason in told if reason is not None]
-        launched = [reason for reason in reasons if not reason.predicted]
-        reason = (launched or reasons)[0]
-        yield {
-            "letter": letters(findings)[cause],
-            "cause": cause,
-            "times": times,
-            "predicted": len(reasons) - len(launched),
-            "evidence": reason.evidence,
-            "remedy": reason.remedy,
         }
 
 

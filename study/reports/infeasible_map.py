@@ -33,7 +33,6 @@ class Side:
     """One side of the map.
 
     Attributes:
-        name: The parameter's.
         ticks: A word for each column or row, from low to high.
         place: Trial number to its column or row; without trials that lack the parameter.
     """
@@ -47,15 +46,16 @@ def map_figure(findings: Findings) -> Figure:
     """The map; without a second parameter that varies it is one row high."""
     judged = [trial for trial in findings.trials if trial.feasible is not None]
     names = telling_parameters(judged)
-    columns = side(judged, names[0]) if names else None
-    rows = side(judged, names[1]) if len(names) > 1 else None
-    height = 1.2 + 0.42 * (len(rows.ticks) if rows else 1) + 0.2 * len(causes(findings))
+    one = Side(name="", ticks=("",), place={trial.number: 0 for trial in judged})
+    rows = side(judged, names[1]) if len(names) > 1 else one
+    height = 1.2 + 0.42 * len(rows.ticks) + 0.2 * len(causes(findings))
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH_IN, max(height, 2.2)), layout="constrained")
         axes = figure.add_subplot()
-        if columns is None:
+        if not names:
             axes.set_axis_off()
             return figure
+        columns = side(judged, names[0])
         _cells(axes, findings, judged, columns, rows)
         _sides(axes, columns, rows)
     return figure
@@ -109,25 +109,18 @@ def _order(value: Scalar) -> tuple[int, float, str]:
     """Numbers by size, then Whisper's checkpoints by theirs, then other words by the alphabet."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return (0, float(value), "")
-    return (
-        1,
-        float(WHISPER_SIZES.get(str(value).removesuffix(".en"), len(WHISPER_SIZES))),
-        str(value),
-    )
+    size = WHISPER_SIZES.get(str(value).removesuffix(".en"), len(WHISPER_SIZES))
+    return (1, float(size), str(value))
 
 
 def _cells(
-    axes: Axes,
-    findings: Findings,
-    trials: Sequence[TrialRecord],
-    columns: Side,
-    rows: Side | None,
+    axes: Axes, findings: Findings, trials: Sequence[TrialRecord], columns: Side, rows: Side
 ) -> None:
     cells: dict[tuple[int, int], list[TrialRecord]] = {}
     for trial in trials:
-        if trial.number in columns.place and (rows is None or trial.number in rows.place):
-            row = rows.place[trial.number] if rows else 0
-            cells.setdefault((columns.place[trial.number], row), []).append(trial)
+        if trial.number in columns.place and trial.number in rows.place:
+            at = columns.place[trial.number], rows.place[trial.number]
+            cells.setdefault(at, []).append(trial)
     letter = letters(findings)
     named = [cause for cause, _ in causes(findings)]
     colours: dict[str, Role] = {WORKS: FEASIBLE, **fills(named, first=1)}
@@ -152,11 +145,10 @@ def _cells(
     )
 
 
-def _sides(axes: Axes, columns: Side, rows: Side | None) -> None:
+def _sides(axes: Axes, columns: Side, rows: Side) -> None:
     axes.set_xticks(range(len(columns.ticks)), columns.ticks)
     axes.set(xlabel=columns.name, xlim=(-0.55, len(columns.ticks) - 0.45))
-    ticks = rows.ticks if rows else ("",)
-    axes.set_yticks(range(len(ticks)), ticks)
-    axes.set(ylabel=rows.name if rows else "", ylim=(-0.55, len(ticks) - 0.45))
+    axes.set_yticks(range(len(rows.ticks)), rows.ticks)
+    axes.set(ylabel=rows.name, ylim=(-0.55, len(rows.ticks) - 0.45))
     axes.tick_params(length=0, labelcolor=INK.light, color=MUTED.light)
     axes.spines[:].set_visible(False)

@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 
 from objectives.units import GIB
 from study.reports.palette import BASELINE, FRONT, INK, OTHER, tenants
-from study.reports.plots import bar_name, memory_trials, pairs, title
+from study.reports.plots import bar_name, memory_trials, pairs, title, told_apart
 from study.results import (
     Findings,
     MeasuredPoint,
@@ -27,23 +27,13 @@ LAYOUT = {"template": "plotly_white", "font": {"family": "system-ui, sans-serif"
 
 
 def front_graphs(findings: Findings) -> list[go.Figure]:
-    """Every feasible setting, the front with its intervals; the settings themselves on hovering.
-
-    Returns:
-        A figure for each pair of objectives that differ.
-    """
+    """For each pair of objectives that differ: every feasible setting, the front with intervals."""
     return [_front_graph(findings, x, y) for x, y in pairs(findings)]
 
 
 def _front_graph(findings: Findings, x: str, y: str) -> go.Figure:
-    front = {setting.point for setting in findings.front_points}
-    today = None if findings.baseline is None else findings.measured_point(findings.baseline)
-    kinds = {
-        "feasible": [each for each in findings.points if each.point not in front],
-        "front": findings.front_points,
-        "runs today": [today] if today else [],
-    }
-    figure = go.Figure([_marks(settings, x, y, name) for name, settings in kinds.items()])
+    kinds = told_apart(findings).items()
+    figure = go.Figure([_marks(settings, x, y, name) for name, settings in kinds])
     figure.update_layout(
         title=_title(findings), xaxis_title=label(x), yaxis_title=label(y), **LAYOUT
     )

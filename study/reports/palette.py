@@ -16,13 +16,7 @@ from objectives.space import SERVERS
 
 @dataclass(frozen=True)
 class Role:
-    """A colour by what it is for.
-
-    Attributes:
-        name: Also the CSS variable's, with two dashes in front.
-        light: On white paper.
-        dark: On dark paper.
-    """
+    """A colour by what it is for; the CSS variable has its name with two dashes in front."""
 
     name: str
     light: str

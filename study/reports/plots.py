@@ -81,14 +81,13 @@ def save(figure: Figure, save_path: str | Path) -> Path:
         UsageError: The suffix is unknown, or the file cannot be written.
     """
     path = Path(save_path)
-    if path.suffix not in {".png", ".svg", ".pdf"}:
-        raise UsageError(f"{path}: found suffix {path.suffix!r}, allowed: .png, .svg, .pdf")
-    dated = {"Date": None} if path.suffix == ".svg" else {}
-    dated |= {"CreationDate": None} if path.suffix == ".pdf" else {}
+    undated = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+    if path.suffix not in undated:
+        raise UsageError(f"{path}: found suffix {path.suffix!r}, allowed: {', '.join(undated)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with mpl.rc_context({**STYLE, "svg.hashsalt": path.stem}):
-            figure.savefig(path, metadata=dated)
+            figure.savefig(path, metadata=undated[path.suffix])
     except OSError as error:
         raise UsageError(f"{path}: cannot be written: {error.strerror}") from error
     return path
@@ -111,9 +110,7 @@ def pairs(findings: Findings) -> list[tuple[str, str]]:
 def front_figure(findings: Findings, axes_of: Sequence[tuple[str, str]] | None = None) -> Figure:
     """Every feasible setting, the front with its intervals, and the baseline.
 
-    Args:
-        findings: Of the study.
-        axes_of: Pairs of objectives, x and y, a panel each; by default those that differ.
+    A panel for each pair of objectives, x and y; by default for those that differ.
     """
     panels = list(axes_of or pairs(findings))
     with mpl.rc_context(STYLE):
@@ -127,49 +124,56 @@ def front_figure(findings: Findings, axes_of: Sequence[tuple[str, str]] | None =
 def _front_panel(axes: Axes, findings: Findings, x: str, y: str) -> None:
     axes.set(xlabel=_axis(findings, x), ylabel=_axis(findings, y))
     axes.grid(visible=True, linewidth=0.6)
-    on_front = [each for each in findings.points if each.trial.number in findings.front]
-    others = [each for each in findings.points if each.trial.number not in findings.front]
-    today = None if findings.baseline is None else findings.measured_point(findings.baseline)
-    _marks(axes, others, x, y, role=OTHER, marker="o", size=26, name="feasible")
-    _marks(axes, on_front, x, y, role=FRONT, marker="s", size=42, name="front")
-    if today is not None:
-        _marks(axes, [today], x, y, role=BASELINE, marker="D", size=110, name="runs today")
+    kinds = told_apart(findings)
+    for kind, settings in kinds.items():
+        _marks(axes, settings, x, y, kind)
     named = set(findings.front)
     if len(named) > LABELS:
-        named &= {number for number in findings.picks.values() if number is not None}
-    for setting in on_front:
+        named &= set(findings.picks.values())
+    for setting in kinds["front"]:
         _intervals(axes, setting, x, y, role=FRONT, named=setting.trial.number in named)
-    if today is not None and today.trial.number not in findings.front:
-        _intervals(axes, today, x, y, role=BASELINE, named=True)
+    for today in kinds["runs today"]:
+        if today.trial.number not in findings.front:
+            _intervals(axes, today, x, y, role=BASELINE, named=True)
     if findings.points:
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, handletextpad=0.2)
 
 
-def _marks(
-    axes: Axes,
-    settings: Sequence[MeasuredPoint],
-    x: str,
-    y: str,
-    *,
-    role: Role,
-    marker: str,
-    size: float,
-    name: str,
-) -> None:
+def told_apart(findings: Findings) -> dict[str, list[MeasuredPoint]]:
+    """The feasible settings by kind: `front`, `runs today`, the rest is `feasible`."""
+    today = None if findings.baseline is None else findings.measured_point(findings.baseline)
+    return {
+        "feasible": [s for s in findings.points if s.trial.number not in findings.front],
+        "front": [s for s in findings.points if s.trial.number in findings.front],
+        "runs today": [today] if today else [],
+    }
+
+
+MARKS = {
+    "feasible": (OTHER, "o", 26),
+    "front": (FRONT, "s", 42),
+    "runs today": (BASELINE, "D", 110),
+}
+"""Colour, shape and size of each kind."""
+
+
+def _marks(axes: Axes, settings: Sequence[MeasuredPoint], x: str, y: str, kind: str) -> None:
     """Marks of one kind; the baseline's is a ring around whatever it is besides."""
     places = [place for setting in settings if (place := _place(setting, x, y)) is not None]
     if not places:
         return
+    role, marker, size = MARKS[kind]
     ring = role is BASELINE
+    across, up = zip(*places, strict=True)
     axes.scatter(
-        [place[0] for place in places],
-        [place[1] for place in places],
+        across,
+        up,
         s=size,
         marker=marker,
         facecolors="none" if ring else role.light,
         edgecolors=role.light if ring else PAPER.light,
         linewidths=1.6 if ring else 0.8,
-        label=name,
+        label=kind,
         zorder=4 if ring else 3,
     )
 
@@ -203,11 +207,8 @@ def _place(setting: MeasuredPoint, x: str, y: str) -> tuple[float, float] | None
 
 def _axis(findings: Findings, name: str) -> str:
     target = findings.target(name)
-    if target is not None:
-        return f"{label(name)}, near {target:g}"
-    return (
-        f"{label(name)}, {'less' if findings.directions[name] == 'minimize' else 'more'} is better"
-    )
+    wanted = "less" if findings.directions[name] == "minimize" else "more"
+    return f"{label(name)}, " + (f"{wanted} is better" if target is None else f"near {target:g}")
 
 
 def memory_figure(findings: Findings) -> Figure:
@@ -252,9 +253,7 @@ def _memory_axes(axes: Axes, findings: Findings, trials: Sequence[TrialRecord]) 
     names = [bar_name(findings, trial) for trial in trials]
     axes.set_yticks(range(len(trials)), names)
     axes.set(xlabel="peak memory (GiB)", ylabel="trial", xlim=(0, None))
-    axes.set_ylim(len(trials) - 0.4, -0.6)
-    if total_bytes:
-        axes.set_ylim(len(trials) + 0.15, -0.6)
+    axes.set_ylim(len(trials) + (0.15 if total_bytes else -0.4), -0.6)
     axes.grid(visible=True, axis="x", linewidth=0.6)
     if trials:
         axes.legend(loc="lower center", bbox_to_anchor=(0.45, 1.0), ncols=4, handlelength=1.0)
@@ -288,7 +287,7 @@ def fitness_figure(findings: Findings) -> Figure:
     """
     tried = [t for t in findings.trials if t.fitness is not None or t.feasible is False]
     by_generation = any(trial.generation is not None for trial in tried)
-    placed = [(_step(trial, by_generation=by_generation), trial) for trial in tried]
+    placed = [(trial.generation if by_generation else trial.number, trial) for trial in tried]
     known = [(step, trial) for step, trial in placed if step is not None]
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH_IN, 3.4), layout="constrained")
@@ -302,10 +301,6 @@ def fitness_figure(findings: Findings) -> Figure:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(visible=True, linewidth=0.6)
     return figure
-
-
-def _step(trial: TrialRecord, *, by_generation: bool) -> int | None:
-    return trial.generation if by_generation else trial.number
 
 
 def _evolution(axes: Axes, known: Sequence[tuple[int, TrialRecord]]) -> None:
@@ -347,12 +342,12 @@ def inline_svg(figure: Figure, *, name: str, words: str) -> str:
     palette becomes a CSS variable, so the same picture is right on light and on dark paper, and
     its identifiers get a prefix, so several pictures can stand in one page.
 
-    Args:
-        figure: Drawn in the palette's light colours.
-        name: A word for it, unique in the page.
-        words: What it shows, for a screen reader.
+    The name is a word for it, unique in the page; the colours must be the palette's light ones.
     """
-    text = _written(figure, salt=name)
+    buffer = io.StringIO()
+    with mpl.rc_context({**STYLE, "svg.hashsalt": name}):  # the same figure gives the same text
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
     box, body = _SIZE.search(text), _BODY.search(text)
     assert box is not None and body is not None, "matplotlib wrote no SVG"
     drawn = _STYLESHEET.sub("", _METADATA.sub("", body[1]))
@@ -366,11 +361,3 @@ def inline_svg(figure: Figure, *, name: str, words: str) -> str:
         f'viewBox="{box[1]}" role="img" aria-labelledby="{title}" class="drawing">'
         f'<title id="{title}">{escape(words)}</title>{drawn}</svg>'
     )
-
-
-def _written(figure: Figure, *, salt: str) -> str:
-    """The SVG document; the same figure gives the same text."""
-    buffer = io.StringIO()
-    with mpl.rc_context({**STYLE, "svg.hashsalt": salt}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return buffer.getvalue()

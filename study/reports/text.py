@@ -9,31 +9,30 @@ from __future__ import annotations
 
 import shlex
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from objectives.evidence import Fault, Infeasible
 from study.results import (
-    DEVICE_WORDS,
     ROWS,
-    SCENARIOS,
-    STATE_WORDS,
     Findings,
     MeasuredPoint,
     TrialRecord,
-    causes,
-    choice,
     command_lines,
+    device_line,
     doubts_of,
     figure_with_interval,
     foremost,
-    gib,
+    fragments,
     headline,
     kv_cache_rows,
     label,
+    least_in_one_piece,
     next_steps,
-    number,
     point,
     seconds,
+    setting_row,
+    states_line,
+    telling_trials,
 )
 
 WIDTH = 80
@@ -54,18 +53,10 @@ def text_report(findings: Findings) -> str:
 
 
 def _head(findings: Findings) -> str:
-    device = findings.device
-    total = f", {gib(device['total_bytes'])} GiB" if device.get("total_bytes") else ""
-    kind = DEVICE_WORDS.get(str(device.get("kind")), "device")
-    states = ", ".join(
-        f"{count} {words}"
-        for state, words in STATE_WORDS.items()
-        if (count := findings.count(state))
-    )
     lines = [
         f"Study {findings.study}",
-        f"{kind}: {device.get('name', 'not recorded')}{total}",
-        f"Trials: {states or 'none'}",
+        device_line(findings, ","),
+        f"Trials: {states_line(findings)}",
         "",
         _wrap(headline(findings)),
     ]
@@ -78,7 +69,9 @@ def _front(findings: Findings) -> str:
     settings = foremost(findings)
     if not settings:
         return ""
-    table = _front_table(findings, settings)
+    objectives = [label(name) for name in findings.directions]
+    header = ["trial", *findings.parameters, *objectives, "fit-ness", "n"]
+    table = columns(header, [setting_row(findings, setting) for setting in settings])
     if max(map(len, table)) > WIDTH:
         table = _front_cards(findings, settings)
     doubts = [
@@ -89,45 +82,26 @@ def _front(findings: Findings) -> str:
     left_out = len(findings.front) - len(settings)
     if left_out:
         notes.append(f"{left_out} more are on the front; --format html, csv or json has them all.")
+    if pieces := least_in_one_piece(findings):
+        doubts.append(_wrap(f"Largest single allocation: {pieces}."))
     return "\n".join([_title("Front"), *table, "", *notes, *doubts])
 
 
 def _trials(numbers: Sequence[int]) -> str:
-    listed = ", ".join(map(str, numbers))
-    return f"trial {listed}" if len(numbers) == 1 else f"trials {listed}"
-
-
-def _mark(setting: MeasuredPoint) -> str:
-    return "*" if any(trial.doubts for trial in setting.trials) else ""
-
-
-def _front_table(findings: Findings, settings: Sequence[MeasuredPoint]) -> list[str]:
-    objectives = list(findings.directions)
-    header = ["trial", *findings.parameters, *(label(name) for name in objectives), "fit-ness", "n"]
-    rows = [
-        [
-            f"{setting.trial.number}{_mark(setting)}",
-            *(choice(setting.trial.params.get(name)) for name in findings.parameters),
-            *(figure_with_interval(setting, name) for name in objectives),
-            number(setting.figure("fitness")),
-            str(len(setting.trials)),
-        ]
-        for setting in settings
-    ]
-    return columns(header, rows)
+    return f"trial{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
 
 
 def _front_cards(findings: Findings, settings: Sequence[MeasuredPoint]) -> list[str]:
     """The front where a table is too wide: a block a setting."""
     lines = []
     for setting in settings:
-        name = f"trial {setting.trial.number}{_mark(setting)}"
+        name = setting_row(findings, setting)[0]
         figures = [
             f"{label(objective)} {figure_with_interval(setting, objective)}"
             for objective in (*findings.directions, "fitness")
             if setting.figure(objective) is not None
         ]
-        lines.append(_wrap(f"{name}: {point(setting.trial.params)}"))
+        lines.append(_wrap(f"trial {name}: {point(setting.trial.params)}"))
         lines.append(_wrap(", ".join(figures), indent="    "))
     return lines
 
@@ -136,44 +110,41 @@ def _infeasible(findings: Findings) -> str:
     if not findings.infeasible:
         return ""
     lines = [_title("Infeasible")]
-    for cause, _ in causes(findings):
-        lines += _cause(cause, [trial for trial in findings.infeasible if trial.cause == cause])
+    for cause, trials, telling in telling_trials(findings):
+        lines += _cause(cause, trials, telling)
     return "\n".join(lines)
 
 
-def _cause(cause: str, trials: Sequence[TrialRecord]) -> list[str]:
+def _cause(cause: str, trials: Sequence[TrialRecord], telling: TrialRecord) -> list[str]:
     """A cause, where it struck, one telling line, and what to do about it."""
     predicted = sum(trial.predicted for trial in trials)
-    launched = next((trial for trial in trials if not trial.predicted), trials[0])
-    reason = launched.infeasible or Infeasible()
+    reason = telling.infeasible or Infeasible()
     lines = [f"{cause}: {len(trials)} trials, {predicted} of them predicted without a launch"]
     lines += [_wrap(f"{t.number}: {point(t.params)}", indent="    ") for t in trials[:ROWS]]
     if len(trials) > ROWS:
         lines.append(f"    ... and {len(trials) - ROWS} more")
     if reason.evidence:
-        lines.append(_wrap(f"trial {launched.number}: {reason.evidence}", indent="  > "))
+        lines.append(_wrap(f"trial {telling.number}: {reason.evidence}", indent="  > "))
     if reason.remedy:
         lines.append(_wrap(f"remedy: {reason.remedy}", indent="  "))
+    if pieces := fragments(telling):
+        lines.append(_wrap(pieces, indent="  "))
     return lines
 
 
 def _failed(findings: Findings) -> str:
     failed = [trial for trial in findings.trials if trial.state == "FAIL"]
-    if not failed:
-        return ""
-    lines = [_title("Failed: the bench broke, the settings are not to blame")]
-    for trial in failed:
-        fault = trial.evidence.error or Fault()
-        lines.append(_wrap(f"{trial.number}: {fault.cause}: {fault.message}", indent="  "))
-    return "\n".join(lines)
+    faults = [(trial.number, trial.evidence.error or Fault()) for trial in failed]
+    lines = [_wrap(f"{tried}: {it.cause}: {it.message}", indent="  ") for tried, it in faults]
+    title = _title("Failed: the bench broke, the settings are not to blame")
+    return "\n".join([title, *lines]) if lines else ""
 
 
 def _picks(findings: Findings) -> str:
     if not findings.points:
         return ""
     lines = [_title("Picks")]
-    for scenario in SCENARIOS:
-        chosen = findings.picks[scenario]
+    for scenario, chosen in findings.picks.items():
         if chosen is None:
             lines.append(f"{scenario:<9} none: what decides it was not measured")
             continue
@@ -210,21 +181,17 @@ def _next(findings: Findings) -> str:
     return "\n".join(lines)
 
 
-def columns(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+def columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """A table, right-aligned; a header breaks at its underscores, spaces and hyphens."""
-    body = [list(row) for row in rows]
     stacks = [_stack(cell) for cell in header]
     height = max(map(len, stacks))
     heads = [[""] * (height - len(stack)) + stack for stack in stacks]
-    widths = [
-        max(len(cell) for cell in (*heads[column], *(row[column] for row in body)))
-        for column in range(len(header))
-    ]
-    lines = [[heads[column][line] for column in range(len(header))] for line in range(height)]
+    lines = [*zip(*heads, strict=True)]
+    widths = [max(map(len, column)) for column in zip(*lines, *rows, strict=True)]
     rule = ["-" * width for width in widths]
     return [
         "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in (*lines, rule, *body)
+        for line in (*lines, rule, *rows)
     ]
 
 

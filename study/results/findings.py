@@ -11,7 +11,7 @@ and the first undoubted measurement stands for it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from math import isfinite
 from typing import Any
 
@@ -30,11 +30,9 @@ class Findings:
     """A whole study, read once.
 
     Attributes:
-        study: Its name.
         storage: Where it is kept, without a password.
         directions: Objective name to minimize or maximize, in the objectives' order.
         attrs: What was stored with the study: device, load, engines, baseline, space, ...
-        trials: All trials, by number.
         points: The feasible points, each with all its measurements.
         front: Numbers of the trials whose setting no feasible setting dominates, rising.
         baseline: The trial of what runs today; None if it was not tried.
@@ -115,12 +113,7 @@ class Findings:
 
 
 def read_study(study: optuna.Study, storage_url: str) -> Findings:
-    """Read a study.
-
-    Args:
-        study: As Optuna opened it.
-        storage_url: Where it was opened; a password in it is left out.
-    """
+    """Read a study; a password in the URL is left out."""
     directions = directions_of(study)
     trials = with_unsteady_settings([_with_unread(trial) for trial in read_trials(study)])
     points = measured_points(trials)
@@ -144,11 +137,7 @@ def _with_unread(trial: TrialRecord) -> TrialRecord:
 
 
 def findings_to_dict(findings: Findings) -> dict[str, Any]:
-    """The JSON document of a study: what `study.report --json` prints.
-
-    Returns:
-        Only what JSON has; names and meanings are part of the program's contract.
-    """
+    """What `study.report --json` prints; names and meanings are part of the program's contract."""
     device = findings.device
     return {
         "study": findings.study,
@@ -172,11 +161,8 @@ def findings_to_dict(findings: Findings) -> dict[str, Any]:
 def _baseline(trials: Iterable[TrialRecord], params: Mapping[str, Any] | None) -> int | None:
     """The trial at the baseline's point: a measured one if there is one, else a pruned one."""
     there = [trial for trial in trials if params and trial.point == point_key(params)]
-    for state in ("COMPLETE", "PRUNED"):
-        for trial in there:
-            if trial.state == state:
-                return trial.number
-    return None
+    oldest = {trial.state: trial.number for trial in reversed(there)}
+    return oldest.get("COMPLETE", oldest.get("PRUNED"))
 
 
 def _trial_to_dict(trial: TrialRecord) -> dict[str, Any]:
@@ -190,14 +176,18 @@ def _trial_to_dict(trial: TrialRecord) -> dict[str, Any]:
             name: excess if isfinite(excess) else None for name, excess in trial.constraints.items()
         },
         "feasible": trial.feasible,
-        "infeasible": None
-        if reason is None
-        else {
-            "cause": reason.cause,
-            "evidence": reason.evidence,
-            "predicted": reason.predicted,
-        },
+        "infeasible": reason
+        and {name: getattr(reason, name) for name in ("cause", "evidence", "predicted")},
+        **_largest_allocation(trial),
         "phases_s": dict(trial.phases_s),
         "doubts": list(trial.doubts),
         "fitness": trial.fitness,
     }
+
+
+def _largest_allocation(trial: TrialRecord) -> dict[str, Any]:
+    """What the device gave in one piece, with a verdict; no key where nobody could have asked."""
+    found = trial.evidence.largest_allocation
+    if found is None:
+        return {}
+    return {"largest_allocation": {**asdict(found), "is_fragmented": found.is_fragmented}}

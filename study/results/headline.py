@@ -24,10 +24,9 @@ def headline(findings: Findings) -> str:
             f"None of the {_settings(len(tried))} tried works on {where}; the most frequent "
             f"cause is {cause} ({times} of {len(findings.infeasible)} trials)."
         )
-    headline = best(findings)
     return (
         f"{works} of {_settings(len(tried))} tried work{'s' if works == 1 else ''} on {where}, "
-        f"{len(findings.front)} of them on the front; {_headline(findings, headline)}."
+        f"{len(findings.front)} of them on the front; {_headline(findings, best(findings))}."
     )
 
 
@@ -57,11 +56,8 @@ def _headline(findings: Findings, setting: MeasuredPoint) -> str:
         return f"what runs today does not ({cause}); the best compromise is {name}{doubt}"
     if today.point == setting.point:
         return f"what runs today, {name}, is already the best compromise{doubt}"
-    return f"{name} changes, against what runs today: {_changes(findings, setting)}{doubt}"
-
-
-def _changes(findings: Findings, setting: MeasuredPoint) -> str:
-    return ", ".join(change_in_words(change) for change in changes(findings, setting))
+    changed = ", ".join(map(change_in_words, changes(findings, setting)))
+    return f"{name} changes, against what runs today: {changed}{doubt}"
 
 
 def change_in_words(change: Change) -> str:
@@ -73,7 +69,7 @@ def change_in_words(change: Change) -> str:
     return f"{label(change.name, unit=False)} {how} ({judged})"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Step:
     """Something a person can do now: a sentence, and the command that does it."""
 
@@ -86,36 +82,51 @@ def next_steps(findings: Findings) -> list[Step]:
     url, name = shlex.quote(findings.storage), shlex.quote(findings.study)
     steps = []
     if findings.count("RUNNING") or findings.count("WAITING"):
-        steps.append(Step(why="Not finished: the command that began the study goes on with it."))
+        steps.append(Step("Not finished: the command that began the study goes on with it."))
     if not findings.trials:
-        return steps or [Step(why="Measure:", command="python -m study.run")]
+        return steps or [Step("Measure:", "python -m study.run")]
     if not findings.points:
         steps.append(
             Step(
-                why="Nothing is feasible: free memory on the device, take a smaller model, or "
+                "Nothing is feasible: free memory on the device, take a smaller model, or "
                 "widen the search space. What would fit, without starting anything:",
-                command="python -m study.fit",
+                "python -m study.fit",
             )
         )
     elif findings.weights == "dummy":
-        steps.append(Step(why="Name the real models in the configuration and run it again."))
+        steps.append(Step("Name the real models in the configuration and run it again."))
     elif findings.weights == "real":
         steps.append(
             Step(
-                why="Take a setting's command lines from above into the services' own units, and "
-                "keep the old ones at hand.",
+                "Take a setting's command lines from above into the services' own units, and "
+                "keep the old ones at hand."
             )
         )
+    if flat := _flat_capacity(findings):
+        steps.append(Step(why=flat))
     if any(setting.doubted for setting in findings.front_points):
-        steps.append(
-            Step(why="Repeat doubted settings, or measure longer, before relying on them.")
-        )
+        steps.append(Step("Repeat doubted settings, or measure longer, before relying on them."))
     return [
         *steps,
-        Step(why="Look closer, in a browser:", command=f"python -m study.dashboard {url}"),
+        Step("Look closer, in a browser:", f"python -m study.dashboard {url}"),
         Step(
-            why="Mail it, one file:",
-            command=f"python -m study.report --storage {url} --study-name {name} "
+            "Mail it, one file:",
+            f"python -m study.report --storage {url} --study-name {name} "
             "--format html --output front.html",
         ),
     ]
+
+
+def _flat_capacity(findings: Findings) -> str | None:
+    """A sentence where no feasible setting has its capacity from the KV cache, else None."""
+    measured = [trial.evidence.measurement for trial in findings.feasible]
+    known = [each.capacity for each in measured if each is not None and each.capacity is not None]
+    if len(findings.points) < 2 or not known:
+        return None
+    if any(each.limited_by != "max_num_seqs" for each in known):
+        return None
+    limits = ", ".join(map(str, sorted({each.requests for each in known})))
+    return (
+        f"Capacity is limited by max-num-seqs ({limits}) in every setting that works: more memory "
+        "for the KV cache, and so utilisation, cannot raise it. Raise max-num-seqs."
+    )

@@ -22,13 +22,9 @@ Mask = NDArray[np.bool_]
 
 
 def nondominated(values: ArrayLike) -> Mask:
-    """Which rows no other row dominates; of equal rows, all or none.
+    """Which of (n, objectives) finite values to be minimised no other dominates: (n,) booleans.
 
-    Args:
-        values: (n, objectives), to be minimised, finite.
-
-    Returns:
-        (n,) booleans.
+    Of equal rows, all or none.
     """
     rows = np.asarray(values, dtype=np.float64)
     keep = np.zeros(len(rows), dtype=np.bool_)
@@ -43,14 +39,9 @@ def nondominated(values: ArrayLike) -> Mask:
 
 
 def hypervolume(values: ArrayLike, reference: Sequence[float] | Floats) -> float:
-    """Volume that `values` dominate inside `reference`.
+    """The exact volume that `values` dominate inside `reference`, 0.0 for no rows.
 
-    Args:
-        values: (n, objectives), to be minimised; rows not strictly inside add nothing.
-        reference: (objectives,) the far corner.
-
-    Returns:
-        The exact volume, 0.0 for no rows; in the product of the objectives' units.
+    (n, objectives) and (objectives,), to be minimised; rows not strictly inside add nothing.
     """
     corner = np.asarray(reference, dtype=np.float64)
     lower, upper = dominated_boxes(values, corner)
@@ -171,9 +162,7 @@ def far_corner(rows: Floats) -> Floats:
 def hypervolume_share(rows: Floats, among: Floats) -> float:
     """Share of the box between the best and the far corner of `among` that `rows` dominate.
 
-    Args:
-        rows: (n, objectives), to be minimised; may be none.
-        among: (k, objectives), at least one.
+    Both (n, objectives), to be minimised; there may be no rows, but not none to be among.
     """
     corner = far_corner(among)
     return hypervolume(rows, corner) / float(np.prod(corner - among.min(axis=0)))

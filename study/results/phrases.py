@@ -13,8 +13,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from objectives.causes import cause_named
 from objectives.measurement import intervals_overlap
-from objectives.units import GIB
+from objectives.units import GIB, MIB
 from study.results.findings import Findings
 from study.results.points import MeasuredPoint
 from study.results.records import TrialRecord
@@ -26,6 +27,7 @@ LABELS = {
     "gpu_utilization": "memory used",
     "oom_events": "out of memory",
     "free_memory_mb": "free memory",
+    "largest_allocation_mb": "largest single allocation",
     "wer": "word error rate",
     "fitness": "legacy fitness",
 }
@@ -36,6 +38,7 @@ UNITS = {
     "gpu_utilization": "%",
     "oom_events": "events",
     "free_memory_mb": "MiB",
+    "largest_allocation_mb": "MiB",
 }
 DEVICE_WORDS = {"cuda": "GPU", "cpu": "CPU"}
 STATE_WORDS = {
@@ -100,6 +103,53 @@ def command_lines(trial: TrialRecord) -> dict[str, str]:
     return lines
 
 
+_NOT_A_START = {"cuda_oom_serving", "host_oom"}
+"""Causes of memory that no start is refused for, or that are of another memory."""
+
+
+def in_one_piece(trial: TrialRecord) -> str:
+    """The largest single allocation beside all tenants, or why it is not known; else empty."""
+    found = trial.evidence.largest_allocation
+    if found is None or found.granted_bytes is None:
+        return "" if found is None else found.why_not
+    free, asked = found.free_bytes or 0, found.asked_bytes or 0
+    left = f"; {gib(free - asked)} GiB of it were left alone" if free - asked >= MIB else ""
+    context = found.context_bytes
+    beside = "" if context is None else f", its own CUDA context of {gib(context)} GiB taken off"
+    return (
+        f"{gib(found.granted_bytes)} GiB of {gib(free)} GiB free{beside}, right before"
+        f" {found.before} started{left}"
+    )
+
+
+def fragments(trial: TrialRecord) -> str:
+    """Whether memory lay in pieces where a start was refused for memory; else empty.
+
+    Source: vLLM v1/worker/utils.py `request_memory`, v1/core/kv_cache_utils.py
+    `check_enough_kv_cache_memory`: both compare sums before any KV cache is allocated.
+    """
+    found = trial.evidence.largest_allocation
+    last = [*trial.evidence.settings][-1:]  # who was started last is who was refused
+    if found is None or trial.cause is None or [found.before] != last or trial.predicted:
+        return ""
+    cause = cause_named(trial.cause)
+    if not cause.is_memory or cause.name in _NOT_A_START:
+        return ""
+    unknown = found.granted_bytes is None
+    got = f"one allocation right before got {gib(found.granted_bytes)} of the"
+    sizes = "" if unknown else f"{got} {gib(found.asked_bytes)} GiB that were asked for"
+    if not cause.is_oom:
+        lead = "This check adds up bytes: that memory lies in pieces cannot be why"
+        return f"{lead}; {sizes}." if sizes else f"{lead}."
+    if found.is_fragmented is None:
+        why = found.why_not or "the search ran out of time"
+        return f"Whether free memory lay in pieces is not known: {why}."
+    words = (
+        "Free memory was fragmented" if found.is_fragmented else "Memory was short, not fragmented"
+    )
+    return f"{words}: {sizes}."
+
+
 def causes(findings: Findings) -> list[tuple[str, int]]:
     """Why candidates do not work here, the most frequent cause first."""
     return Counter(str(trial.cause) for trial in findings.infeasible).most_common()
@@ -107,13 +157,9 @@ def causes(findings: Findings) -> list[tuple[str, int]]:
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """One quantity of a setting against the baseline's.
+    """One objective of a setting against the baseline's.
 
-    Attributes:
-        name: The objective.
-        before: The baseline's figure.
-        after: The setting's.
-        better: True or False; None where the intervals overlap, or nothing changed.
+    `better` is None where the intervals overlap, or nothing changed.
     """
 
     name: str
@@ -139,18 +185,12 @@ def changes(findings: Findings, setting: MeasuredPoint) -> list[Change]:
     found = []
     for name, direction in findings.directions.items():
         before, after = today.values()[name], setting.values()[name]
-        clear = (
-            not intervals_overlap(spread(today, name), spread(setting, name)) and before != after
-        )
-        lower_is_better = direction == "minimize"
-        found.append(
-            Change(
-                name=name,
-                before=before if findings.target(name) is None else (today.figure(name) or before),
-                after=after if findings.target(name) is None else (setting.figure(name) or after),
-                better=(after < before) == lower_is_better if clear else None,
-            )
-        )
+        overlap = intervals_overlap(spread(today, name), spread(setting, name))
+        better = (after < before) == (direction == "minimize")
+        judged = None if overlap or before == after else better
+        if findings.target(name) is not None:  # a value is a distance: show the figures themselves
+            before, after = today.figure(name) or before, setting.figure(name) or after
+        found.append(Change(name=name, before=before, after=after, better=judged))
     return found
 
 

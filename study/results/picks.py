@@ -37,20 +37,14 @@ Rank = tuple[float, ...]
 def choose(
     settings: Sequence[MeasuredPoint], directions: Mapping[str, str]
 ) -> dict[str, int | None]:
-    """The pick of every scenario: a trial's number, or None where nothing can win.
-
-    Args:
-        settings: The feasible settings.
-        directions: Objective name to minimize or maximize.
-    """
+    """A trial's number for every scenario, of feasible settings; None where nothing can win."""
     pool = [setting for setting in settings if not setting.doubted] or list(settings)
     front = {setting.point for setting in undominated(settings, directions)}
+    reasons = [(_slowness(each, pool), _fewness(each), _poorness(each, pool)) for each in pool]
     ranks = {
-        "latency": [_ranks(_slowness(each, pool)) for each in pool],
-        "capacity": [_ranks(_fewness(each), _slowness(each, pool)) for each in pool],
-        "quality": [
-            _ranks(_poorness(each, pool), _fewness(each), _slowness(each, pool)) for each in pool
-        ],
+        "latency": [_ranks(slow) for slow, few, poor in reasons],
+        "capacity": [_ranks(few, slow) for slow, few, poor in reasons],
+        "quality": [_ranks(poor, few, slow) for slow, few, poor in reasons],
         "fitness": [_ranks(_negative(each.figure("fitness"))) for each in pool],
     }
     return {scenario: _winner(pool, ranks[scenario], front) for scenario in SCENARIOS}

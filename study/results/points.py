@@ -75,19 +75,18 @@ def measured_points(trials: Iterable[TrialRecord]) -> tuple[MeasuredPoint, ...]:
 
 def with_unsteady_settings(trials: Sequence[TrialRecord]) -> tuple[TrialRecord, ...]:
     """The same trials; feasible ones doubted whose setting was infeasible another time."""
-    unsteady = {each.point: each for each in measured_points(trials) if each.failures}
+    doubts = {
+        each.point: f"infeasible in {each.failures} of {each.failures + len(each.trials)} "
+        "measurements of this setting"
+        for each in measured_points(trials)
+        if each.failures
+    }
     return tuple(
-        _doubted(trial, unsteady[trial.point])
-        if trial.feasible and trial.point in unsteady
+        replace(trial, doubts=(*trial.doubts, doubts[trial.point]))
+        if trial.feasible and trial.point in doubts
         else trial
         for trial in trials
     )
-
-
-def _doubted(trial: TrialRecord, setting: MeasuredPoint) -> TrialRecord:
-    launches = setting.failures + len(setting.trials)
-    doubt = f"infeasible in {setting.failures} of {launches} measurements of this setting"
-    return replace(trial, doubts=(*trial.doubts, doubt))
 
 
 Interval = tuple[float, float]

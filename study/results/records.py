@@ -25,9 +25,7 @@ class TrialRecord:
     """One trial, as it stands in the storage.
 
     Attributes:
-        number: Optuna's number.
         state: COMPLETE, PRUNED, FAIL, RUNNING or WAITING.
-        params: The point of the space.
         values: Objective name to value, in the objective's own unit; None unless COMPLETE, and
             where a value is no finite number.
         constraints: Constraint name to its excess, > 0 violated.
@@ -152,13 +150,7 @@ def read_trials(study: optuna.Study) -> tuple[TrialRecord, ...]:
 def trial_record(
     trial: FrozenTrial, names: Sequence[str], distances: frozenset[str] = frozenset()
 ) -> TrialRecord:
-    """One trial.
-
-    Args:
-        trial: As Optuna has it.
-        names: Of the objectives, in order.
-        distances: The objectives whose values are distances from a target.
-    """
+    """One trial; names are the objectives', in order, distances those that have a target."""
     return TrialRecord(
         number=trial.number,
         state=trial.state.name,
@@ -181,9 +173,8 @@ def is_launched(trial: FrozenTrial) -> bool:
 def _values(trial: FrozenTrial, names: Sequence[str]) -> dict[str, float] | None:
     """The objectives' values by name; None where there are none, or no finite ones."""
     found = trial.values or ()
-    return (
-        dict(zip(names, found, strict=bool(names))) if found and all(map(isfinite, found)) else None
-    )
+    known = bool(found) and all(map(isfinite, found))
+    return dict(zip(names, found, strict=bool(names))) if known else None
 
 
 def objective_names(study: optuna.Study) -> list[str]:

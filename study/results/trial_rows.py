@@ -9,7 +9,19 @@ from objectives.measurement import Measurement, Served, Summary
 from objectives.space import SERVERS
 from study.results.findings import Findings
 from study.results.pareto import balanced
-from study.results.phrases import flat, gib, number, seconds
+from study.results.phrases import (
+    DEVICE_WORDS,
+    STATE_WORDS,
+    causes,
+    choice,
+    doubts_of,
+    figure_with_interval,
+    flat,
+    gib,
+    in_one_piece,
+    number,
+    seconds,
+)
 from study.results.points import MeasuredPoint
 from study.results.records import TrialRecord
 
@@ -31,27 +43,53 @@ def foremost(findings: Findings) -> list[MeasuredPoint]:
     return sorted([*chosen, *rest][:ROWS], key=lambda setting: setting.trial.number)
 
 
+def setting_row(findings: Findings, setting: MeasuredPoint) -> list[str]:
+    """Trial (with a star if a measurement is doubted), parameters, objectives, fitness, times."""
+    return [
+        f"{setting.trial.number}{'*' if doubts_of([setting]) else ''}",
+        *(choice(setting.trial.params.get(name)) for name in findings.parameters),
+        *(figure_with_interval(setting, name) for name in findings.directions),
+        number(setting.figure("fitness")),
+        str(len(setting.trials)),
+    ]
+
+
+def telling_trials(findings: Findings) -> Iterator[tuple[str, list[TrialRecord], TrialRecord]]:
+    """Each cause, its trials, and the one to quote: one that was really started if one was."""
+    for cause, _ in causes(findings):
+        trials = [trial for trial in findings.infeasible if str(trial.cause) == cause]
+        yield cause, trials, min(trials, key=lambda trial: trial.predicted)
+
+
+def device_line(findings: Findings, link: str) -> str:
+    """`GPU: its name`, and its memory after the link where that is known."""
+    device = findings.device
+    total = f"{link} {gib(device['total_bytes'])} GiB" if device.get("total_bytes") else ""
+    kind = DEVICE_WORDS.get(str(device.get("kind")), "device")
+    return f"{kind}: {device.get('name', 'not recorded')}{total}"
+
+
+def states_line(findings: Findings) -> str:
+    """How many trials are measured, infeasible, ..."""
+    counts = {words: findings.count(state) for state, words in STATE_WORDS.items()}
+    return ", ".join(f"{count} {words}" for words, count in counts.items() if count) or "none"
+
+
 def percentile_rows(findings: Findings) -> list[list[str]]:
     """Trial, what, p50, p95, p99 (ms), requests and failed ones: of the front and the baseline."""
     front = [setting.trial.number for setting in foremost(findings)]
-    numbers = dict.fromkeys((*_some(findings.baseline), *front))
-    return [row for number_ in numbers for row in _percentiles(findings[number_])]
-
-
-def _some(chosen: int | None) -> list[int]:
-    return [] if chosen is None else [chosen]
-
-
-def _percentiles(trial: TrialRecord) -> list[list[str]]:
+    numbers = dict.fromkeys((findings.baseline, *front))
     return [
         [
-            str(trial.number),
+            str(chosen),
             words,
             *(_milliseconds(times.of(quantile)) for quantile in QUANTILES),
             str(served.requests),
             str(served.failed),
         ]
-        for words, served, times in _times(trial.evidence.measurement)
+        for chosen in numbers
+        if chosen is not None
+        for words, served, times in _times(findings[chosen].evidence.measurement)
     ]
 
 
@@ -86,6 +124,24 @@ def phase_rows(findings: Findings) -> list[list[str]]:
     return [[name, seconds(total)] for name, total in totals.items() if total]
 
 
+def least_in_one_piece(findings: Findings) -> str:
+    """The least that any trial was given in one piece, or why nobody knows; empty if not asked."""
+    told = [(t, t.evidence.largest_allocation) for t in findings.trials]
+    known = [
+        (found.granted_bytes, trial, found.is_fragmented)
+        for trial, found in told
+        if found is not None and found.granted_bytes is not None
+    ]
+    if not known:
+        return next((in_one_piece(trial) for trial, found in told if found is not None), "")
+    _, least, _ = min(known, key=lambda each: each[0])
+    broken = sum(bool(is_fragmented) for *_, is_fragmented in known)
+    return (
+        f"{in_one_piece(least)} (trial {least.number}, the least of {len(known)});"
+        f" fragmented in {broken or 'none'} of them"
+    )
+
+
 def conditions(findings: Findings) -> dict[str, str]:
     """Under what conditions everything was measured, as name and words."""
     stored = findings.attrs
@@ -99,6 +155,7 @@ def conditions(findings: Findings) -> dict[str, str]:
         "load": "; ".join(flat(stored.get("load") or {})),
         "latencies": _latencies(findings),
         "load generator": _lag(findings),
+        "largest single allocation": least_in_one_piece(findings),
         "search space": "; ".join(
             _parameter(*item) for item in (stored.get("space") or {}).items()
         ),

@@ -15,11 +15,10 @@ from optuna.samplers import BaseSampler, TPESampler
 
 from objectives.errors import UsageError
 from objectives.space import SearchSpace
-from study.samplers.choosers import GridChooser, RandomChooser, SamplerChooser
+from study.samplers.choosers import Chooser, GridChooser, RandomChooser, SamplerChooser
 from study.samplers.legacy_fitness import fitness_of
 from study.samplers.point_sampler import PointSampler
 from study.samplers.predictions import Predict
-from study.samplers.sampling_context import Chooser
 from study.samplers.tournament import TournamentOptions, TournamentSampler
 
 
@@ -37,9 +36,6 @@ class TournamentChooser(SamplerChooser):
     def generation(self, study: optuna.Study) -> int | None:
         """The generation that the next trial will be in."""
         return self._sampler.generation_of_seat(len(self._sampler.seated(study)))
-
-
-Make = Callable[..., Chooser]
 
 
 def _model(space: SearchSpace, *, design: int, informed: bool) -> Chooser:
@@ -77,21 +73,13 @@ def _tpe(space: SearchSpace, seed: int | None, *, n_startup_trials: int = 10) ->
     return SamplerChooser(make)
 
 
-def _grid(space: SearchSpace, seed: int | None) -> Chooser:
-    return GridChooser(space)
-
-
-def _random(space: SearchSpace, seed: int | None) -> Chooser:
-    return RandomChooser()
-
-
-NAMES: Mapping[str, Make] = {
+NAMES: Mapping[str, Callable[..., Chooser]] = {
     "auto": _auto,
     "tournament": _tournament,
     "tpe": _tpe,
     "gp": _gp,
-    "grid": _grid,
-    "random": _random,
+    "grid": lambda space, seed: GridChooser(space),
+    "random": lambda space, seed: RandomChooser(),
 }
 """What a study may ask for, and who makes it."""
 
@@ -109,15 +97,7 @@ def make_sampler(
 ) -> PointSampler:
     """A sampler by name.
 
-    Args:
-        name: One of `NAMES`.
-        space: What may vary.
-        seed: Of everything that is drawn; None: another one for each worker.
-        predict: What arithmetic knows of a point before its launch.
-        budget: Launched trials of the study, in all.
-        repeats: So many measurements again of points that decide the front.
-        exhausted: "raise" or "repeat", once nothing is left to propose.
-        **options: What the sampler itself takes.
+    The name is one of `NAMES`; `options` are what that takes itself, all else is `PointSampler`'s.
 
     Raises:
         UsageError: The name or an option is unknown, or the sampler cannot serve this space.
@@ -127,7 +107,7 @@ def make_sampler(
     try:
         chooser = NAMES[name](space, seed, **options)
     except (TypeError, ValueError) as error:
-        raise UsageError(f"sampler {name}: {_first_line(error)}") from error
+        raise UsageError(f"sampler {name}: {str(error).splitlines()[0]}") from error
     return PointSampler(
         space,
         chooser,
@@ -137,7 +117,3 @@ def make_sampler(
         repeats=repeats,
         exhausted=exhausted,
     )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]

@@ -1,7 +1,8 @@
-"""Choosers that learn nothing, and those that ask one of Optuna's samplers."""
+"""Who chooses a point: by learning nothing, or by asking one of Optuna's samplers."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -21,19 +22,23 @@ TRIES = 12
 _WALK = 200
 
 
-class NoAncestry:
-    """For choosers to whom generations mean nothing."""
+class Chooser(ABC):
+    """Who answers."""
+
+    @abstractmethod
+    def choose(self, context: SamplingContext) -> Mapping[str, Scalar]:
+        """The point that the trial should measure."""
 
     def ancestry(self, study: optuna.Study, number: int) -> Mapping[str, object] | None:
-        """Nothing is known."""
+        """`generation` and `parents` of a trial, where the chooser has such things."""
         return None
 
     def generation(self, study: optuna.Study) -> int | None:
-        """There are none."""
+        """The generation that the next trial will be in, where there are generations."""
         return None
 
 
-class RandomChooser(NoAncestry):
+class RandomChooser(Chooser):
     """Any point, all with the same probability."""
 
     def choose(self, context: SamplingContext) -> Point:
@@ -44,7 +49,7 @@ class RandomChooser(NoAncestry):
         return context.drawn(1)[0]
 
 
-class GridChooser(NoAncestry):
+class GridChooser(Chooser):
     """One point after the other, the last parameter varying fastest."""
 
     def __init__(self, space: SearchSpace) -> None:
@@ -65,7 +70,7 @@ class GridChooser(NoAncestry):
         return context.candidates()[0]
 
 
-class SamplerChooser(NoAncestry):
+class SamplerChooser(Chooser):
     """Asks one of Optuna's samplers, until its answer is a point that may be proposed.
 
     Args:

@@ -30,16 +30,15 @@ def value_at(distribution: BaseDistribution, position: float) -> Scalar:
         choices = cast(Sequence[Scalar], distribution.choices)
         return choices[min(int(position * len(choices)), len(choices) - 1)]
     assert isinstance(distribution, IntDistribution | FloatDistribution)
+    low, high = distribution.low, distribution.high
     if distribution.log:
-        low, high = math.log(distribution.low), math.log(distribution.high)
-        return _inside(distribution, math.exp(low + position * (high - low)))
-    if distribution.step is not None:
-        steps = round((distribution.high - distribution.low) / distribution.step)
-        index = min(int(position * (steps + 1)), steps)
-        return _inside(distribution, distribution.low + index * distribution.step)
-    return _inside(
-        distribution, distribution.low + position * (distribution.high - distribution.low)
-    )
+        value = math.exp(math.log(low) + position * (math.log(high) - math.log(low)))
+    elif distribution.step is not None:
+        steps = round((high - low) / distribution.step)
+        value = low + min(int(position * (steps + 1)), steps) * distribution.step
+    else:
+        value = low + position * (high - low)
+    return _inside(distribution, value)
 
 
 def _inside(distribution: IntDistribution | FloatDistribution, value: float) -> Scalar:

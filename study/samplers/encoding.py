@@ -24,7 +24,6 @@ class Encoding:
     far from each other. A parameter that does not exist at a point lies in the middle.
 
     Attributes:
-        space: What is encoded.
         columns: For each parameter, where its coordinates are.
         width: Coordinates of a point.
     """
@@ -32,17 +31,13 @@ class Encoding:
     def __init__(self, space: SearchSpace) -> None:
         self.space = space
         self.columns: list[slice] = []
-        self._orders: dict[str, dict[Scalar, float]] = {}
         self._distributions = space.distributions()
-        start = 0
+        self._orders = {p.name: order for p in space if (order := _order(p)) is not None}
+        self.width = 0
         for parameter in space:
-            order = _order(parameter)
-            if order is not None:
-                self._orders[parameter.name] = order
-            stop = start + (len(parameter.choices) if self._is_categorical(parameter) else 1)
-            self.columns.append(slice(start, stop))
-            start = stop
-        self.width = start
+            start = self.width
+            self.width += len(parameter.choices) if self._is_categorical(parameter) else 1
+            self.columns.append(slice(start, self.width))
 
     def _is_categorical(self, parameter: Parameter) -> bool:
         return bool(parameter.choices) and parameter.name not in self._orders
@@ -50,15 +45,13 @@ class Encoding:
     def row(self, params: Mapping[str, Scalar]) -> list[float]:
         """A point's coordinates: `width` numbers in [0, 1]."""
         row: list[float] = []
-        for parameter, columns in zip(self.space, self.columns, strict=True):
+        for parameter in self.space:
             value = params.get(parameter.name)
             if self._is_categorical(parameter):
                 # Two choices differ in two coordinates: sqrt(1/2) each makes a distance of 1.
                 row += [np.sqrt(0.5) if value == c else 0.0 for c in parameter.choices]
-            elif value is None:
-                row += [_ABSENT] * (columns.stop - columns.start)
             else:
-                row.append(self._position(parameter, value))
+                row.append(_ABSENT if value is None else self._position(parameter, value))
         return row
 
     def _position(self, parameter: Parameter, value: Scalar) -> float:

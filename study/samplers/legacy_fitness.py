@@ -10,10 +10,6 @@ from collections.abc import Callable, Mapping
 
 from optuna.trial import FrozenTrial
 
-from study.samplers.tournament import TournamentSampler
-
-__all__ = ["TournamentSampler", "fitness_of", "legacy_fitness"]
-
 FIGURES = (
     "stt_latency_ms",
     "llm_latency_ms",
@@ -74,13 +70,7 @@ def fitness_of(trial: FrozenTrial) -> float | None:
     figures = {name: _number(attrs.get(name)) for name in FIGURES}
     if stored is not None or all(figure is None for figure in figures.values()):
         return stored
-    return legacy_fitness(
-        stt_latency_ms=figures["stt_latency_ms"],
-        llm_latency_ms=figures["llm_latency_ms"],
-        concurrent_capacity=figures["concurrent_capacity"],
-        oom_events=figures["oom_events"],
-        gpu_utilization=figures["gpu_utilization"],
-    )
+    return legacy_fitness(**figures)
 
 
 def _number(value: object) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -14,8 +15,9 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from objectives.space import SearchSpace, point_key
 from study.results import is_launched
+from study.samplers.choosers import Chooser
 from study.samplers.predictions import PointPredictions, Predict, SpaceExhaustedError
-from study.samplers.sampling_context import Chooser, Point, SamplingContext
+from study.samplers.sampling_context import Point, SamplingContext
 from study.samplers.tried_points import (
     History,
     fixed_params,
@@ -83,9 +85,8 @@ class PointSampler(BaseSampler):
         Raises:
             SpaceExhaustedError: Nothing is left to propose.
         """
-        history = self._history(study)
         # Two workers that ask at the same time would both be given the best point.
-        wait_for_turn(study, history, trial.number)
+        wait_for_turn(study, self._history(study), trial.number)
         return dict(self._answer(self._context(study, trial)))
 
     def _context(self, study: optuna.Study, trial: FrozenTrial) -> SamplingContext:
@@ -100,7 +101,9 @@ class PointSampler(BaseSampler):
             predictions=self._predictions,
             rng=self._rng(trial.number),
             fixed=fixed_params(trial),
-            remaining=None if self._points is None else history.left_of(self._points),
+            remaining=None
+            if self._points is None
+            else {key: at for key, at in self._points.items() if key not in history.counts},
         )
 
     def _answer(self, context: SamplingContext) -> Mapping[str, Any]:
@@ -131,7 +134,7 @@ class PointSampler(BaseSampler):
         point = self._chooser.choose(context)
         if self._predictions.any and self._predictions.of(point, fresh=True).is_infeasible:
             # Once: if the second answer cannot work either, the launch's own check stops it.
-            return self._chooser.choose(context.again())
+            return self._chooser.choose(replace(context))  # lists anew what is worth a launch
         return point
 
     def _baseline(self, context: SamplingContext) -> Point | None:

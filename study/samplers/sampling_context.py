@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 import optuna
@@ -31,9 +31,7 @@ class SamplingContext:
     """Which point should this trial measure?
 
     Attributes:
-        study: The study.
         trial: The trial that asks; it holds no point yet.
-        space: What may vary.
         history: What was tried, by everybody.
         predictions: What arithmetic knows.
         rng: To draw from: it depends on the seed and on the trial's number only.
@@ -77,33 +75,24 @@ class SamplingContext:
         return self._listed
 
     def _worthy(self, wanted: Callable[[str], bool]) -> list[Point]:
-        found: list[Point] = []
-        for point in self._shuffled([key for key in self.remaining or {} if wanted(key)]):
-            if not self.predictions.of(point).is_infeasible:
-                found.append(point)
-                if len(found) >= LOOK_LIMIT:
-                    break
-        return found
-
-    def _shuffled(self, keys: list[str]) -> Iterator[Point]:
+        points = self.remaining or {}
+        keys = [key for key in points if wanted(key)]
         if len(keys) > LOOK_LIMIT:
             keys = [keys[index] for index in self.rng.permutation(len(keys))]
-        for key in keys:
-            assert self.remaining is not None
-            if not self.history.is_taken(key, self._claimed) and self._fits(self.remaining[key]):
-                yield self.remaining[key]
+        return list(
+            islice((points[key] for key in keys if self._is_worthy(key, points[key])), LOOK_LIMIT)
+        )
 
-    def _fits(self, point: Mapping[str, Scalar]) -> bool:
-        return all(point.get(name) == value for name, value in self.fixed.items())
-
-    def allows(self, point: Mapping[str, Scalar]) -> bool:
-        """Whether a point may be proposed: nobody has it, and it is not infeasible."""
-        key = point_key(point)
+    def _is_worthy(self, key: str, point: Mapping[str, Scalar]) -> bool:
         return (
-            self._fits(point)
+            all(point.get(name) == value for name, value in self.fixed.items())
             and not self.history.is_taken(key, self._claimed)
             and not self.predictions.of(point).is_infeasible
         )
+
+    def allows(self, point: Mapping[str, Scalar]) -> bool:
+        """Whether a point may be proposed: nobody has it, and it is not infeasible."""
+        return self._is_worthy(point_key(point), point)
 
     def drawn(self, count: int) -> list[Point]:
         """Up to `count` different points of an infinite space that may be proposed.
@@ -127,10 +116,6 @@ class SamplingContext:
         """Whether an objective is to be maximised, by its name."""
         return directions_of(self.study).get(objective) == "maximize"
 
-    def again(self) -> SamplingContext:
-        """The same context, listing anew what is worth a launch."""
-        return replace(self)
-
     def with_fixed(self, point: Point) -> Point:
         """The point with the values that the trial has to use."""
         return {**point, **{k: v for k, v in self.fixed.items() if k in point}}
@@ -138,19 +123,3 @@ class SamplingContext:
 
 def _excess(prediction: PointPrediction) -> float:
     return sum(max(value, 0.0) for value in prediction.excess.values())
-
-
-class Chooser(Protocol):
-    """Who answers."""
-
-    def choose(self, context: SamplingContext) -> Mapping[str, Scalar]:
-        """The point that the trial should measure."""
-        ...
-
-    def ancestry(self, study: optuna.Study, number: int) -> Mapping[str, object] | None:
-        """`generation` and `parents` of a trial, where the chooser has such things."""
-        ...
-
-    def generation(self, study: optuna.Study) -> int | None:
-        """The generation that the next trial will be in, where there are generations."""
-        ...

@@ -40,7 +40,6 @@ class History:
     """What a study has tried, kept up to date with as few reads as possible.
 
     Attributes:
-        space: What may vary.
         finished: COMPLETE and PRUNED trials with a whole point, by number of their end's reading.
         counts: How often each point was finished.
         failed: How often the bench broke at a point.
@@ -58,12 +57,7 @@ class History:
     _open: set[int] = field(default_factory=set)
 
     def update(self, study: optuna.Study, *, but: int | None = None) -> None:
-        """Read what is new.
-
-        Args:
-            study: The study.
-            but: The number of the trial that asks; it holds no point yet.
-        """
+        """Read what is new, but not the trial that asks: it holds no point yet."""
         trials = study.get_trials(deepcopy=False)
         # Only what was open at the last look, and what is new: a study of 10,000 trials is asked
         # for a point in milliseconds.
@@ -102,10 +96,6 @@ class History:
     def claimed(self) -> dict[str, dict[str, Scalar]]:
         """Points that somebody measures now, or that wait in the queue, by key."""
         return {point_key(params): self.space.spelt(params) for params in self.running.values()}
-
-    def left_of(self, points: Mapping[str, dict[str, Scalar]]) -> dict[str, dict[str, Scalar]]:
-        """Those of a space's points, by key, that nobody finished."""
-        return {key: point for key, point in points.items() if key not in self.counts}
 
     def is_taken(self, key: str, claimed: Container[str]) -> bool:
         """Whether a point needs no further proposal."""

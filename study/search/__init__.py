@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from study.search.lineage import ATTR, chain, lineage_for, verify_lineage
 from study.search.live import Live
-from study.search.loop import Limits, Search, run_search
+from study.search.loop import Search, run_search
 from study.search.metrics_file import write_metrics
-from study.search.progress import Holding, Lines, Progress, Quiet, setting
+from study.search.progress import Holding, Lines, Progress, setting
 from study.search.queue import retry_stale
 
 __all__ = [
     "ATTR",
     "Holding",
-    "Limits",
     "Lines",
     "Live",
     "Progress",
-    "Quiet",
     "Search",
     "chain",
     "lineage_for",

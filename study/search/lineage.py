@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optuna
-from optuna.trial import BaseTrial, FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from objectives.space import spelling
 from objectives.units import Scalar
@@ -40,28 +40,31 @@ def lineage_for(
         trial: The trial.
         params: Its point.
         values: What it is about to return; None if it will not return any.
-        final: Seal everything that stands on the trial now: attributes, constraints, values. At
-            a trial's begin there is nothing to seal but its parameters.
+        final: Seal all that stands on the trial now; at its begin that is its parameters alone.
 
     Returns:
         `id`, `parents` (ids), `generation` (steps from the root, or the tournament's), and
         `mutations`: name to [the parent's value, the own one], null where it has none; `sealed`:
         the attributes that the hash covers; `sha256`: over all that and the parents' hashes.
     """
-    by_number = {t.number: t for t in study.get_trials(deepcopy=False)}
-    known = _ancestry(study, trial.number)
+    trials = study.get_trials(deepcopy=False)
+    ask = getattr(study.sampler, "ancestry", None)  # what the sampler knows of its origin
+    known = (ask and ask(study, trial.number)) or {}
     numbers = known.get("parents")
     if numbers is None:
-        numbers = _nearest(list(by_number.values()), params, trial.number)
-    parents = [by_number[number] for number in numbers]
+        numbers = _nearest(trials, params, trial.number)
+    parents = [trials[number] for number in numbers]
+    origin: Mapping[str, Scalar] = parents[0].params if parents else params
     record = {
         "id": trial_id(study, trial.number),
         "parents": [trial_id(study, number) for number in numbers],
         "generation": known.get("generation", _depth(parents)),
-        "mutations": _mutations(parents[0].params if parents else params, params),
+        "mutations": {
+            name: [origin.get(name), params.get(name)] for name in _differing(origin, params)
+        },
         "sealed": sorted(set(trial.user_attrs) - _UNSEALED) if final else None,
     }
-    return {**record, "sha256": _digest(record, params, trial, values, _hashes(parents))}
+    return {**record, "sha256": _digest(record, params, trial, values, parents)}
 
 
 def trial_id(study: optuna.Study, number: int) -> str:
@@ -90,7 +93,7 @@ def verify_lineage(study: optuna.Study) -> list[str]:
             continue
         record = {key: value for key, value in stored.items() if key != "sha256"}
         parents = [by_id[parent] for parent in stored["parents"]]
-        digest = _digest(record, trial.params, trial, trial.values, _hashes(parents))
+        digest = _digest(record, trial.params, trial, trial.values, parents)
         if digest != stored["sha256"]:
             problems.append(f"trial {trial.number}: its record or a parent's was changed")
     return problems
@@ -120,13 +123,6 @@ def _by_id(trials: Sequence[FrozenTrial]) -> dict[str, FrozenTrial]:
     return {record["id"]: trial for record, trial in records if isinstance(record, Mapping)}
 
 
-def _ancestry(study: optuna.Study, number: int) -> Mapping[str, Any]:
-    """What the sampler knows of a trial's origin."""
-    ask = getattr(study.sampler, "ancestry", None)
-    known = None if ask is None else ask(study, number)
-    return known if isinstance(known, Mapping) else {}
-
-
 def _nearest(trials: Sequence[FrozenTrial], params: Mapping[str, Scalar], own: int) -> list[int]:
     """The finished trial from which the fewest parameters differ, the oldest of those."""
     finished = [
@@ -143,7 +139,7 @@ def _differing(old: Mapping[str, Scalar], new: Mapping[str, Scalar]) -> list[str
     """The parameters that differ or exist at one of two points only; none at the same point."""
     return [
         name
-        for name in (*new, *(name for name in old if name not in new))
+        for name in {**new, **old}
         if not (name in old and name in new and spelling(old[name]) == spelling(new[name]))
     ]
 
@@ -153,32 +149,20 @@ def _depth(parents: Sequence[FrozenTrial]) -> int:
     return 1 + max((depth for depth in depths if depth is not None), default=-1)
 
 
-def _mutations(old: Mapping[str, Scalar], new: Mapping[str, Scalar]) -> dict[str, list[Any]]:
-    return {name: [old.get(name), new.get(name)] for name in _differing(old, new)}
-
-
-def _hashes(parents: Sequence[FrozenTrial]) -> list[str]:
-    return [str(parent.user_attrs.get(ATTR, {}).get("sha256")) for parent in parents]
-
-
 def _digest(
     record: Mapping[str, Any],
     params: Mapping[str, Scalar],
-    trial: BaseTrial,
+    trial: Trial | FrozenTrial,
     values: Sequence[float] | None,
-    parents: Sequence[str],
+    parents: Sequence[FrozenTrial],
 ) -> str:
     """SHA-256 over the canonical JSON of a record, of what it seals, and of its parents' hashes."""
     sealed = record["sealed"]
-    whole: dict[str, Any] = {"record": record, "params": dict(params), "parents": list(parents)}
+    hashes = [str(parent.user_attrs.get(ATTR, {}).get("sha256")) for parent in parents]
+    whole: dict[str, Any] = {"record": record, "params": dict(params), "parents": hashes}
     if sealed is not None:
         whole["attrs"] = {name: trial.user_attrs.get(name) for name in sealed}
-        whole["constraints"] = _constraints(trial)
+        whole["constraints"] = dict(trial.constraints)
         whole["values"] = None if values is None else [float(value) for value in values]
     text = json.dumps(whole, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _constraints(trial: BaseTrial) -> dict[str, float]:
-    assert isinstance(trial, Trial | FrozenTrial)
-    return dict(trial.constraints)

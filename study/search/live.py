@@ -5,12 +5,12 @@ Shows what `study.search.progress` says as lines; whoever pipes the run gets tho
 
 from __future__ import annotations
 
-import statistics
 import threading
 import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from statistics import median
 
 from optuna.trial import FrozenTrial
 from rich.console import Console, Group, RenderableType
@@ -21,20 +21,17 @@ from rich.text import Text
 
 from objectives.units import GIB
 from study.results import is_launched
-from study.search.progress import FrontRows, Holder, Holding, outcome, setting
+from study.search.progress import FrontRows, Holder, Holding, Progress, outcome, setting
 
 _COLOURS = ("cyan", "magenta", "yellow", "blue", "green")
 _REFRESH_S = 0.5
 
 
 @dataclass
-class Live:
+class Live(Progress):
     """A view that redraws itself until it is closed.
 
-    Attributes:
-        console: Where it is drawn.
-        holding: Asked for the device's memory now and then; None where nobody knows.
-        front: Asked for the front's rows (trial, setting, values) after every trial.
+    `holding` is asked now and then, None where nobody knows; `front` after every trial.
     """
 
     console: Console = field(default_factory=lambda: Console(stderr=True))
@@ -120,7 +117,7 @@ class Live:
     def _time(self, now_s: float) -> str:
         words = [f"running {_clock(now_s - self._began_s)}"]
         if self._durations_s:
-            words.append(f"a trial takes {statistics.median(self._durations_s):.0f} s")
+            words.append(f"a trial takes {median(self._durations_s):.0f} s")
         if self._left:
             words.append(self._left)
         return ", ".join(words)
@@ -135,12 +132,7 @@ class Live:
 
 
 def memory_bar(holding: Holding, *, width: int) -> Text:
-    """The device's memory as a bar, a colour a tenant, and a line that names them.
-
-    Args:
-        holding: Who holds what.
-        width: Columns of the bar.
-    """
+    """The device's memory as a bar of `width` columns, a colour a tenant, and a line of names."""
     bar, legend = Text(), Text()
     tenants = sorted(holding.by_tenant.items(), key=lambda item: -item[1])
     for index, (name, held) in enumerate(tenants):

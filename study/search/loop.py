@@ -10,6 +10,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from objectives.causes import cause_named
+from objectives.constraints import CONSTRAINTS
 from objectives.errors import BenchError, UsageError
 from objectives.evidence import Fault, fault_of
 from objectives.space import point_key
@@ -26,50 +27,27 @@ SMALL_SPACE = 200
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """A study that is open, and how its trials are judged.
-
-    Attributes:
-        config: What a person wants.
-        study: The open study, its sampler set.
-        objective: Judges a trial.
-        attrs: What stands on the study.
-        predict: What arithmetic knows of a point before a launch; None: nothing.
-    """
+    """A study that is open, its sampler set, and how its trials are judged."""
 
     config: StudyConfig
     study: optuna.Study
     objective: Callable[[optuna.Trial], tuple[float, ...]]
-    attrs: Mapping[str, object]
-    predict: Predict | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What the command line allows, beside the configuration's budget.
-
-    Attributes:
-        trials: Launched trials from now on; None: the budget decides.
-        timeout_s: Seconds from now on; None: the budget decides.
-    """
-
-    trials: int | None = None
-    timeout_s: float | None = None
+    attrs: Mapping[str, object]  # what stands on the study
+    predict: Predict | None = None  # what is known of a point before a launch; None: nothing
 
 
 def run_search(
     search: Search,
-    limits: Limits,
     progress: Progress,
     *,
+    trials: int | None = None,
+    timeout_s: float | None = None,
     on_trial_end: Callable[[optuna.Study], None] = lambda study: None,
 ) -> bool:
     """Ask, judge, tell, until there is a reason to stop.
 
-    Args:
-        search: The study, and how its trials are judged.
-        limits: What the command line allows.
-        progress: Shows what happens.
-        on_trial_end: Called after every trial.
+    At most so many launched `trials` and `timeout_s` seconds from now on; None: the configuration's
+    budget decides. `on_trial_end` is called after every trial.
 
     Returns:
         Whether the bench is healthy; if not, `progress` has shown why.
@@ -85,10 +63,8 @@ def run_search(
     budget = config.document.budget
     stopping = Stopping(
         space=config.space,
-        trials=launches(study.get_trials(deepcopy=False)) + limits.trials
-        if limits.trials
-        else budget.trials,
-        timeout_s=limits.timeout_s or budget.timeout_s,
+        trials=launches(study.get_trials(deepcopy=False)) + trials if trials else budget.trials,
+        timeout_s=timeout_s or budget.timeout_s,
         generations=budget.generations if config.document.sampler.name == "tournament" else None,
         patience=budget.patience,
         tolerance=budget.tolerance,
@@ -172,6 +148,9 @@ def _check_same(study: optuna.Study, attrs: Mapping[str, object], config: StudyC
         old, new = known.get(key), attrs.get(key)
         if key == "device" and isinstance(old, dict) and isinstance(new, dict):
             old, new = old.get("uuid"), new.get("uuid")
+        if key == "constraints" and isinstance(old, list) and isinstance(new, list):
+            # The program's own may grow from one version to the next.
+            old, new = ([n for n in names if n not in CONSTRAINTS] for names in (old, new))
         if study.trials and key in known and json.dumps(old) != json.dumps(new):
             raise UsageError(
                 f"study {config.name!r} was measured with another {what}; "

@@ -5,12 +5,10 @@ The file is replaced as a whole, so whoever scrapes it never reads half of one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, generate_latest, write_to_textfile
-from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.registry import Collector
+from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
 
 from objectives.errors import UsageError
 from study.results import Findings, causes, hypervolume_now
@@ -19,27 +17,6 @@ STATES = ("COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING")
 PREFIX = "gpu_allocation_study"
 
 Sample = tuple[dict[str, str], float]
-
-
-class _State(Collector):
-    """A study's metrics, for a registry; one without samples is left out."""
-
-    def __init__(self, findings: Findings) -> None:
-        self._findings = findings
-
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        common = {"study": self._findings.study, "weights": self._findings.weights}
-        for name, words, samples in _metrics(self._findings):
-            family = GaugeMetricFamily(f"{PREFIX}_{name}", words)
-            for labels, value in samples:
-                family.add_sample(family.name, common | labels, value)
-            if family.samples:
-                yield family
-
-
-def metrics_text(findings: Findings) -> str:
-    """The text exposition, version 0.0.4."""
-    return generate_latest(_registry(findings)).decode()
 
 
 def write_metrics(findings: Findings, path: Path) -> None:
@@ -57,12 +34,19 @@ def write_metrics(findings: Findings, path: Path) -> None:
 
 
 def _registry(findings: Findings) -> CollectorRegistry:
+    """A study's metrics; one without samples is left out."""
     registry = CollectorRegistry()
-    registry.register(_State(findings))
+    common = {"study": findings.study, "weights": findings.weights}
+    for name, words, samples in _metrics(findings):
+        if samples:
+            labels = [*common, *samples[0][0]]
+            gauge = Gauge(f"{PREFIX}_{name}", words, labels, registry=registry)
+            for own, value in samples:
+                gauge.labels(**common, **own).set(value)
     return registry
 
 
-def _metrics(findings: Findings) -> Iterator[tuple[str, str, Iterable[Sample]]]:
+def _metrics(findings: Findings) -> Iterator[tuple[str, str, Sequence[Sample]]]:
     """Name, help and samples of every metric."""
     yield (
         "trials",
@@ -81,7 +65,7 @@ def _metrics(findings: Findings) -> Iterator[tuple[str, str, Iterable[Sample]]]:
         "Share of the measured ranges that the front dominates, 0 to 1.",
         [] if volume is None else [({}, volume)],
     )
-    yield "best", "Best median of an objective among feasible settings.", _best(findings)
+    yield "best", "Best median of an objective among feasible settings.", list(_best(findings))
     last = next((t for t in reversed(findings.trials) if t.cause), None)
     yield (
         "last_cause",

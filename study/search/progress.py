@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, TextIO
+from typing import TextIO
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -33,8 +33,8 @@ FrontRows = Callable[[], list[tuple[int, str, str]]]
 """Tells the front so far: trial, setting, values."""
 
 
-class Progress(Protocol):
-    """Whoever shows a run to people."""
+class Progress:
+    """Whoever shows a run to people; this one shows nothing."""
 
     def log(self, text: str) -> None:
         """Something that a person should read once."""
@@ -55,66 +55,35 @@ class Progress(Protocol):
         """The run is over."""
 
 
-class Quiet:
-    """Shows nothing."""
-
-    def log(self, text: str) -> None:
-        """Nothing."""
-
-    def on_trial_start(self, number: int, params: Mapping[str, object]) -> None:
-        """Nothing."""
-
-    def on_phase(self, text: str) -> None:
-        """Nothing."""
-
-    def on_trial_end(self, trial: FrozenTrial, names: list[str], left: str) -> None:
-        """Nothing."""
-
-    def watch(self, holding: Holder, front: FrontRows) -> None:
-        """Nothing."""
-
-    def close(self) -> None:
-        """Nothing."""
-
-
 @dataclass
-class Lines:
-    """One line for whatever happens; for pipes, logs and `--json`."""
+class Lines(Progress):
+    """One line for whatever happens, none for what is; for pipes, logs and `--json`."""
 
     out: TextIO = field(default_factory=lambda: sys.stderr)
     _began_s: float = field(init=False, default_factory=time.monotonic)
     _last: str = field(init=False, default="")
 
-    def _say(self, text: str) -> None:
+    def log(self, text: str) -> None:
+        """A line."""
         elapsed_s = time.monotonic() - self._began_s
         print(f"[{elapsed_s:6.0f} s] {text}", file=self.out, flush=True)
 
-    def log(self, text: str) -> None:
-        """A line."""
-        self._say(text)
-
     def on_trial_start(self, number: int, params: Mapping[str, object]) -> None:
         """A line with the point."""
-        self._say(f"trial {number}: {setting(params)}")
+        self.log(f"trial {number}: {setting(params)}")
 
     def on_phase(self, text: str) -> None:
         """A line, indented; the same step is said once."""
         if text != self._last:
-            self._say(f"  {text}")
+            self.log(f"  {text}")
         self._last = text
 
     def on_trial_end(self, trial: FrozenTrial, names: list[str], left: str) -> None:
         """A line with the outcome, and one with what is left."""
-        self._say(f"trial {trial.number}: {outcome(trial, names)}")
+        self.log(f"trial {trial.number}: {outcome(trial, names)}")
         if left:
-            self._say(left)
+            self.log(left)
         self._last = ""
-
-    def watch(self, holding: Holder, front: FrontRows) -> None:
-        """Nothing: lines tell what happened, not what is."""
-
-    def close(self) -> None:
-        """Nothing."""
 
 
 def setting(params: Mapping[str, object]) -> str:

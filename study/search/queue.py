@@ -17,11 +17,7 @@ RETRY_ATTR = "retry_of"
 
 
 def sweep(study: optuna.Study) -> list[int]:
-    """End trials whose worker is gone, and put their points back in the queue.
-
-    Returns:
-        The numbers of the trials that were ended.
-    """
+    """End trials whose worker is gone, and put their points back in the queue; their numbers."""
     ended: list[int] = []
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         if is_abandoned(trial):
@@ -32,11 +28,7 @@ def sweep(study: optuna.Study) -> list[int]:
 
 
 def enqueue_again(study: optuna.Study, trial: FrozenTrial) -> bool:
-    """Put a trial's point back in the queue, unless it is there or was tried often enough.
-
-    Returns:
-        Whether it was put back.
-    """
+    """Put a trial's point back in the queue, unless it is there or was tried often enough."""
     if not trial.params or failures(study, trial) >= ATTEMPTS:
         return False
     waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from statistics import median
 
 import numpy as np
@@ -25,10 +26,11 @@ from study.results import (
 from study.samplers import History, PointSampler, TournamentSampler
 
 
+@dataclass(frozen=True, kw_only=True)
 class Stopping:
     """A callback for `Study.optimize`, and an answer for loops of one's own.
 
-    Args:
+    Attributes:
         space: What may vary; None: nobody knows when every point is seen.
         trials: Launched trials of the study, in all; those refused by arithmetic cost nothing,
             and neither does a broken bench. Trials that run now count.
@@ -38,23 +40,13 @@ class Stopping:
         tolerance: By how much of its hypervolume the front has to grow to have moved.
     """
 
-    def __init__(
-        self,
-        *,
-        space: SearchSpace | None = None,
-        trials: int | None = None,
-        timeout_s: float | None = None,
-        generations: int | None = None,
-        patience: int | None = None,
-        tolerance: float = 0.01,
-    ) -> None:
-        self._space = space
-        self._trials = trials
-        self._timeout_s = timeout_s
-        self._generations = generations
-        self._patience = patience
-        self._tolerance = tolerance
-        self._began_s = time.monotonic()
+    space: SearchSpace | None = None
+    trials: int | None = None
+    timeout_s: float | None = None
+    generations: int | None = None
+    patience: int | None = None
+    tolerance: float = 0.01
+    _began_s: float = field(init=False, default_factory=time.monotonic)
 
     def __call__(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Stop this worker if there is a reason."""
@@ -65,19 +57,19 @@ class Stopping:
         """Why no further trial should start, as a sentence; None: go on."""
         trials = study.get_trials(deepcopy=False)
         used = launches(trials) + _count(trials, TrialState.RUNNING)
-        if self._trials is not None and used >= self._trials:
-            return f"the budget of {self._trials} trials is used up"
-        if self._timeout_s is not None and self._elapsed_s() >= self._timeout_s:
-            return f"the budget of {self._timeout_s:g} s is used up"
+        if self.trials is not None and used >= self.trials:
+            return f"the budget of {self.trials} trials is used up"
+        if self.timeout_s is not None and self._elapsed_s() >= self.timeout_s:
+            return f"the budget of {self.timeout_s:g} s is used up"
         generation = generation_of(study)
-        if self._generations is not None and (generation or 0) >= self._generations:
-            return f"all {self._generations} generations are complete"
+        if self.generations is not None and (generation or 0) >= self.generations:
+            return f"all {self.generations} generations are complete"
         if not _count(trials, TrialState.WAITING) and self._is_exhausted(study):
             return "every point that may work is measured"
-        if self._patience is not None and is_settled(study, self._patience, self._tolerance):
+        if self.patience is not None and is_settled(study, self.patience, self.tolerance):
             return (
-                f"the front is settled: the last {self._patience} trials added less than "
-                f"{100 * self._tolerance:g} % to its hypervolume"
+                f"the front is settled: the last {self.patience} trials added less than "
+                f"{100 * self.tolerance:g} % to its hypervolume"
             )
         return None
 
@@ -85,10 +77,10 @@ class Stopping:
         """What is left of the budget, in words; empty where nothing is limited."""
         trials = study.get_trials(deepcopy=False)
         parts: list[str] = []
-        if self._trials is not None:
-            parts.append(f"{max(0, self._trials - launches(trials))} of {self._trials} trials")
-        if self._timeout_s is not None:
-            parts.append(f"{max(0.0, self._timeout_s - self._elapsed_s()):.0f} s")
+        if self.trials is not None:
+            parts.append(f"{max(0, self.trials - launches(trials))} of {self.trials} trials")
+        if self.timeout_s is not None:
+            parts.append(f"{max(0.0, self.timeout_s - self._elapsed_s()):.0f} s")
         points = self._points_left(study)
         if points is not None:
             parts.append(f"{points} points")
@@ -101,14 +93,14 @@ class Stopping:
         """Seconds until the budget or the space is used up, at the pace so far."""
         took = [t.duration.total_seconds() for t in trials if is_launched(t) and t.duration]
         ends = [] if points is None else [float(points)]
-        if self._trials is not None:
-            ends.append(max(0.0, self._trials - launches(trials)))
+        if self.trials is not None:
+            ends.append(max(0.0, self.trials - launches(trials)))
         if not took or not ends:
             return None
         expected_s = median(took) * min(ends)
-        if self._timeout_s is None:
+        if self.timeout_s is None:
             return expected_s
-        return min(expected_s, max(0.0, self._timeout_s - self._elapsed_s()))
+        return min(expected_s, max(0.0, self.timeout_s - self._elapsed_s()))
 
     def _elapsed_s(self) -> float:
         return time.monotonic() - self._began_s
@@ -122,10 +114,10 @@ class Stopping:
         """Points that nobody has; None where there is no end to them."""
         if isinstance(study.sampler, PointSampler):
             return study.sampler.points_left(study)
-        points = None if self._space is None else self._space.points()
-        if self._space is None or points is None:
+        points = None if self.space is None else self.space.points()
+        if self.space is None or points is None:
             return None
-        history = History(self._space)
+        history = History(self.space)
         history.update(study)
         claimed = history.claimed
         return sum(not history.is_taken(point_key(p), claimed) for p in points)
@@ -147,12 +139,9 @@ def generation_of(study: optuna.Study) -> int | None:
 
 
 def is_settled(study: optuna.Study, patience: int, tolerance: float) -> bool:
-    """Whether the last launched trials added next to nothing to the front.
+    """Whether the last `patience` launched trials added next to nothing to the front.
 
-    Args:
-        study: The study.
-        patience: How many trials.
-        tolerance: Which share of the hypervolume is next to nothing.
+    Next to nothing is up to `tolerance`, as a share of its hypervolume.
     """
     directions = directions_of(study)
     launched = [trial for trial in read_trials(study) if trial.launched]

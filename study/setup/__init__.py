@@ -7,12 +7,11 @@ from study.setup.make_objective import serving_objective
 from study.setup.model_shapes import DummyLlm
 from study.setup.predictions import Predicted, predict_all, predictor
 from study.setup.study_attrs import replay_attrs, study_attrs
-from study.setup.weights import default_cache, dummy_llm
+from study.setup.weights import dummy_llm
 
 __all__ = [
     "DummyLlm",
     "Predicted",
-    "default_cache",
     "dummy_llm",
     "make_bench",
     "predict_all",

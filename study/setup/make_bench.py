@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -9,61 +10,75 @@ from objectives.device import Device, open_device
 from objectives.errors import EngineError, UsageError
 from objectives.kinds import LATEST_VLLM, VllmKind, VllmMemory, WhisperKind, WhisperMemory
 from objectives.load import LlmLoad, LoadProfile, SttLoad, plan
-from objectives.servers import Command, Engine, Hold, Neighbour, Running
+from objectives.servers import Command, Engine, Gpu, Hold, Neighbour, Running, unseen
 from objectives.trial import Bench, Objective
 from objectives.units import GIB, ServerName
 from study.config import NeighbourSection, StudyConfig, fixed_settings
-from study.engines import build_engine, capability_of, check_engine, find_engine
+from study.engines import (
+    build_engine,
+    check_engine,
+    find_engine,
+    gpu_of,
+    missing_recipe,
+    objection_of,
+    refusal,
+    with_known_total,
+)
 from study.setup.model_shapes import dummy_shape, llm_weights_bytes, model_shape
-from study.setup.weights import resolve_llm, resolve_whisper
+from study.setup.weights import is_cached_whole, resolve_llm, resolve_whisper
 
 SMALL_VOCABULARY = 2048
 """Token ids below this exist in every model that is served; used where the model's is unknown."""
 
 
-def make_bench(config: StudyConfig, *, build_engines: bool, log: Callable[[str], None]) -> Bench:
-    """Everything that a study's trials share; makes what is missing, and says so.
+_FETCHING = {
+    *("revision", "code-revision", "tokenizer-revision", "tokenizer", "hf-config-path"),
+    *("speculative-config", "speculative-model", "lora-modules", "trust-remote-code"),
+    *("download-dir", "load-format", "model-loader-extra-config", "quantization-param-path"),
+    "VLLM_USE_MODELSCOPE",
+}
+"""Options and variables of vLLM with which a model in the hub's cache is not all that it reads."""
 
-    Args:
-        config: What a person wants.
-        build_engines: Build the engines that are missing.
-        log: Called with what happens, a sentence at a time.
+
+def make_bench(config: StudyConfig, *, build_engines: bool, log: Callable[[str], None]) -> Bench:
+    """Everything that a study's trials share; makes what is missing, and says so a sentence a time.
 
     Raises:
         UsageError: Something that the configuration names is not there.
         EngineError: There is no engine that can run a server, or building it failed.
     """
     document = config.document
-    device = open_device(document.device)
-    log(f"device: {device.name}, {device.total_bytes / GIB:.1f} GiB")
+    device = with_known_total(open_device(document.device, objection_of(document.engines.vllm)))
+    log(f"device: {device.spoken}, {device.total_bytes / GIB:.1f} GiB")
     for reason in device.passed_over:
         log(f"not taken: {reason}")
-    vllm_engine = _engine("vllm", document.engines.vllm, device, build_engines, log)
-    named = document.engines.whisper
-    whisper_engine = _engine(
-        "whisper",
-        document.engines.vllm if named == "auto" else named,
-        _whisper_device(config, device),
-        build_engines,
-        log,
-    )
+    for note in device.notes:
+        log(f"note: {note}")
+    engines = document.engines
+    build = log if build_engines else None
+    vllm_engine = _engine("vllm", engines.vllm, device, build)
+    place = _whisper_device(config, device)
+    whisper_engine = _engine("whisper", engines.whisper, place, build, beside=vllm_engine)
+    if whisper_engine.interpreter != vllm_engine.interpreter:
+        log(f"engines: {vllm_engine.name} for vllm, {whisper_engine.name} for whisper")
     # Before anything is predicted: a fraction of a node that still grows would mean another size
     # in every trial.
-    settled = device.settle()
-    if settled[1].total_bytes > settled[0].total_bytes:
-        log(
-            f"memory of {device.name} grew from {settled[0].total_bytes / GIB:.1f} to "
-            f"{settled[1].total_bytes / GIB:.1f} GiB when it was touched"
-        )
+    before, after = (state.total_bytes / GIB for state in device.settle())
+    if after > before:
+        grew = f"grew from {before:.1f} to {after:.1f} GiB when it was touched"
+        log(f"memory of {device.name} {grew}")
     vllm = _vllm(config, vllm_engine, log)
-    whisper = _whisper(config, whisper_engine, log)
+    whisper = _whisper(config, whisper_engine, gpu_of(device), log)
+    neighbours = [neighbour_of(section) for section in document.neighbours]
+    for absent in filter(None, map(unseen, neighbours)):
+        log(absent)
     shape = vllm.memory.shape
     profile = load_profile(config, None if shape is None else shape.vocab)
     return Bench(
         space=config.space,
         device=device,
         servers={each.name: each for each in (vllm, whisper)},
-        neighbours=[neighbour_of(section) for section in document.neighbours],
+        neighbours=neighbours,
         start_order=document.start_order,
         profile=profile,
         trace=plan(profile),
@@ -85,6 +100,9 @@ def _vllm(config: StudyConfig, engine: Engine, log: Callable[[str], None]) -> Vl
     llm = resolve_llm(
         section.model, section.weights, engine=engine, spec=dummy_shape(config), log=log
     )
+    is_cached = not llm.local and not _fetches_more(config) and is_cached_whole(llm.model)
+    if is_cached:
+        log(f"{llm.model} is whole in the hub's cache: vllm is started offline")
     shape, missing = model_shape(config, Path(llm.model) if llm.local else None)
     if shape is None:
         log(f"the KV cache cannot be predicted: {missing}")
@@ -100,42 +118,62 @@ def _vllm(config: StudyConfig, engine: Engine, log: Callable[[str], None]) -> Vl
             weights_bytes=llm_weights_bytes(config, llm.model, shape, local=llm.local),
         ),
         start_s=section.start_timeout_s,
-        is_dummy=llm.weights == "dummy",
+        is_dummy=section.weights == "dummy",
         path=llm.model,
-        is_local=llm.local,
+        is_local=llm.local or is_cached,
     )
 
 
-def _whisper(config: StudyConfig, engine: Engine, log: Callable[[str], None]) -> WhisperKind:
+def _fetches_more(config: StudyConfig) -> bool:
+    """Whether vLLM may want more of the hub than its model at `main`, or looks elsewhere."""
+    settings = fixed_settings(config.document)["vllm"]
+    varied = [each.binding.key for each in config.space if each.binding.server == "vllm"]
+    own = {*settings.args, *settings.env, *varied}
+    elsewhere = any(name.startswith("HF_") or name.endswith("_CACHE") for name in own)
+    return elsewhere or bool({*own, *os.environ} & _FETCHING)
+
+
+def _whisper(
+    config: StudyConfig, engine: Engine, gpu: Gpu | None, log: Callable[[str], None]
+) -> WhisperKind:
     """The speech server of a study, with every model that a candidate can have."""
     section = config.document.whisper
-    found = {
-        name: resolve_whisper(name, section.weights, engine=engine, log=log)
-        for name in whisper_models(config)
-    }
     return WhisperKind(
         name="whisper",
         engine=engine,
         settings=fixed_settings(config.document)["whisper"],
-        memory=WhisperMemory(),
+        memory=WhisperMemory(capability=gpu.capability if gpu else None),
         start_s=section.start_timeout_s,
         is_dummy=section.weights == "dummy",
-        paths={name: model.model for name, model in found.items()},
+        paths={
+            name: resolve_whisper(name, section.weights, engine=engine, log=log)
+            for name in whisper_models(config)
+        },
         fixed_tokens=config.document.load.stt.output_tokens,
     )
 
 
 def _engine(
-    role: ServerName, configured: str, device: Device, build: bool, log: Callable[[str], None]
+    role: ServerName,
+    configured: str,
+    device: Device,
+    build: Callable[[str], None] | None,
+    *,
+    beside: Engine | None = None,
 ) -> Engine:
-    """The engine of a server, judged against the device; built if that was asked for."""
+    """The engine of a server, judged against the device; built where `build`, a log, is given."""
     try:
-        engine = find_engine(role, configured, device.kind)
+        engine = find_engine(role, configured, device, beside=beside)
     except EngineError as error:
-        if not build:
+        if configured != "auto":  # what was named cannot be run; another one would not be it
+            raise
+        recipe, gpu = missing_recipe(role, device, beside), gpu_of(device)
+        if refusal(recipe, gpu):  # as the error says; to build it is no remedy
+            raise
+        if build is None:
             raise EngineError(f"{error}; or run with --build-engines") from error
-        build_engine(device.kind, log=log, capability=capability_of(device))
-        engine = find_engine(role, configured, device.kind)
+        build_engine(recipe.name, log=build, gpu=gpu)
+        engine = find_engine(role, configured, device, beside=beside)
     report = check_engine(engine, device, roles=(role,), live=False)
     if not report.ok:
         raise EngineError("; ".join(report.problems))
@@ -170,37 +208,19 @@ def _published(config: StudyConfig) -> Mapping[str, float]:
 
 
 def load_profile(config: StudyConfig, vocabulary: int | None) -> LoadProfile:
-    """The load as the bench takes it.
-
-    Args:
-        config: What a person wants.
-        vocabulary: Tokens of the model's vocabulary, if known.
+    """The load as the bench takes it; `vocabulary` is that of the model in tokens, if known.
 
     Raises:
         UsageError: The load contradicts itself.
     """
-    load = config.document.load
+    load, seconds = config.document.load, {"warmup_s", "measure_s", "drain_s", "timeout_s"}
+    stt = load.stt.model_dump() | {"files": tuple(map(Path, load.stt.files))}
     try:
         return LoadProfile(
             seed=config.document.seed,
-            llm=LlmLoad(
-                rate_rps=load.llm.rate_rps,
-                arrivals=load.llm.arrivals,
-                prompt_tokens=load.llm.prompt_tokens,
-                output_tokens=load.llm.output_tokens,
-                vocab_size=vocabulary or SMALL_VOCABULARY,
-            ),
-            stt=SttLoad(
-                rate_rps=load.stt.rate_rps,
-                arrivals=load.stt.arrivals,
-                clip_s=load.stt.clip_s,
-                files=tuple(Path(file) for file in load.stt.files),
-                output_tokens=load.stt.output_tokens,
-            ),
-            warmup_s=load.warmup_s,
-            measure_s=load.measure_s,
-            drain_s=load.drain_s,
-            timeout_s=load.timeout_s,
+            llm=LlmLoad(**load.llm.model_dump(), vocab_size=vocabulary or SMALL_VOCABULARY),
+            stt=SttLoad(**stt),
+            **load.model_dump(include=seconds),
         )
     except ValueError as error:
         raise UsageError(f"{config.source or 'bundled study'}: load.{error}") from error
@@ -213,12 +233,6 @@ def neighbour_of(section: NeighbourSection) -> Neighbour:
         least = None if section.gib is None else round(section.gib * GIB)
         return Running(name=section.name, match=section.match, min_bytes=least)
     if section.kind == "command":
-        return Command(
-            name=section.name,
-            argv=section.argv,
-            env=section.env,
-            ready_s=section.ready_s,
-            url=section.url,
-        )
+        return Command(**section.model_dump(include={"name", "argv", "env", "ready_s", "url"}))
     assert section.gib is not None
     return Hold(name=section.name, bytes_=round(section.gib * GIB))

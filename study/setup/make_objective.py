@@ -33,14 +33,7 @@ class StudyObjective(ServingObjective):
 def serving_objective(
     config: StudyConfig, bench: Bench, store: ArtifactStore, progress: Progress
 ) -> StudyObjective:
-    """The objective that launches real servers.
-
-    Args:
-        config: What a person wants.
-        bench: Device, engines, weights, load.
-        store: Where logs and samples go.
-        progress: Shows every phase.
-    """
+    """The objective that launches real servers; logs and samples go to `store`."""
 
     def keep_files(trial: Trial, files: Sequence[Path]) -> None:
         for file in files:

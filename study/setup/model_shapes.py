@@ -5,35 +5,20 @@ Pure: what makes the files is `study.setup.weights`.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from objectives.errors import UsageError
-from objectives.models import (
-    ModelShape,
-    UnsupportedShapeError,
-    weight_bytes,
-)
-from study.config import StudyConfig
+from objectives.models import ModelShape, UnsupportedShapeError, hub_folder, weight_bytes
+from study.config import DummyModel, StudyConfig
 
 _AWQ = {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True, "version": "gemm"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class DummyLlm:
+class DummyLlm(DummyModel):
     """The shape of a language model whose weights are random."""
 
-    layers: int
-    hidden: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    intermediate: int
-    vocab: int
-    max_position: int  # tokens
     family: Literal["llama", "qwen2"] = "llama"
     tied: bool = False  # input and output embeddings are one
     quantization: Literal["awq"] | None = None  # 4 bits a weight
@@ -49,10 +34,9 @@ class DummyLlm:
             )
         if self.family == "qwen2" and self.heads * self.head_dim != self.hidden:
             raise UsageError(f"hidden: {self.hidden} is not heads times head_dim, as qwen2 needs")
+        names = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM"}
         config = {
-            "architectures": [
-                {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM"}[self.family]
-            ],
+            "architectures": [names[self.family]],
             "model_type": self.family,
             "num_hidden_layers": self.layers,
             "hidden_size": self.hidden,
@@ -71,22 +55,19 @@ class DummyLlm:
         return config | ({"quantization_config": _AWQ} if self.quantization else {})
 
 
-def _qwen(
-    layers: int,
-    hidden: int,
-    heads: int,
-    kv_heads: int,
-    intermediate: int,
-    *,
-    large: bool = False,
-    quantization: Literal["awq"] | None = None,
-) -> DummyLlm:
-    """A Qwen2.5: heads of 64 or 128, 32768 tokens; from 7B on, embeddings of their own."""
-    return DummyLlm(
+_QWEN = {  # layers, hidden, heads, KV heads, intermediate, vocabulary
+    "0.5B-Instruct": (24, 896, 14, 2, 4864, 151_936),
+    "1.5B-Instruct": (28, 1536, 12, 2, 8960, 151_936),
+    "3B-Instruct": (36, 2048, 16, 2, 11008, 151_936),
+    "7B-Instruct": (28, 3584, 28, 4, 18944, 152_064),
+    "7B-Instruct-AWQ": (28, 3584, 28, 4, 18944, 152_064),
+}
+LLM_SHAPES = {
+    f"Qwen/Qwen2.5-{name}": DummyLlm(
         family="qwen2",
-        vocab=152_064 if large else 151_936,
-        tied=not large,
-        quantization=quantization,
+        vocab=vocab,
+        tied=not name.startswith("7B"),  # from 7B on, embeddings of their own
+        quantization="awq" if name.endswith("AWQ") else None,
         layers=layers,
         hidden=hidden,
         heads=heads,
@@ -95,14 +76,7 @@ def _qwen(
         intermediate=intermediate,
         max_position=32_768,
     )
-
-
-LLM_SHAPES: dict[str, DummyLlm] = {
-    "Qwen/Qwen2.5-0.5B-Instruct": _qwen(24, 896, 14, 2, 4864),
-    "Qwen/Qwen2.5-1.5B-Instruct": _qwen(28, 1536, 12, 2, 8960),
-    "Qwen/Qwen2.5-3B-Instruct": _qwen(36, 2048, 16, 2, 11008),
-    "Qwen/Qwen2.5-7B-Instruct": _qwen(28, 3584, 28, 4, 18944, large=True),
-    "Qwen/Qwen2.5-7B-Instruct-AWQ": _qwen(28, 3584, 28, 4, 18944, large=True, quantization="awq"),
+    for name, (layers, hidden, heads, kv_heads, intermediate, vocab) in _QWEN.items()
 }
 """Models whose names are enough for random weights of the same size (their config.json)."""
 
@@ -114,30 +88,19 @@ def dummy_shape(config: StudyConfig) -> DummyLlm:
 
 def model_shape(config: StudyConfig, folder: Path | None) -> tuple[ModelShape | None, str | None]:
     """The language model's shape, or why it is not known."""
-    document = config.document
+    name = config.document.vllm.model or ""
     found: Path | Mapping[str, object] | None = folder
-    if found is None and document.vllm.weights == "dummy":
-        known = LLM_SHAPES.get(document.vllm.model or "")
-        found = (known or dummy_shape(config)).config()
-    if found is None:
-        name = document.vllm.model or ""
+    if folder is None and config.document.vllm.weights == "dummy":
+        found = LLM_SHAPES.get(name, dummy_shape(config)).config()
+    elif folder is None:
         local = Path(name).expanduser()
         found = local if (local / "config.json").is_file() else hub_folder(name)
     if found is None:
-        return None, f"{document.vllm.model} is not on this machine yet, its config.json is unknown"
+        return None, f"{name} is not on this machine yet, its config.json is unknown"
     try:
         return ModelShape.from_config(found), None
     except (UnsupportedShapeError, OSError, ValueError) as error:
         return None, " ".join(str(error).split())
-
-
-def hub_folder(name: str) -> Path | None:
-    """Where the hub's cache on this machine keeps a model, else None; fetches nothing."""
-    home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
-    hub = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
-    snapshots = hub / f"models--{name.replace('/', '--')}" / "snapshots"
-    found = sorted(snapshots.glob("*/config.json"), key=lambda path: path.stat().st_mtime)
-    return found[-1].parent if found else None
 
 
 def llm_weights_bytes(
@@ -149,4 +112,9 @@ def llm_weights_bytes(
     folder = Path(model).expanduser() if local else hub_folder(model)
     if folder is None:
         return None
-    return weight_bytes(folder, dtype_bytes=shape.dtype_bytes, tied=shape.tied_embeddings)
+    return weight_bytes(
+        folder,
+        dtype_bytes=shape.dtype_bytes,
+        tied=shape.tied_embeddings,
+        layers=None if shape.speech else shape.layers,
+    )

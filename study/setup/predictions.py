@@ -23,7 +23,7 @@ from objectives.trial import (
 )
 from objectives.units import GIB, Scalar
 from study.config import StudyConfig, fixed_settings
-from study.engines import find_engine
+from study.engines import find_engine, gpu_of, objection_of, with_known_total
 from study.samplers import PointPrediction
 from study.setup.make_bench import neighbour_of
 from study.setup.model_shapes import llm_weights_bytes, model_shape
@@ -36,11 +36,6 @@ class Predicted:
     params: Mapping[str, Scalar]
     prediction: CandidatePrediction
 
-    @property
-    def fits(self) -> bool:
-        """Whether it would be launched, and is expected to start."""
-        return self.prediction.fits
-
 
 def predict_all(config: StudyConfig) -> list[Predicted]:
     """Predict every candidate of a finite space against the live device; launches nothing.
@@ -51,33 +46,30 @@ def predict_all(config: StudyConfig) -> list[Predicted]:
     points = config.space.points()
     if points is None:
         raise UsageError(f"{config.name}: the space has no end; give its parameters steps")
-    device = open_device(config.document.device)
+    document = config.document
+    device = with_known_total(open_device(document.device, objection_of(document.engines.vllm)))
     shape, missing = model_shape(config, None)
     if shape is None:
         raise UsageError(f"{config.name}: {missing}")
     inputs = prediction_inputs(config, device, shape)
     state = device.read()
     settings = fixed_settings(config.document)
-    return [
-        Predicted(
-            params=point,
-            prediction=predict_candidate(
-                Candidate.lay(config.space, point, settings),
-                inputs,
-                state,
-                Calibration(),
-            ),
-        )
-        for point in points
-    ]
+
+    def predicted(point: Mapping[str, Scalar]) -> Predicted:
+        candidate = Candidate.lay(config.space, point, settings)
+        prediction = predict_candidate(candidate, inputs, state, Calibration())
+        return Predicted(params=point, prediction=prediction)
+
+    return list(map(predicted, points))
 
 
 def prediction_inputs(config: StudyConfig, device: Device, shape: ModelShape) -> PredictionInputs:
     """What a prediction needs, without a bench: no engine has to be there."""
     try:
-        version = find_engine("vllm", config.document.engines.vllm, device.kind).vllm_version
+        version = find_engine("vllm", config.document.engines.vllm, device).vllm_version
     except (EngineError, UsageError):
         version = None
+    gpu = gpu_of(device)
     model = config.document.vllm.model or "dummy"
     is_local = Path(model).expanduser().exists()
     servers: dict[str, ServerMemory] = {
@@ -87,13 +79,13 @@ def prediction_inputs(config: StudyConfig, device: Device, shape: ModelShape) ->
             version=version or LATEST_VLLM,
             weights_bytes=llm_weights_bytes(config, model, shape, local=is_local),
         ),
-        "whisper": WhisperMemory(),
+        "whisper": WhisperMemory(capability=gpu.capability if gpu else None),
     }
-    order = [name for name in config.document.start_order if name in servers]
     return PredictionInputs(
-        servers={name: servers[name] for name in order},
+        servers={name: servers[name] for name in config.document.start_order if name in servers},
         device_kind=device.kind,
         device_uuid=device.uuid,
+        device_name=device.name,
         neighbours=[neighbour_of(section) for section in config.document.neighbours],
         headroom_bytes=round(config.document.headroom_gib * GIB),
     )
@@ -108,9 +100,7 @@ def predictor(
 ) -> Callable[[Mapping[str, Scalar]], PointPrediction]:
     """What arithmetic says of a point of the space, with the device as it is when it is asked.
 
-    Args:
-        bench: What the study's trials share.
-        learned: Gives what the starts so far taught.
+    `learned` gives what the starts so far taught.
     """
     read_at_s = -FRESH_S
     state, known = bench.device.read(), Calibration()
@@ -145,16 +135,17 @@ def _expected(
     """The objectives that arithmetic knows before a launch."""
     figures: dict[str, float] = {}
     stt, llm, load = bench.serving("stt"), bench.serving("llm"), bench.profile.llm
-    wer = None if stt is None else bench.wer.get(candidate[stt.name].model)
-    if wer is not None:
+    if stt is not None and (wer := bench.wer.get(candidate[stt.name].model)) is not None:
         figures["wer"] = wer
     start = None if llm is None else prediction.starts.get(llm.name)
     if llm is not None and load is not None and start is not None:
+        tokens = start.footprint.capacity.tokens
         fitting = capacity(
             load,
-            kv_cache_tokens=start.footprint.capacity.tokens,
+            kv_cache_tokens=tokens,
             block_tokens=start.server.kv.block_tokens,
             max_num_seqs=prediction.forecasts[llm.name].max_num_seqs,
+            blocks=start.server.blocks_for(tokens, load.most_tokens_per_request),
         )
         figures["concurrent_capacity"] = float(fitting.requests)
     return figures

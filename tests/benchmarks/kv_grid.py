@@ -37,7 +37,7 @@ from objectives.servers import Engine, Launch, Port, http_ready, locate_interpre
 from objectives.units import GIB
 from objectives.vllm import StartupFacts, VllmRules, VllmSettings, read_startup
 from study.engines import build_engine
-from study.setup import DummyLlm, default_cache, dummy_llm
+from study.setup import DummyLlm, dummy_llm
 
 _COMMON = {"vocab": 2048, "max_position": 65536}
 ARCHITECTURES = {
@@ -113,7 +113,7 @@ def predicted(
 
 def start(case: Case, engine: Engine, device: Device, folder: Path) -> tuple[StartupFacts, str]:
     """Really start it: what its log says, and "ok" or why it did not start."""
-    model = dummy_llm(engine, ARCHITECTURES[case.architecture], default_cache())
+    model = dummy_llm(engine, ARCHITECTURES[case.architecture])
     log = folder / "vllm.log"
     options = [
         word

@@ -40,7 +40,7 @@ from objectives.units import Scalar
 from study.replay import Table, read_table
 from study.results import far_corner, hypervolume
 from study.samplers import PointSampler, SpaceExhaustedError, make_sampler
-from study.samplers.choosers import NoAncestry, nearest_allowed
+from study.samplers.choosers import Chooser, nearest_allowed
 from study.samplers.encoding import Encoding
 from study.samplers.sampling_context import SamplingContext
 
@@ -121,7 +121,7 @@ class GPAmongPoints(GPSampler):
         return best
 
 
-class OptunaGP(NoAncestry):
+class OptunaGP(Chooser):
     """Asks Optuna's GPSampler in a copy of the study that knows ranks."""
 
     def __init__(self, space: SearchSpace, seed: int) -> None:

@@ -9,8 +9,11 @@ import shutil
 import pytest
 import yaml
 
+from objectives.device.allocation import LEAST_FREE_BYTES, NOISE_BYTES
 from objectives.device.lock import FOLDER_VARIABLE
 from objectives.measurement.quantiles import samples_needed
+from objectives.models.shape import ModelShape
+from objectives.units import GIB, MIB
 from study.config.__main__ import main
 from study.config.files import bundled, read_config
 from study.config.schema import OBJECTIVES
@@ -159,6 +162,69 @@ def test_the_bundled_study_holds_what_the_pages_say():
     neighbour = bundled("cuda").document.neighbours[0]
     assert neighbour.kind == "hold"
     assert f"holds {neighbour.gib:g} GiB" in (DOCS / "from-the-legacy.md").read_text()
+
+
+@pytest.fixture
+def answers(box, capsys):
+    """Utilisation to what the page's commands answer: with the tenants, and on an empty card."""
+    lines = [line for line in commands() if (line.page, line.module) == (LEGACY[0].page, "fit")]
+    told = []
+    for line in lines:
+        command("fit")([*line.arguments, "--json"])
+        told.append(
+            {
+                each["utilization"]: each
+                for each in json.loads(capsys.readouterr().out)["candidates"]
+            }
+        )
+    return told
+
+
+def test_the_legacys_case_is_what_the_commands_beside_it_answer(answers):
+    tenants, empty = answers
+    rows = table("from-the-legacy.md", "### The same for every utilisation")
+    assert [float(row[0]) for row in rows] == list(tenants) == list(empty)
+    for utilisation, share, left, requests, *verdicts in rows:
+        for found, verdict in zip((tenants, empty), verdicts, strict=True):
+            said = found[float(utilisation)]
+            assert f"{said['requested_bytes'] / GIB:.2f}" == share
+            assert f"{said['available_bytes'] / GIB:.2f}" == left
+            fitting = f"{said['max_concurrency']:.2f}" if said["fits"] else "-"
+            assert fitting == requests
+            assert (said["cause"] or "fits") == verdict
+
+
+def test_the_legacys_checks_are_the_arithmetic_of_one_of_its_points(answers):
+    tenants, empty = answers
+    rows = table("from-the-legacy.md", '## "No contiguous memory": what it really was')
+    at = tenants[0.40]
+    needed = [at["requested_bytes"], at["footprint"]["weights_bytes"], 0, at["needed_bytes"]]
+    assert [row[1] for row in rows] == [f"{size / GIB:.2f}" for size in needed]
+    free = f"{at['device']['free_bytes'] / GIB:.2f}"
+    assert [row[2] for row in rows] == [free, free, f"{at['available_bytes'] / GIB:.2f}", "-"]
+    even = empty[0.40]["break_even"]
+    page = " ".join((DOCS / "from-the-legacy.md").read_text().split())
+    assert f"takes {even['one_block']:.3f}, one request 0.478" in page
+    assert 0.477 < even["one_request"] <= 0.478
+    assert "matter above 0.85" in page
+    assert tenants[0.40]["break_even"]["most"] == pytest.approx(0.85, abs=0.005)
+
+
+def test_the_pieces_that_the_legacy_needed_are_the_models():
+    shape = ModelShape.from_config(QWEN2_5_7B_AWQ)
+    blocks_of_16 = 6976 // 16
+    page = " ".join((DOCS / "from-the-legacy.md").read_text().split())
+    layer_bytes = shape.kv_bytes_per_layer() * 16
+    assert f"{blocks_of_16} blocks of {layer_bytes >> 10} KiB" in page
+    assert f"{blocks_of_16 * layer_bytes / MIB:.1f} MiB." in page
+    embedding_bytes = QWEN2_5_7B_AWQ["vocab_size"] * QWEN2_5_7B_AWQ["hidden_size"] * 2
+    assert f"152,064 x 3,584 x 2 bytes, {embedding_bytes / GIB:.2f} GiB" in page
+
+
+def test_what_the_page_says_of_the_largest_allocation_is_what_is_done():
+    page = " ".join((DOCS / "from-the-legacy.md").read_text().split())
+    assert f"less than {LEAST_FREE_BYTES // GIB} GiB free beside that" in page
+    assert f"Up to {NOISE_BYTES // MIB} MiB less than was asked for count as whole" in page
 
 
 # --- commands

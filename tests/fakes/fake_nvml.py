@@ -7,6 +7,8 @@ the fake takes the library's place and the memory of the look-ups is cleared. Ev
     with FakeNvml(FakeGpu(), FakeGpu(name="NVIDIA GeForce GTX 1080 Ti")).installed() as driver:
         driver.gpus[0].processes = {4711: 3 << 30}
         driver.refused["nvmlDeviceGetPowerUsage"] = pynvml.NVML_ERROR_NOT_SUPPORTED
+
+`tests.fakes.machines` has whole machines: containers, WSL2, MIG, GB10, cards that differ.
 """
 
 from __future__ import annotations
@@ -21,11 +23,21 @@ import pynvml
 GIB = 1 << 30
 NOT_TOLD = (1 << 64) - 1
 """NVML's own number for a process's memory that the driver does not tell."""
+_OF_THE_DRIVER = {"nvmlDeviceGetCount_v2", "nvmlDeviceGetHandleByIndex_v2"}
+"""Functions without a handle of a device, whatever their names say."""
 
 
 @dataclass
 class FakeGpu:
-    """One GPU; change its fields while the fake is installed."""
+    """One GPU; change its fields while the fake is installed.
+
+    Attributes:
+        cuda_rank: Its place in CUDA's own order, the fastest first.
+        refused: C function to the error code that it answers with for this GPU.
+        lost: It fell off the bus: every question about it is answered so.
+        pid_shift: Process ids are listed as those of another namespace, so much higher.
+        tells_process_bytes: Else its lists have ids, and 0 bytes for each.
+    """
 
     uuid: str = "GPU-11111111-2222-3333-4444-555555555555"
     name: str = "NVIDIA GeForce RTX 3060"
@@ -44,6 +56,12 @@ class FakeGpu:
     temperature_c: int = 61
     slowed_bits: int = 0
     event_types: int = 0x8
+    cuda_rank: int = 0
+    refused: MutableMapping[str, int] = field(default_factory=dict)
+    lost: bool = False
+    pid_shift: int = 0
+    tells_process_bytes: bool = True
+    virtualization: int = 0
     events: list[tuple[int, int]] = field(default_factory=list)
 
 
@@ -55,10 +73,13 @@ class FakeNvml:
         refused: C function to the error code that it answers with.
         missing: C functions that this "old driver" does not export.
         open_event_sets: How many event sets were made and not freed.
+        driver: Its version.
+        cuda: The newest CUDA that it runs, as NVML writes it: 12040 is 12.4.
     """
 
-    def __init__(self, *gpus: FakeGpu) -> None:
+    def __init__(self, *gpus: FakeGpu, driver: str = "580.65.06", cuda: int = 13000) -> None:
         self.gpus = list(gpus)
+        self.driver, self.cuda = driver, cuda
         self.refused: MutableMapping[str, int] = {}
         self.missing: set[str] = set()
         self.open_event_sets = 0
@@ -84,6 +105,12 @@ class FakeNvml:
         def function(*args: object) -> int:
             if name in self.refused:
                 return self.refused[name]
+            if name.startswith("nvmlDevice") and name not in _OF_THE_DRIVER:
+                gpu = self._gpu(args[0])
+                if gpu.lost:
+                    return pynvml.NVML_ERROR_GPU_IS_LOST
+                if name in gpu.refused:
+                    return gpu.refused[name]
             return body(self, *args) or pynvml.NVML_SUCCESS
 
         return function
@@ -92,10 +119,10 @@ class FakeNvml:
         pass
 
     def _nvmlSystemGetDriverVersion(self, text, size):
-        text.value = b"580.65.06"
+        text.value = self.driver.encode()
 
     def _nvmlSystemGetCudaDriverVersion(self, number):
-        number._obj.value = 13000
+        number._obj.value = self.cuda
 
     def _nvmlDeviceGetCount_v2(self, number):
         number._obj.value = len(self.gpus)
@@ -117,18 +144,21 @@ class FakeNvml:
 
     def _nvmlDeviceGetMemoryInfo_v2(self, handle, memory):
         gpu = self._gpu(handle)
+        if memory._obj.version != pynvml.nvmlMemory_v2:
+            return pynvml.NVML_ERROR_ARGUMENT_VERSION_MISMATCH
         self._nvmlDeviceGetMemoryInfo(handle, memory)
         memory._obj.reserved = gpu.reserved_bytes
         memory._obj.used = gpu.used_bytes - gpu.reserved_bytes  # as some drivers count
+        return pynvml.NVML_SUCCESS
 
     def _nvmlDeviceGetComputeRunningProcesses_v3(self, handle, count, array):
-        return _list_processes(self._gpu(handle).processes, count, array)
+        return _list_processes(self._gpu(handle), "processes", count, array)
 
     def _nvmlDeviceGetGraphicsRunningProcesses_v3(self, handle, count, array):
-        return _list_processes(self._gpu(handle).graphics, count, array)
+        return _list_processes(self._gpu(handle), "graphics", count, array)
 
     def _nvmlDeviceGetMPSComputeRunningProcesses_v3(self, handle, count, array):
-        return _list_processes(self._gpu(handle).mps_clients, count, array)
+        return _list_processes(self._gpu(handle), "mps_clients", count, array)
 
     def _nvmlDeviceGetUtilizationRates(self, handle, rates):
         rates._obj.gpu = self._gpu(handle).busy_percent
@@ -164,6 +194,9 @@ class FakeNvml:
             return pynvml.NVML_ERROR_NOT_SUPPORTED
         current._obj.value = pending._obj.value = int(mig)
         return pynvml.NVML_SUCCESS
+
+    def _nvmlDeviceGetVirtualizationMode(self, handle, number):
+        number._obj.value = self._gpu(handle).virtualization
 
     def _nvmlDeviceGetPersistenceMode(self, handle, number):
         number._obj.value = 1
@@ -206,14 +239,16 @@ class FakeNvml:
         return self.gpus[self._place(handle)]
 
 
-def _list_processes(processes, count, array):
+def _list_processes(gpu, which, count, array):
     """NVML's way with lists: asked without an array, it says how long one must be."""
+    processes, room = getattr(gpu, which), count._obj.value
     count._obj.value = len(processes)
     if not processes:
         return pynvml.NVML_SUCCESS
-    if array is None:
+    if array is None or room < len(processes):
         return pynvml.NVML_ERROR_INSUFFICIENT_SIZE
     for slot, (pid, held) in zip(array, processes.items(), strict=False):
-        slot.pid = pid
-        slot.usedGpuMemory = NOT_TOLD if held is None else held
+        slot.pid = pid + gpu.pid_shift
+        told = held if gpu.tells_process_bytes else 0
+        slot.usedGpuMemory = NOT_TOLD if told is None else told
     return pynvml.NVML_SUCCESS

@@ -2,13 +2,16 @@
 
     python tests/fakes/fake_vllm.py --model M --port 8000 --gpu-memory-utilization 0.5 ...
 
-Takes vLLM's arguments (what it does not know is ignored), sizes a KV cache as vLLM does, refuses
-to start where that does not fit, prints what vLLM prints, and answers /health, /metrics,
-/v1/models and /v1/completions (as a stream, too). Knobs, beside those of `knobs.py`
-(`FAKE_VLLM_<NAME>` or `FAKE_<NAME>`):
+Takes the arguments that the version it plays takes and no others, refuses what that version refuses
+(`vllm_version.py`), sizes a KV cache as vLLM does, refuses to start where that does not fit, prints
+what vLLM prints, and answers /health, /metrics, /v1/models and /v1/completions (as a stream, too).
+Knobs, beside those of `knobs.py` (`FAKE_VLLM_<NAME>` or `FAKE_<NAME>`):
 
-    STYLE=cpu-0.32|gpu-0.32|gpu-0.11   whose wording and rules (default: cpu-0.32 where
+    STYLE=cpu-VERSION|gpu-VERSION   whose wording and rules (default: cpu-0.32 where
                               CUDA_VISIBLE_DEVICES is empty, else gpu-0.11)
+    DEVICE_UUIDS=a,b          the machine's GPUs, in the order of their PCI buses (default: two)
+    DEVICE_CAPABILITY=8.6     compute capability of them all
+    NO_FLASHINFER=1           FlashInfer cannot be imported
     NON_KV_BYTES=n            weights, activation and the rest (default: an RTX 3060 with a 7B AWQ)
     WEIGHTS_BYTES=n           of those, the weights (default: 95 %)
     GRAPH_BYTES=n             CUDA graphs (default 0; 0.32 takes them from the KV cache)
@@ -46,11 +49,15 @@ sys.path.append(str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPA
 import behaviour
 import vllm_page
 from knobs import GIB, FakeDevice, Knobs
+from vllm_version import Asked, Options, first_broken, release_of
 from vllm_words import Sizes, Words
 
+UUIDS = "GPU-30600000-0000-0000-0000-000000000000,GPU-1080f1f1-0000-0000-0000-000000000000"
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="api_server.py", allow_abbrev=False)
+
+def parse(argv: Sequence[str] | None, style: str) -> argparse.Namespace:
+    """What was asked for; leaves with 2, as argparse does, over what this version does not take."""
+    parser = argparse.ArgumentParser(prog="api_server.py")
     add = parser.add_argument
     add("--model", default="facebook/opt-125m")
     add("--host", default="127.0.0.1")
@@ -63,8 +70,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--max-model-len", type=int, default=2048)
     add("--max-num-seqs", type=int, default=256)
     add("--block-size", type=int, default=None)
+    add("--tensor-parallel-size", "-tp", type=int, default=1)
+    add("--enable-sleep-mode", action="store_true")
     argv = list(sys.argv[1:] if argv is None else argv)
     named = [_dashed(word) for word in argv]
+    if strange := Options(release_of(style)).unknown(named):
+        parser.error(f"unrecognized arguments: {' '.join(strange)}")
     known, _ = parser.parse_known_args(named)
     return known
 
@@ -83,7 +94,8 @@ def sizes_of(options: argparse.Namespace, knobs: Knobs, device: FakeDevice, styl
     non_kv = knobs.whole("NON_KV_BYTES", int(5.442 * GIB))
     non_kv += knobs.whole("BYTES_PER_SEQ") * options.max_num_seqs
     graph = knobs.whole("GRAPH_BYTES")
-    kv = requested - non_kv - (graph if style == "gpu-0.32" else 0)
+    counts_graphs = style.startswith("gpu") and release_of(style) >= (0, 21, 0)
+    kv = requested - non_kv - (graph if counts_graphs else 0)
     kv -= knobs.whole("KV_SPREAD_BYTES")
     explicit = options.kv_cache_memory_bytes
     per_token = knobs.whole("BYTES_PER_TOKEN", 57_344)
@@ -304,10 +316,35 @@ def _error(message: str, kind: str, code: int) -> dict[str, object]:
     return {"error": {"message": message, "type": kind, "param": None, "code": code}}
 
 
-def start(options: argparse.Namespace, knobs: Knobs) -> tuple[Engine, Words] | None:
-    """Load the model that is not there; None if it was refused, after saying why."""
+def style_of(knobs: Knobs) -> str:
+    """Kind and version that are played."""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") == ""
-    style = knobs.text("STYLE") or ("cpu-0.32" if hidden else "gpu-0.11")
+    return knobs.text("STYLE") or ("cpu-0.32" if hidden else "gpu-0.11")
+
+
+def is_refused(options: argparse.Namespace, knobs: Knobs, words: Words) -> bool:
+    """Whether the version refuses this start on this machine, after it said so."""
+    major, minor = (knobs.text("DEVICE_CAPABILITY") or "8.6").split(".")
+    asked = Asked(
+        release=words.release,
+        tensor_parallel_size=options.tensor_parallel_size,
+        kv_cache_dtype=options.kv_cache_dtype,
+        sleeps=options.enable_sleep_mode,
+        environment=os.environ,
+        uuids=(knobs.text("DEVICE_UUIDS") or UUIDS).split(","),
+        capability=(int(major), int(minor)),
+        has_flashinfer=not knobs.is_on("NO_FLASHINFER"),
+    )
+    found = None if words.is_cpu else first_broken(asked)
+    if found is not None:
+        words.broken(*found)
+        while found[0].where == "hang":
+            signal.pause()
+    return found is not None
+
+
+def start(options: argparse.Namespace, knobs: Knobs, style: str) -> tuple[Engine, Words] | None:
+    """Load the model that is not there; None if it was refused, after saying why."""
     device = FakeDevice(knobs)
     sizes = sizes_of(options, knobs, device, style)
     ordered = knobs.text("REFUSE")
@@ -318,6 +355,8 @@ def start(options: argparse.Namespace, knobs: Knobs) -> tuple[Engine, Words] | N
         words.port_in_use(options.port)
         return None
     behaviour.misbehave_early(knobs)
+    if is_refused(options, knobs, words):
+        return None
     cause = ordered or why_not(sizes, words.is_cpu)
     if cause == "host_oom":
         behaviour.die(-signal.SIGKILL)
@@ -335,9 +374,10 @@ def start(options: argparse.Namespace, knobs: Knobs) -> tuple[Engine, Words] | N
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    options = parse(argv)
     knobs = Knobs("VLLM")
-    started = start(options, knobs)
+    style = style_of(knobs)
+    options = parse(argv, style)
+    started = start(options, knobs, style)
     if started is None:
         return 1
     engine, words = started

@@ -9,6 +9,7 @@ One request at a time, first come first served. Knobs, beside those of `knobs.py
     STT_S=seconds             each transcription takes so long (default: by the model's size)
     STT_SCALE=factor          that, times a factor
     MODEL_BYTES=n             what the model takes of the fake device (default: by its size)
+    UUID=GPU-...              what torch calls its GPU; without, its torch is too old to tell
     TAKES_NODE=1              its memory counts on the fake device also where it runs on the CPU
     OOM_AFTER_REQUESTS=n      from request n + 1 on: 507
     REFUSE=cuda_oom_load|cuda_init|model_not_found_or_auth|host_oom|port_in_use
@@ -53,12 +54,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--model", required=True)
     add("--device", default="cpu")
-    add("--dtype", default="float32")
+    add("--dtype")
     add("--host", default="127.0.0.1")
     add("--port", type=int, required=True)
     add("--api-key-env", default="WHISPER_API_KEY")
     add("--fixed-tokens", type=int, default=0)
     known, _ = parser.parse_known_args(argv)
+    if known.dtype is None:  # as the worker does on a GPU of 7.0 or higher
+        known.dtype = "float32" if known.device == "cpu" else "float16"
     return known
 
 
@@ -95,6 +98,7 @@ class Api:
                 "dtype": self._options.dtype,
                 "compute_device": self._device,
                 "compute_dtype": self._dtype,
+                "uuid": None if self._device == "cpu" else self._knobs.text("UUID"),
                 "parameter_devices": [self._device],
                 "parameter_dtypes": [self._dtype],
                 "parameters_bytes": self.model_bytes,

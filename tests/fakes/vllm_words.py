@@ -1,7 +1,8 @@
-"""What vLLM prints: a healthy start, and each way to refuse one. Wordings of three builds.
+"""What vLLM prints: a healthy start, and each way to refuse one, in the words of a version.
 
-`cpu-0.32`, `gpu-0.32` and `gpu-0.11`: the messages are the program's own format strings; figures
-come from the fake's settings.
+A style is a kind and a version: `cpu-0.32`, `gpu-0.11`, `gpu-0.19.1`. Messages are the version's
+own format strings, read in wheels of 0.8.5 to 0.33; figures come from the fake's settings. CPU
+builds before 0.20 are not played: they took no share of the memory.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
-STYLES = ("cpu-0.32", "gpu-0.32", "gpu-0.11")
+from vllm_version import Release, Rule, release_of
+
 GIB = 1 << 30
 
 _SITE = "/opt/engine/lib/python3.12/site-packages"
@@ -33,6 +35,14 @@ _GRAPH_FRAMES = (
 _SERVING_FRAMES = (
     ("vllm/v1/engine/core.py", "run_busy_loop", "self._process_engine_step"),
     ("vllm/v1/worker/gpu_model_runner.py", "execute_model", "model_output = self._model_forward"),
+)
+_ARCHITECTURE = "Qwen2ForCausalLM"
+_INSPECTED = ("vllm/config/model.py", "__post_init__", "self.model_info, arch = ")
+_UNINSPECTED = (
+    "pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig\n"
+    f"  Value error, Model architectures ['{_ARCHITECTURE}'] failed to be inspected. Please check "
+    "the logs for more details. [type=value_error, input_value=ArgsKwargs((), {'model': '...'}), "
+    "input_type=ArgsKwargs]"
 )
 Frames = Sequence[tuple[str, str, str]]
 
@@ -75,15 +85,25 @@ class Words:
     """The log of one fake start."""
 
     def __init__(self, style: str, model: str, sizes: Sizes, out: TextIO = sys.stdout) -> None:
-        if style not in STYLES:
-            raise ValueError(f"FAKE_VLLM_STYLE must be one of {', '.join(STYLES)}, not {style!r}")
-        self.is_cpu = style.startswith("cpu")
-        self.is_old = style.endswith("0.11")
-        self.version = "0.11.0" if self.is_old else "0.32.0"
+        kind, _, version = style.partition("-")
+        if kind not in ("cpu", "gpu") or not version[:1].isdigit():
+            raise ValueError(f"FAKE_VLLM_STYLE is gpu-VERSION or cpu-VERSION, not {style!r}")
+        self.is_cpu = kind == "cpu"
+        self.version = version if version.count(".") > 1 else f"{version}.0"
+        self.release: Release = release_of(version)
         self._model = model
         self._sizes = sizes
         self._out = out
-        self._engine = "EngineCore_DP0" if self.is_old else "EngineCore"
+        self._engine = "EngineCore" if self.since(0, 18) else "EngineCore_DP0"
+
+    def since(self, major: int, minor: int, patch: int = 0) -> bool:
+        """Whether a wording that came with this release is spoken."""
+        return self.release >= (major, minor, patch)
+
+    @property
+    def is_old(self) -> bool:
+        """Before the CPU backend took a share of memory, and messages spoke of it."""
+        return not self.since(0, 20)
 
     def api(self, where: str, text: str, level: str = "INFO") -> None:
         self._line("APIServer", where, text, level)
@@ -97,15 +117,19 @@ class Words:
     def _line(self, process: str, where: str, text: str, level: str) -> None:
         now = time.strftime("%m-%d %H:%M:%S")
         for line in text.splitlines():
-            self._out.write(f"({process} pid={os.getpid()}) {level} {now} [{where}] {line}\n")
+            self._out.write(f"{self._label(process)}{level} {now} [{where}] {line}\n")
         self._out.flush()
 
+    def _label(self, process: str) -> str:
+        return f"({process} pid={os.getpid()}) " if self.since(0, 10) else ""
+
     def bare(self, text: str) -> None:
-        self._out.write(f"(APIServer pid={os.getpid()}) {text}\n")
+        for line in text.splitlines():
+            self._out.write(f"{self._label('APIServer')}{line}\n")
         self._out.flush()
 
     def hello(self) -> None:
-        if self.is_old:
+        if not self.since(0, 15):
             self.api("api_server.py:1839", f"vLLM API server version {self.version}")
         else:
             text = f"vLLM server version {self.version}, serving model {self._model}"
@@ -119,8 +143,9 @@ class Words:
 
     def loaded(self) -> None:
         size = self._sizes.weights_bytes
-        if self.is_old:
-            text = f"Model loading took {size / GIB:.4f} GiB and 3.214567 seconds"
+        if not self.since(0, 14):
+            memory = " memory" if self.since(0, 12) else ""
+            text = f"Model loading took {size / GIB:.4f} GiB{memory} and 3.214567 seconds"
             self.engine("gpu_model_runner.py:2653", text)
         else:
             text = f"Model loading took {gib(size)} GiB memory and 3.214567 seconds"
@@ -133,7 +158,7 @@ class Words:
         if self.is_cpu:
             self._cpu_sized()
         else:
-            if not self.is_old and sizes.graph_bytes:
+            if self.since(0, 19) and sizes.graph_bytes:
                 text = f"Estimated CUDA graph memory: {sizes.graph_bytes / GIB:.2f} GiB total"
                 self.engine("gpu_model_runner.py:6475", text)
             where = "gpu_worker.py:298" if self.is_old else "gpu_worker.py:770"
@@ -159,7 +184,7 @@ class Words:
             f"Maximum concurrency for {sizes.max_model_len:,} tokens per request: "
             f"{sizes.concurrency:.2f}x"
         )
-        if self.is_old:
+        if not self.since(0, 28):
             self.engine("kv_cache_utils.py:1087", size)
             self.engine("kv_cache_utils.py:1091", most)
         else:
@@ -171,8 +196,8 @@ class Words:
         took = "4.21 seconds" if self.is_old else "4.21 s"
         text = f"init engine (profile, create kv cache, warmup model) took {took}"
         self.engine("core.py:210" if self.is_old else "core.py:403", text)
-        kind = "API " if self.is_old else ""
-        self.api("entry.py:140", f"Starting vLLM {kind}server on {url}")
+        kind = "server" if self.since(0, 19) else "API server 0"
+        self.api("entry.py:140", f"Starting vLLM {kind} on {url}")
         self.bare(f"INFO:     Started server process [{os.getpid()}]")
         self.bare("INFO:     Waiting for application startup.")
         self.bare("INFO:     Application startup complete.")
@@ -180,19 +205,18 @@ class Words:
     def out_of_memory_under_load(self) -> None:
         where = "core.py:710" if self.is_old else "core.py:1512"
         text = "EngineCore encountered a fatal error."
-        self.engine(where, _trace(text, _SERVING_FRAMES, self._oom(512 << 20)), "ERROR")
+        self.engine(where, trace(text, _SERVING_FRAMES, self._oom(512 << 20)), "ERROR")
         gone = (
             "vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue. "
             "See stack trace (above) for the root cause."
         )
-        text = _trace("AsyncLLM output_handler failed.", (), gone)
+        text = trace("AsyncLLM output_handler failed.", (), gone)
         self.api("async_llm.py:480", text, "ERROR")
 
     def port_in_use(self, port: int) -> None:
         error = f"OSError: [Errno 98] Address already in use: ('127.0.0.1', {port})"
         frame = (("vllm/entrypoints/openai/api_server.py", "create_server_socket", "sock.bind"),)
-        for line in _trace("", frame, error).splitlines():
-            self.bare(line)
+        self.bare(trace("", frame, error))
 
     def refuse(self, cause: str) -> None:
         """Say why the engine does not start, as vLLM words that cause.
@@ -208,15 +232,32 @@ class Words:
             self.bare(error)
             return
         where = "core.py:708" if self.is_old else "core.py:1510"
-        text = _trace("EngineCore failed to start.", frames, error)
+        text = trace("EngineCore failed to start.", frames, error)
         self.engine(where, text, "ERROR")
+        self._no_engine()
+
+    def broken(self, rule: Rule, error: str) -> None:
+        """Say what a rule of `vllm_version` says, by whom it is said."""
+        if rule.where == "hang":
+            self.engine("ray_utils.py:351", error, "WARNING")
+        elif rule.where == "engine":
+            failed = trace("EngineCore failed to start.", (rule.frame,), error)
+            self.engine("core.py:708", failed, "ERROR")
+            self._no_engine()
+        elif rule.where == "config":
+            self.bare(trace("", (rule.frame,), error))
+        else:
+            first = f"Error in inspecting model architecture '{_ARCHITECTURE}'"
+            self.api("registry.py:548", trace(first, (rule.frame,), error), "ERROR")
+            self.bare(trace("", (_INSPECTED,), _UNINSPECTED))
+
+    def _no_engine(self) -> None:
         wrapped = (
             "RuntimeError: Engine core initialization failed. See root cause above. "
             f"Failed core proc(s): {{'{self._engine}': 1}}"
         )
         frame = (("vllm/v1/engine/utils.py", "wait_for_engine_startup", "raise RuntimeError("),)
-        for line in _trace("", frame, wrapped).splitlines():
-            self.bare(line)
+        self.bare(trace("", frame, wrapped))
 
     def _oom(self, wanted_bytes: int) -> str:
         sizes = self._sizes
@@ -266,7 +307,7 @@ class Words:
                 "(despite its name). To resolve: decrease `--gpu-memory-utilization` (e.g. "
                 "`--gpu-memory-utilization 0.5`) or reduce CPU memory used by other processes."
             )
-        device = "" if self.is_old else " cuda:0"
+        device = " cuda:0" if self.since(0, 14) else ""
         return (
             f"ValueError: Free memory on device{device} ({free}/{total} GiB) on startup is less "
             f"than desired GPU memory utilization {wanted}. Decrease GPU memory utilization or "
@@ -294,7 +335,7 @@ class Words:
     def _too_small(self) -> str:
         sizes = self._sizes
         needed = gib(sizes.max_model_len * sizes.bytes_per_token)
-        owner = "models's" if self.is_old else "model's"
+        owner = "model's" if self.since(0, 22) else "models's"
         also = "" if self.is_old else " (which also controls CPU memory on the CPU backend)"
         more = "" if self.is_old else f" See {_DOCS} for more details."
         return (
@@ -343,7 +384,7 @@ class Words:
         }
 
 
-def _trace(first: str, frames: Frames, error: str) -> str:
+def trace(first: str, frames: Frames, error: str) -> str:
     lines = [*([first] if first else []), "Traceback (most recent call last):"]
     for number, (file, function, code) in enumerate(frames, 101):
         lines.append(f'  File "{_SITE}/{file}", line {number}, in {function}')

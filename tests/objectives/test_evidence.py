@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from objectives import evidence as module
+from objectives.device.allocation import LargestAllocation
 from objectives.device.state import DeviceState
 from objectives.evidence import (
     SCHEMA,
@@ -143,12 +144,23 @@ FULL = TrialEvidence(
     figures={"llm_latency_ms": 900.0, "concurrent_capacity": 8.0, "oom_events": 0.0},
     settings={"vllm": Invocation(argv=("python", "-m", "vllm"), env={"OMP_NUM_THREADS": "4"})},
     health={"whisper": {"compute_device": "cuda:0", "served": 0, "versions": {"torch": "2.8"}}},
+    proofs={"vllm": "the driver lists its process 4711"},
     device_state=DeviceState(
         total_bytes=12 * GIB,
         free_bytes=11 * GIB,
         used_bytes=GIB,
         reserved_bytes=GIB // 4,
+        cuda_total_bytes=int(11.7 * GIB),
         by_pid={4711: GIB, 4712: None},
+    ),
+    largest_allocation=LargestAllocation(
+        granted_bytes=3 * GIB,
+        refused_bytes=3 * GIB + 2,
+        asked_bytes=9 * GIB,
+        free_bytes=10 * GIB,
+        context_bytes=GIB // 4,
+        why_not="a reason beside it",
+        before="vllm",
     ),
     footprint={"vllm": MemoryEvidence(predicted=PREDICTED, logged=LOGGED)},
     telemetry=TELEMETRY,
@@ -296,7 +308,9 @@ BAD = {
     "weights": (3, "weights"),
     "settings": ({"vllm": {"argv": "python"}}, "settings.vllm.argv"),
     "health": ({"whisper": "ok"}, "health.whisper"),
+    "proofs": ({"vllm": 7}, "proofs.vllm"),
     "device_state": ({"total_bytes": 2, "used_bytes": 1}, "device_state.free_bytes"),
+    "largest_allocation": ({"granted_bytes": "all"}, "largest_allocation.granted_bytes"),
     "footprint": ({"vllm": {"logged": {"block_size": "big"}}}, "footprint.vllm.logged.block_size"),
     "telemetry": ({"total_bytes": 2, "samples": [{}]}, "telemetry.samples.0.time_s"),
     "tenants_bytes": ({"vllm": "much"}, "tenants_bytes.vllm"),

@@ -12,10 +12,12 @@ from optuna.trial import TrialState
 from objectives.constraints import Limit, names
 from objectives.device.lock import hold_device
 from objectives.errors import BenchError, DeviceBusyError
+from objectives.servers import neighbours
 from objectives.servers.neighbours import Hold, Running
+from objectives.space import Binding, Parameter, SearchSpace
 from objectives.trial.bench import Objective
 from tests.fakes.fixed_node import TOTAL_BYTES
-from tests.serving_bench import GIB, FakeBench
+from tests.serving_bench import GIB, SPACE, FakeBench
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -201,8 +203,25 @@ def test_a_profiling_race_is_measured_again_once(bench):
     }
 
 
+def test_a_setting_that_a_server_refuses_is_infeasible_once_others_have_started(bench):
+    """Nothing in the line names what varies: only the study tells that the engine itself works."""
+    refuses = Parameter(
+        name="refuses", binding=Binding.parse("vllm.env.FAKE_REFUSE"), choices=("", "bad_argument")
+    )
+    fakes = bench(space=SearchSpace((*SPACE.parameters, refuses)))
+    trial = fakes.judge(catch=(BenchError,), refuses="bad_argument")
+    assert trial.state == TrialState.FAIL
+    assert trial.user_attrs["error"]["message"].endswith(
+        "invalid int value: 'many'; the configuration has vllm.args.max-num-seqs: 64"
+    )
+    assert fakes.judge(refuses="").constraints["start_refused"] == -1
+    said, violated = infeasible(fakes.judge(refuses="bad_argument"), "start_refused")
+    assert violated == {"start_refused": 1.0}
+    assert "what does not start here: vllm_memory_util 0.15, refuses bad_argument" in said["remedy"]
+
+
 def test_a_trial_over_its_time_budget_is_infeasible(bench):
-    fakes = bench(knobs={"FAKE_VLLM_START_S": "20"}, trial_timeout_s=1.5)
+    fakes = bench(knobs={"FAKE_VLLM_TTFT_S": "20"}, trial_timeout_s=0.5)
     _, violated = infeasible(fakes.judge(), "over_time_budget")
     assert 0 < violated["time_budget_s"] < 10
 
@@ -243,7 +262,8 @@ def test_an_objective_that_nobody_measured_fails_the_bench(bench):
     assert "wer could not be measured" in failed(trial, "bench")
 
 
-def test_a_neighbour_that_must_be_there_is_checked(bench):
+def test_a_neighbour_that_must_be_there_is_checked(bench, monkeypatch):
+    monkeypatch.setattr(neighbours, "_sees_own_processes_only", lambda: False)
     absent = Running(name="ollama", match="no-such-program-anywhere")
     trial = bench(neighbours=[absent]).judge(catch=(BenchError,))
     assert "ollama" in trial.user_attrs["error"]["message"]

@@ -3,8 +3,9 @@
 import optuna
 import pytest
 
-from storage.artifacts import artifact_place, keep, kept, open_artifacts, read
+from storage.artifacts import artifact_place, keep, open_artifacts
 from storage.trials import StorageError, open_storage, open_study
+from tests.stores import kept, read
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 

@@ -19,7 +19,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
 from objectives.constraints import names
-from objectives.device import DeviceState
+from objectives.device import DeviceState, LargestAllocation
 from objectives.evidence import (
     Fault,
     Infeasible,
@@ -198,7 +198,7 @@ def fitness(figures: Mapping[str, float]) -> float:
 
 def settings(util: float, size: str) -> dict[str, Invocation]:
     """What the servers were launched with."""
-    env = {"CUDA_VISIBLE_DEVICES": "GPU-5f3a"}
+    env = {"CUDA_VISIBLE_DEVICES": "0", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     vllm = (
         "python", "-m", "vllm.entrypoints.openai.api_server",
         "--model", "Qwen/Qwen2.5-7B-Instruct-AWQ",
@@ -293,6 +293,7 @@ def complete(
     doubts: Sequence[str] = (),
     noise: float = 1.0,
     generation: int | None = None,
+    found: LargestAllocation | None = None,
 ) -> optuna.Trial:
     """A measured, feasible trial.
 
@@ -303,6 +304,7 @@ def complete(
         doubts: Stored with it.
         noise: Factor on both latencies, for replicates.
         generation: Of the tournament, if there is one.
+        found: What the device gave in one piece.
     """
     trial = ask(study, point(util, size))
     known = before(trial, util, size, generation=generation)
@@ -315,7 +317,10 @@ def complete(
     peak = {"vllm": int(util * DEVICE_BYTES), "whisper": WHISPER_BYTES[size]}
     evidence = replace(
         known,
-        figures={k: v for k, v in figures.items() if k != "wer" or "wer" in names_of(study)},
+        figures={
+            **{k: v for k, v in figures.items() if k != "wer" or "wer" in names_of(study)},
+            **allocated(found),
+        },
         footprint=footprint(util, size, logged),
         measurement=measurement(figures),
         intervals={
@@ -323,6 +328,7 @@ def complete(
             for name in ("stt_latency_ms", "llm_latency_ms")
         },
         doubts=tuple(doubts),
+        largest_allocation=found,
         fitness=round(fitness(figures), 6),
         tenants_bytes={**peak, "ollama": NEIGHBOUR_BYTES, "other": GIB // 10},
         device_state=DeviceState(
@@ -400,13 +406,28 @@ def refused(
     cause: str = "kv_cache_no_blocks",
     evidence: str = NO_BLOCKS,
     generation: int | None = None,
+    found: LargestAllocation | None = None,
 ) -> optuna.Trial:
-    """A trial that was launched, and that the server refused."""
+    """A trial that was launched, and that the server that started last refused."""
     trial = ask(study, point(util, size))
     known = before(trial, util, size, generation=generation)
+    if found is not None:
+        others = {name: how for name, how in known.settings.items() if name != found.before}
+        known = replace(
+            known,
+            settings={**others, found.before: known.settings[found.before]},
+            largest_allocation=found,
+            figures=allocated(found),
+        )
     refusal(trial, known, cause, evidence)
     study.tell(trial, state=optuna.trial.TrialState.PRUNED)
     return trial
+
+
+def allocated(found: LargestAllocation | None) -> dict[str, float]:
+    """The figure that stands on a trial beside what it gave in one piece."""
+    granted = None if found is None else found.granted_bytes
+    return {} if granted is None else {"largest_allocation_mb": granted / 2**20}
 
 
 def refusal(trial: optuna.Trial, known: TrialEvidence, cause: str, evidence: str) -> None:

@@ -4,6 +4,7 @@ import optuna
 import pandas as pd
 import pytest
 
+from objectives.device import LargestAllocation
 from study.frames import (
     generations_frame,
     importances_frame,
@@ -34,6 +35,16 @@ def test_there_is_a_row_a_trial_and_what_was_not_measured_is_missing(findings):
     assert frame.loc[1, "cause"] == "kv_cache_no_blocks"
     assert pd.isna(frame.loc[1, "stt_latency_ms"])
     assert frame[frame["front"]].index.tolist() == list(findings.front)
+
+
+def test_the_largest_allocation_is_a_column_also_of_a_trial_that_was_refused():
+    made = studies.empty_study()
+    found = LargestAllocation(granted_bytes=3 << 30, asked_bytes=3 << 30, before="vllm")
+    studies.refused(made, 0.50, "tiny", cause="cuda_oom_load", found=found)
+    studies.complete(made, 0.60, "tiny")
+    column = trials_frame(read_study(made, ""))["largest_allocation_mb"]
+    assert column[0] == 3072.0
+    assert pd.isna(column[1])
 
 
 def test_phases_are_seconds(findings):

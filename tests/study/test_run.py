@@ -10,11 +10,14 @@ from functools import partial
 
 import optuna
 import psutil
+import pynvml
 import pytest
 
 from objectives.device import discovery
 from objectives.device.cpu import CpuNode
 from study.run import main
+from tests.fakes import machines
+from tests.fakes.fake_nvml import FakeGpu, FakeNvml
 from tests.fakes.fixed_node import fixed_node
 from tests.paths import ROOT
 from tests.stores import opened
@@ -47,6 +50,38 @@ def test_every_point_of_a_small_space_is_measured_once_the_baseline_first(box, c
     assert report["baseline"] == 0
     assert {trial["state"] for trial in report["trials"]} == {"COMPLETE"}
     assert report["front"]
+
+
+def lost_after_a_while():
+    """A card that answers when it is chosen, and not when it is described."""
+    gone = machines.refusing(["nvmlDeviceGetPowerUsage"], pynvml.NVML_ERROR_GPU_IS_LOST)
+    return FakeNvml(FakeGpu(refused=gone))
+
+
+@pytest.mark.parametrize("options", [(), ("--dry-run",)])
+@pytest.mark.parametrize(
+    ("machine", "said"),
+    [
+        (machines.gb10, "CPU and GPU share theirs"),
+        (machines.mig_container, "given a MIG slice"),
+        (machines.mig_parent, "split by MIG"),
+    ],
+)
+def test_a_device_that_cannot_be_measured_on_is_one_line(box, capsys, machine, said, options):
+    argv = box(*options, device="cuda")
+    with machine().installed():
+        assert main(argv) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("study.run: device cuda: ")
+    assert said in line
+
+
+def test_a_device_that_is_lost_at_the_door_is_one_line(box, capsys):
+    argv = box(device="cuda")
+    with lost_after_a_while().installed():
+        assert main(argv) == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line == "study.run: nvmlDeviceGetPowerUsage: GPU is lost"
 
 
 def test_what_a_run_left_is_what_the_next_one_goes_on_with_until_nothing_is(box, capsys):

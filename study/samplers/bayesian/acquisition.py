@@ -53,11 +53,7 @@ class Posterior:
         return Posterior(mean=mean, deviation=deviation, sign=self.sign, ceiling=ceiling)
 
     def shortfall(self, levels: Floats) -> Floats:
-        """How far below each level the value is expected to be, nothing where it is above.
-
-        Returns:
-            (candidates, levels), the expectation of max(0, level - value).
-        """
+        """The expectation of max(0, level - value): (candidates, levels)."""
         mean, deviation = self.mean[:, None], np.maximum(self.deviation[:, None], 1e-12)
         finite = np.isfinite(levels)
         level = np.where(finite, levels, 1.0)[None, :]

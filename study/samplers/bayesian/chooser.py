@@ -18,7 +18,7 @@ from study.results import Floats, far_corner
 from study.samplers.bayesian.acquisition import expected_gain
 from study.samplers.bayesian.gaussian_process import Prior
 from study.samplers.bayesian.surrogate import Surrogate
-from study.samplers.choosers import NoAncestry
+from study.samplers.choosers import Chooser
 from study.samplers.draws import neighbour
 from study.samplers.encoding import Encoding
 from study.samplers.sampling_context import Point, SamplingContext
@@ -31,7 +31,7 @@ SMOOTH = Prior(length=3.0, length_spread=0.7)
 """Most settings do little to most objectives."""
 
 
-class ModelChooser(NoAncestry):
+class ModelChooser(Chooser):
     """Proposes where the model expects most.
 
     Args:

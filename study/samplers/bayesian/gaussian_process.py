@@ -12,9 +12,8 @@ import math
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from study.results import Floats
 
 _ROOT5 = math.sqrt(5.0)
 _JITTER = 1e-8
@@ -26,11 +25,9 @@ class Prior:
 
     Attributes:
         length: Typical distance over which it changes; 1 is a parameter's whole range.
-        length_spread: Of `length`, natural logarithm.
         scale: Typical variance.
-        scale_spread: Of `scale`, natural logarithm.
         noise: Typical variance of a single measurement.
-        noise_spread: Of `noise`, natural logarithm.
+        length_spread: Of its natural logarithm; likewise of the other two.
     """
 
     length: float = 1.5
@@ -55,7 +52,6 @@ class Gaussian:
     """A Gaussian process over points that are known by their distances.
 
     Attributes:
-        prior: Of its hyperparameters.
         least: Deviation of values that are all the same.
         theta: Logarithms of lengths, scale and noise; None before the first fit.
     """
@@ -88,7 +84,8 @@ class Gaussian:
             self.theta = self.prior.mode(squares.shape[2])
         if steps and self._deviation:
             self.theta = self._climbed(squares, standard, counts, steps)
-        covariance = _kernel(squares, self.theta) + np.diag(self._noise(counts))
+        noise = math.exp(self.theta[-1]) / counts + _JITTER
+        covariance = _kernel(squares, self.theta) + np.diag(noise)
         self._whitener = np.linalg.inv(np.linalg.cholesky(covariance))
         self._weights = self._whitener.T @ (self._whitener @ standard)  # (2.25), alpha
 
@@ -110,11 +107,6 @@ class Gaussian:
         precision = np.square(self._whitener).sum(axis=0)
         mean = self._values - self._deviation * self._weights / precision
         return mean, self._deviation / np.sqrt(precision)
-
-    def _noise(self, counts: Floats) -> Floats:
-        assert self.theta is not None
-        noise: Floats = math.exp(self.theta[-1]) / counts + _JITTER
-        return noise
 
     def _climbed(self, squares: Floats, values: Floats, counts: Floats, steps: int) -> Floats:
         """The best hyperparameters met on `steps` steps uphill (Rprop; M. Riedmiller, 1993)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -47,7 +48,7 @@ class Observations:
     def __init__(self, encoding: Encoding, study: optuna.Study) -> None:
         self._encoding = encoding
         self._directions = directions_of(study)
-        self.names: Sequence[str] = list(self._directions)
+        self.names = list(self._directions)
         self.points: list[dict[str, Scalar]] = []
         self.violated: set[str] = set()
         self._index: dict[str, int] = {}
@@ -81,7 +82,12 @@ class Observations:
 
     def _take(self, trial: FrozenTrial) -> int:
         record = trial_record(trial, self.names)
-        at = self._place(record.point, self._encoding.space.spelt(trial.params))
+        at = self._index.setdefault(record.point, len(self.points))
+        if at == len(self.points):
+            self.points.append(self._encoding.space.spelt(trial.params))
+            self._rows.append(self._encoding.row(self.points[at]))
+            self._measured.append([])
+            self._values.append(np.zeros(len(self.names)))
         for name, excess in trial.constraints.items():
             self._excess.setdefault(name, {})[at] = excess
             if excess > 0 and record.launched:
@@ -90,15 +96,6 @@ class Observations:
             self._measured[at].append(record)
             known = MeasuredPoint(point=record.point, trials=tuple(self._measured[at]))
             self._values[at] = losses([known], self._directions)[0]
-        return at
-
-    def _place(self, key: str, params: dict[str, Scalar]) -> int:
-        at = self._index.setdefault(key, len(self.points))
-        if at == len(self.points):
-            self.points.append(params)
-            self._rows.append(self._encoding.row(params))
-            self._measured.append([])
-            self._values.append(np.zeros(len(self.names)))
         return at
 
     def excess(self, name: str) -> tuple[Floats, Indices]:
@@ -122,14 +119,6 @@ UNSEEN = 0.5
 _ROUNDS = 2
 
 
-@dataclass
-class _Fitted:
-    """A model, and on how many points its hyperparameters rest."""
-
-    model: Gaussian
-    points: int = 0
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Asked:
     """Points that are known, then those that are asked for; squared distances by parameter."""
@@ -150,9 +139,6 @@ class Surrogate:
         informed: Whether the models start from what is known without measuring: that
             figures that are never negative differ by factors, what arithmetic expects, and what
             no value can exceed.
-
-    Attributes:
-        seen: What was measured.
     """
 
     def __init__(
@@ -162,18 +148,13 @@ class Surrogate:
         self._encoding = encoding
         self._prior = prior
         self._informed = informed
-        self._models: dict[str, _Fitted] = {}
+        self._models: dict[str, Gaussian] = {}
+        self._rests_on: Counter[str] = Counter()  # points, by model, of its hyperparameters
 
     def odds(
         self, context: SamplingContext, candidates: Sequence[Mapping[str, Scalar]], rows: Floats
     ) -> Floats:
-        """Probability that each candidate is feasible, as launches and arithmetic tell.
-
-        Args:
-            context: Whose predictions say what arithmetic knows.
-            candidates: The points.
-            rows: Their coordinates.
-        """
+        """Probability that each candidate is feasible, as launches and arithmetic tell."""
         odds = np.ones(len(candidates))
         if context.predictions.any:
             doubtful = [context.predictions.of(point).feasible is False for point in candidates]
@@ -189,13 +170,7 @@ class Surrogate:
     def posteriors(
         self, context: SamplingContext, points: Sequence[Mapping[str, Scalar]], rows: Floats
     ) -> list[Posterior]:
-        """What is believed of each objective at some points.
-
-        Args:
-            context: Whose predictions say what arithmetic expects.
-            points: The points.
-            rows: Their coordinates.
-        """
+        """What is believed of each objective at some points; rows are their coordinates."""
         chosen = self._chosen()
         asked = self._asked(chosen, points, rows)
         return [
@@ -274,14 +249,14 @@ class Surrogate:
     def _fitted(self, name: str, asked: _Asked, values: Floats) -> Gaussian:
         if name not in self._models:
             least = UNSEEN if name.startswith("held") else 0.0
-            self._models[name] = _Fitted(model=Gaussian(self._prior, least=least))
-        fitted, total = self._models[name], len(self.seen.points)
+            self._models[name] = Gaussian(self._prior, least=least)
+        model, total, before = self._models[name], len(self.seen.points), self._rests_on[name]
         steps = 0
-        if total >= fitted.points * 1.1:  # hyperparameters change slowly
-            steps = 60 if fitted.points < 10 else 20
-            fitted.points = total
-        fitted.model.fit(asked.among_known, values, asked.counts, steps=steps)
-        return fitted.model
+        if total >= before * 1.1:  # hyperparameters change slowly
+            steps = 60 if before < 10 else 20
+            self._rests_on[name] = total
+        model.fit(asked.among_known, values, asked.counts, steps=steps)
+        return model
 
 
 def _ceilings(
@@ -295,11 +270,7 @@ def _ceilings(
 def _expected(
     context: SamplingContext, points: Sequence[Mapping[str, Scalar]], name: str, sign: int
 ) -> Floats | None:
-    """What arithmetic expects of an objective at some points, as the model learns it.
-
-    Returns:
-        None if it does not expect anything everywhere.
-    """
+    """What arithmetic expects of an objective, as the model learns it; None if not everywhere."""
     figures = [context.predictions.of(point).figures.get(name) for point in points]
     if any(figure is None or (sign and figure <= 0) for figure in figures):
         return None

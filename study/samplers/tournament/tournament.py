@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 Fitness = Callable[[FrozenTrial], float | None]
 """How good a trial is, larger is better; None where it was not measured."""
 
+_Space = Mapping[str, BaseDistribution]
 _TRIES = 20
 _REMEMBERED = 256
 
@@ -167,14 +168,9 @@ class TournamentSampler(Seats):
 
     def select_parent(self, study: Study, generation: int) -> list[FrozenTrial]:
         """The elite so far, then winners of tournaments in the generation before."""
-        pool = {
-            trial.number: trial
-            for trial in (
-                *self.get_population(study, generation - 1),
-                *self.get_parent_population(study, generation - 1),
-            )
-        }
-        rest = self._ranked(study, list(pool.values()))
+        pool = self.get_population(study, generation - 1)
+        pool += self.get_parent_population(study, generation - 1)
+        rest = self._ranked(study, list({trial.number: trial for trial in pool}.values()))
         rng = np.random.default_rng([self._stable_seed(study), generation])
         chosen = [rest.pop(0)] if self._options.elitism and rest else []
         while rest and len(chosen) < self._options.survivors:
@@ -211,7 +207,8 @@ class TournamentSampler(Seats):
         if elite is not None:
             self._remember(trial.number, elite)
             return {name: elite.params[name] for name in search_space}
-        if not parents or not search_space or self._is_immigrant(study, trial):
+        immigrants_from = self.newcomers - self._options.immigrants
+        if not parents or not search_space or self._place(study, trial) >= immigrants_from:
             self._remember(trial.number, None)
             return {}
         parent = parents[rng.integers(len(parents))]
@@ -247,11 +244,7 @@ class TournamentSampler(Seats):
         return known
 
     def _child(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        parent: FrozenTrial,
-        space: Mapping[str, BaseDistribution],
+        self, study: Study, trial: FrozenTrial, parent: FrozenTrial, space: _Space
     ) -> dict[str, Any]:
         """A mutated parent, one that nobody has tried if that is soon found."""
         tried = [
@@ -267,11 +260,7 @@ class TournamentSampler(Seats):
         return child
 
     def _mutated(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        parent: FrozenTrial,
-        space: Mapping[str, BaseDistribution],
+        self, study: Study, trial: FrozenTrial, parent: FrozenTrial, space: _Space
     ) -> dict[str, Any]:
         rng, names = self._rng(trial.number), list(space)
         probability = self._options.mutation_prob or 1 / len(names)
@@ -299,9 +288,6 @@ class TournamentSampler(Seats):
         if not measured or not parents or self._place(study, trial) != 0:
             return None
         return self._ranked(study, list(parents))[0]
-
-    def _is_immigrant(self, study: Study, trial: FrozenTrial) -> bool:
-        return self._place(study, trial) >= self.newcomers - self._options.immigrants
 
     def _place(self, study: Study, trial: FrozenTrial) -> int:
         """Which seat of its generation a trial gets if all that run now keep theirs."""
@@ -344,9 +330,8 @@ def _layers(study: Study, pool: Sequence[FrozenTrial]) -> dict[int, int]:
     while values:
         front = [n for n, own in values.items() if not _dominated(own, values.values())]
         front = front or list(values)  # values that are not numbers dominate in circles
-        for number in front:
-            layers[number] = layer
-            del values[number]
+        layers |= dict.fromkeys(front, layer)
+        values = {number: own for number, own in values.items() if number not in layers}
         layer += 1
     return layers
 

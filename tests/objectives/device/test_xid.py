@@ -74,9 +74,13 @@ def test_a_cpu_gives_no_evidence():
 
 def test_a_device_that_is_lost_meanwhile_breaks_the_bench_but_not_the_way_out(driver, device):
     with XidWatch(device) as watch:
+        driver.gpus[0].events.append((XID, 79))
+        watch.seen()
         driver.refused["nvmlEventSetWait_v2"] = pynvml.NVML_ERROR_GPU_IS_LOST
-        with pytest.raises(BenchError, match="nvmlEventSetWait"):
+        with pytest.raises(BenchError, match="nvmlEventSetWait") as lost:
             watch.seen()
+        assert lost.value.cause == "device_fault"
+        assert watch.xids == (79,), "what it said before is kept"
     assert driver.open_event_sets == 0
 
 

@@ -1,5 +1,7 @@
 """What is known of a server's memory where its kind adds nothing, and the device at that time."""
 
+from dataclasses import replace
+
 import pytest
 
 from objectives.device.state import DeviceState
@@ -34,6 +36,10 @@ class TestTheDeviceNow:
         )
         assert at(state).total_bytes == 12 * GIB - (reserved or 0)
         assert at(state).free_bytes == 10 * GIB, "what is reserved is not free anyway"
+
+    def test_is_as_large_as_torch_called_it_where_it_was_asked(self):
+        known = replace(CARD, reserved_bytes=GIB, cuda_total_bytes=11 * GIB)
+        assert at(known).total_bytes == 11 * GIB
 
     def test_has_less_free_once_neighbours_are_there_and_may_have_less_than_nothing(self):
         assert at(coming_bytes=GIB).free_bytes == CARD.free_bytes - GIB

@@ -83,7 +83,7 @@ class TestItsPlace:
     def test_on_the_studys_gpu_it_sees_that_one_as_its_first(self, tmp_path, gpu):
         launch = launched(WHISPER, tmp_path, settings("cuda:7"), device=gpu)
         assert launch.argv[4:6] == ("--device", "cuda:0")
-        assert launch.env["CUDA_VISIBLE_DEVICES"] == GPU.uuid
+        assert launch.env["CUDA_VISIBLE_DEVICES"] == "0"
         assert launch.env["PYTORCH_CUDA_ALLOC_CONF"] == "expandable_segments:True"
         assert "OMP_WAIT_POLICY" not in launch.env
 
@@ -93,6 +93,21 @@ class TestItsPlace:
         assert launch.env["CUDA_VISIBLE_DEVICES"] == ""
         assert launch.env["OMP_WAIT_POLICY"] == "PASSIVE"
         assert "PYTORCH_CUDA_ALLOC_CONF" not in launch.env
+
+    @pytest.mark.parametrize(
+        ("place", "asked", "words"),
+        [
+            ("cpu", "float16", ["--dtype", "float32"]),
+            ("cpu", "bfloat16", ["--dtype", "bfloat16"]),
+            ("cpu", None, []),
+            ("cuda", "float16", ["--dtype", "float16"]),
+            ("cuda", None, []),  # the worker sees the device, and chooses
+        ],
+    )
+    def test_a_type_for_gpus_does_not_go_to_the_cpu(self, tmp_path, gpu, place, asked, words):
+        launch = launched(WHISPER, tmp_path, settings(place, dtype=asked), device=gpu)
+        argv = list(launch.argv)
+        assert argv[argv.index("WHISPER_API_KEY") + 1 :] == words
 
     def test_without_a_gpu_it_is_the_cpu_whatever_was_asked(self, tmp_path):
         launch = launched(WHISPER, tmp_path, settings("cuda:0"))
@@ -138,9 +153,25 @@ class TestItsOwnWord:
 
     @pytest.mark.parametrize("device", ["cuda:0", "cpu"])
     def test_is_kept_where_it_computes_as_it_was_asked_to(self, prove, device):
-        health = {"compute_device": device, "parameters_bytes": 7}
+        health = {"compute_device": device, "parameters_bytes": 7, "uuid": GPU.uuid.upper()}
         proof = prove(health, device)
-        assert proof == Proof(health=health)
+        assert proof == Proof(health=health, said=proof.said)
+        assert ("torch's UUID" in proof.said) == (device != "cpu")
+        assert proof.said
+
+    def test_on_another_gpu_is_the_benchs_fault_and_names_both(self, prove):
+        health = {"compute_device": "cuda:0", "uuid": "GPU-2", "device_name": "NVIDIA T4"}
+        proof = prove(health, name="ears")
+        assert type(proof.failure) is BenchError
+        assert str(proof.failure).startswith("ears computes on NVIDIA T4 (GPU-2), not on NVIDIA")
+        assert GPU.uuid in str(proof.failure)
+        assert (proof.health, proof.said) == (health, "")
+
+    def test_without_a_uuid_is_for_the_driver_to_prove(self, prove):
+        proof = prove({"compute_device": "cuda:0", "parameters_bytes": GIB, "uuid": None})
+        (doubt,) = proof.doubts
+        assert doubt.startswith("the driver does not list whisper among the device's processes")
+        assert proof.health, "what it says is known all the same"
 
     @pytest.mark.parametrize(
         ("held", "excess"),
@@ -197,6 +228,15 @@ class TestItsOwnWord:
         proof = WHISPER.prove(settings(), gpu, up_at("http://127.0.0.1:1", tmp_path))
         assert type(proof.failure) is BenchError
         assert "refused" in str(proof.failure)
+
+
+def test_that_the_cpu_computed_in_another_type_than_asked_is_a_doubt(tmp_path, gpu):
+    told = json.dumps({"compute_device": "cpu", "compute_dtype": "float32"})
+    for asked, doubted in (("float16", True), ("float32", False), (None, False)):
+        with Answering(told) as server:
+            proof = WHISPER.prove(settings("cpu", dtype=asked), gpu, up_at(server.url, tmp_path))
+        assert (proof.failure, bool(proof.doubts)) == (None, doubted)
+        assert all("on the CPU it computed in float32" in doubt for doubt in proof.doubts)
 
 
 def forecast(device="cuda:0", *, moment=None, beside=NOTHING, **given):

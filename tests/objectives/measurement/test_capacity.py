@@ -126,3 +126,10 @@ class TestUnderLoad:
         assert document["requests"] == 10
         assert document["verdict"] == "confirmed"
         assert "max_num_seqs" not in document
+
+
+def test_blocks_of_unlike_layers_count_and_not_the_tokens():
+    """78,400 tokens are 257 requests of 304 by their number, and 22 by the blocks they take."""
+    assert capacity(load(288, 16), kv_cache_tokens=78_400).requests == 257
+    found = capacity(load(288, 16), kv_cache_tokens=78_400, blocks=(160, 7))
+    assert (found.requests, found.usable_blocks, found.blocks_per_request) == (22, 159, 7)

@@ -76,5 +76,5 @@ def test_graphs_are_part_of_the_share_only_where_they_were_budgeted():
 
 
 def test_the_layout_of_the_tests_is_that_of_the_model():
-    kv = KVCacheShape.of(AWQ, VllmRules("0.11.0"))
+    kv = KVCacheShape.of(AWQ, VllmSettings(utilization=0.9), VllmRules("0.11.0"))
     assert kv.block_bytes == BLOCK

@@ -310,6 +310,86 @@ def test_nine_of_ten_published_caches_lie_within_the_margin():
     assert sum(inside) >= 0.9 * len(inside)
 
 
+QWEN3_8B = {
+    **published.LLAMA_3_1_8B,
+    "model_type": "qwen3",
+    "intermediate_size": 12288,
+    "num_hidden_layers": 36,
+    "vocab_size": 151936,
+}
+AWQ_4 = {"quantization_config": {"quant_method": "awq", "bits": 4, "group_size": 32}}
+RTX_3090 = round(23.56 * GIB)
+
+
+@pytest.mark.parametrize(
+    ("config", "version", "total", "args", "cache_gib"),
+    [
+        (QWEN3_8B, "0.22.1", round(23.5 * GIB),
+         {"gpu-memory-utilization": 0.9764, "max-model-len": 16384}, 6.37),
+        ({**published.QWEN3_6_27B, **AWQ_4}, "0.32.0", RTX_3090,
+         {"tensor-parallel-size": 2, "kv-cache-dtype": "fp8", "max-num-seqs": 8}, 9.84),
+        ({**published.KIMI_LINEAR_48B, **AWQ_4}, "0.23.0", RTX_3090,
+         {"tensor-parallel-size": 2, "max-model-len": 32768}, 2.3),
+        (published.GEMMA_4_26B_A4B, "0.25.1", round(121.63 * GIB),
+         {"gpu-memory-utilization": 0.85, "max-model-len": 262144, "weights": 16.63}, 83.89),
+        (published.QWEN3_6_27B, "0.27.1", round(79.25 * GIB),
+         {"tensor-parallel-size": 2, "max-model-len": 65536, "weights": 25.69}, 44.73),
+    ],
+    ids=["dense", "hybrid", "hybrid, latent", "unlike heads", "hybrid, weights known"],
+)  # fmt: skip
+def test_what_people_reported_of_newer_models_lies_within_the_margin(
+    config, version, total, args, cache_gib
+):
+    options, known = dict(args), {}
+    if "weights" in options:
+        known["weights_bytes"] = given(round(options.pop("weights") * GIB))
+    found = predict(ModelShape.from_config(config), options, version=version, total=total, **known)
+    off = abs(found.footprint.available_bytes - cache_gib * GIB)
+    assert off <= found.footprint.margin_bytes
+    assert not found.certain
+
+
+def test_graphs_may_take_half_a_gibibyte():
+    """0.52 GiB of a Qwen3-8B, where the first version had said 0.12."""
+    options = {"gpu-memory-utilization": 0.9764, "max-model-len": 16384}
+    found = predict(
+        ModelShape.from_config(QWEN3_8B), options, version="0.22.1", total=round(23.5 * GIB)
+    )
+    graphs = found.footprint.parts.graphs
+    assert abs(graphs.value_bytes - 0.52 * GIB) <= graphs.margin_bytes
+
+
+def test_an_encoder_has_weights_and_a_start_check_and_no_cache():
+    shape = ModelShape.from_config(published.BERT_BASE)
+    found = predict(shape, {}, version="0.32.0")
+    assert (found.cause, found.footprint.kv_cache_bytes) == (None, 0)
+    assert found.excess["kv_cache_gib"] == 0
+    assert "no KV cache is kept; weights 0.20 GiB" in found.evidence
+    late = predict(shape, {}, version="0.32.0", free=5 * GIB)
+    assert (late.cause, late.certain) == ("gpu_memory_insufficient_at_start", True)
+
+
+def test_a_whisper_that_takes_the_whole_card_is_a_doubt():
+    """large-v3-turbo on 12 GB, at the default fraction: out of memory after the start."""
+    shape = ModelShape.from_config(published.WHISPER_TURBO)
+    whole = predict(shape, {}, version="0.32.0")
+    assert (whole.cause, whole.certain) == ("device_memory", False)
+    assert predict(shape, {"gpu-memory-utilization": 0.5}, version="0.32.0").fits
+
+
+def test_more_requests_than_states_are_told_as_vllm_tells_them():
+    """Qwen3.6-35B-A3B, 65.5 GiB of weights on 80 GB: 1,024 requests and 274 blocks."""
+    options = {"max-num-seqs": 1024, "max-model-len": 8192}
+    shape = ModelShape.from_config(published.QWEN3_6_35B_A3B)
+    found = predict(
+        shape, options, version="0.24.0", total=round(79.18 * GIB),
+        weights_bytes=given(round(65.5 * GIB)),
+    )  # fmt: skip
+    assert (found.cause, found.certain) == ("kv_cache_too_small", True)
+    assert "1,024 requests at once (--max-num-seqs) need a recurrent state each" in found.evidence
+    assert found.remedy.startswith("Lower --max-num-seqs to ")
+
+
 def a_footprint(utilization=0.5):
     """Half of 16 GiB, less 6 GiB, leaves 2 GiB for the cache, at 56 KiB a token."""
     return Footprint(

@@ -8,7 +8,14 @@ from objectives.models.shape import ModelShape
 from objectives.units import GIB
 from objectives.vllm.rules import VllmRules
 from objectives.vllm.settings import VllmSettings
-from tests.objectives.models.published_shapes import DEEPSEEK_V2_LITE, LLAMA_3_1_8B
+from tests.objectives.models.published_shapes import (
+    BERT_BASE,
+    DEEPSEEK_V2_LITE,
+    GEMMA_4_26B_A4B,
+    LLAMA_3_1_8B,
+    QWEN3_6_27B,
+    WHISPER_TURBO,
+)
 
 LLAMA = ModelShape.from_config(LLAMA_3_1_8B)
 
@@ -60,7 +67,7 @@ def test_the_models_own_limit_is_the_default_length():
 
 
 def test_two_steps_are_in_flight_with_asynchronous_scheduling():
-    new, old = server("0.27.0"), server("0.26.0")
+    new, old = server("0.26.0"), server("0.25.1")
     assert new.in_flight_tokens == 2 * new.step_tokens
     assert old.in_flight_tokens == old.step_tokens
 
@@ -99,3 +106,45 @@ def test_whisper_is_taken_off_what_is_free_and_its_margin_added():
         total_bytes=24 * GIB, free_bytes=20 * GIB, whisper=whisper, free_margin_bytes=GIB
     )
     assert (memory.left_bytes, memory.left_margin_bytes) == (18 * GIB, 2 * GIB)
+
+
+def test_an_encoder_reads_a_whole_prompt_in_one_step():
+    bert = ModelShape.from_config({**BERT_BASE, "max_position_embeddings": 8192})
+    whisper = ModelShape.from_config(WHISPER_TURBO)
+    assert server(shape=bert).step_tokens == 8192
+    assert server(shape=whisper, max_num_seqs=2).step_tokens == 2 * 448
+    assert server(shape=whisper).unmodelled == ("what the encoder takes while it serves",)
+
+
+def test_a_video_of_gemma_4_is_read_in_one_step():
+    gemma = ModelShape.from_config(GEMMA_4_26B_A4B)
+    assert server(shape=gemma, max_model_len=8192).step_tokens == 2496
+    assert server(shape=gemma, max_num_batched_tokens=2048).step_tokens == 2048
+    assert server("0.21.0", shape=gemma, max_model_len=8192).step_tokens == 2048
+
+
+def test_every_request_that_may_run_needs_a_state():
+    shape = ModelShape.from_config(QWEN3_6_27B)
+    asked = server(shape=shape, max_num_seqs=100, max_model_len=784)
+    assert asked.request_bytes == (1 + 3 * 2 + 1) * asked.kv.block_bytes
+    assert asked.needed_bytes == asked.states_bytes == 100 * asked.kv.block_bytes
+    for unchecked in (
+        server(shape=shape, max_num_seqs=100, max_model_len=784, enforce_eager=True),
+        server("0.19.1", shape=shape, max_num_seqs=100, max_model_len=784),
+        server(max_num_seqs=100),
+    ):
+        assert unchecked.states_bytes == 0
+
+
+def test_a_short_request_of_a_hybrid_takes_blocks_of_every_kind_of_layer():
+    """784 tokens are a block: a request of 304 takes one, and its three groups' states."""
+    shape = ModelShape.from_config(QWEN3_6_27B)
+    hybrid = server(shape=shape, max_num_seqs=100, max_model_len=7840)
+    longest = 10 + 3 * 2
+    assert hybrid.blocks_for(78_400, 304) == (10 * longest, 1 + 3 * 2)
+    assert hybrid.blocks_for(78_400, 7840) == (10 * longest, longest)
+
+
+def test_where_every_layer_keeps_all_tokens_they_alone_decide():
+    assert server().blocks_for(78_400, 304) is None
+    assert server(shape=ModelShape.from_config(BERT_BASE)).blocks_for(0, 304) is None

@@ -3,7 +3,7 @@
 import pytest
 
 from objectives.memory.calibration import Calibration
-from objectives.memory.whisper import WhisperModel
+from objectives.memory.whisper import WhisperModel, whisper_dtype
 from objectives.models.config import UnsupportedShapeError
 from objectives.models.whisper import WHISPER_NAMES, whisper_dims
 from objectives.units import GIB, MIB
@@ -68,3 +68,31 @@ def test_the_key_tells_what_the_memory_depends_on():
     assert WhisperModel(name="tiny").key == "tiny, default, 1 beam"
     narrow = WhisperModel(name="tiny", dtype="float16", fp16_weights=True, beam_size=5)
     assert narrow.key == "tiny, float16, 5 beams, 16-bit weights"
+
+
+@pytest.mark.parametrize(
+    ("asked", "kind", "capability", "computes"),
+    [
+        (None, "cuda", (8, 6), "float16"),
+        (None, "cuda", (7, 0), "float16"),
+        (None, "cuda", (6, 1), "float32"),  # 1/64 of the rate in float16
+        (None, "cuda", None, "float16"),
+        (None, "cpu", None, "float32"),
+        ("float16", "cpu", None, "float32"),
+        ("float16", "cuda", (6, 1), "float16"),  # what a person asks for a GPU stands
+        ("float32", "cuda", (8, 6), "float32"),
+        ("bfloat16", "cpu", None, "bfloat16"),
+    ],
+)
+def test_its_type_goes_by_the_device_where_none_is_given(asked, kind, capability, computes):
+    assert whisper_dtype(asked, kind, capability) == computes
+
+
+def test_the_estimate_is_of_the_type_that_the_device_gets():
+    def held(kind, **given):
+        return WhisperModel(name="small", **given).expect(kind).value_bytes
+
+    assert held("cuda", capability=(6, 1)) == held("cuda", dtype="float32")
+    assert held("cuda", capability=(8, 6)) == held("cuda", dtype="float16")
+    assert held("cuda", capability=(6, 1)) > held("cuda", capability=(8, 6))
+    assert held("cpu", dtype="float16", fp16_weights=True) == held("cpu")

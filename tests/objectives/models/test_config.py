@@ -6,22 +6,28 @@ import pytest
 
 from objectives.models.config import (
     UnsupportedShapeError,
-    attention_layers,
     check_supported,
     experts_of,
+    is_encoder,
     latent_of,
+    layer_count,
     max_position,
     number,
     read_config,
 )
 from tests.objectives.models.published_shapes import (
+    BERT_BASE,
     DEEPSEEK_V2_LITE,
     GEMMA_3_4B,
-    GPT_OSS_20B,
+    GEMMA_4_26B_A4B,
+    GLM_5,
+    JAMBA_MINI,
+    KIMI_LINEAR_48B,
     LLAMA_3_1_8B,
     MIXTRAL,
-    QWEN2_5_7B,
+    QWEN3_6_27B,
     QWEN3_30B_A3B,
+    WHISPER_TURBO,
 )
 
 
@@ -64,68 +70,60 @@ def test_a_number_per_layer_is_refused():
 @pytest.mark.parametrize(
     ("config", "reason"),
     [
-        ({"model_type": "mamba2", "state_size": 128}, "recurrent"),
-        ({"model_type": "jamba"}, "recurrent"),
-        ({"model_type": "qwen3_next", "linear_num_key_heads": 16}, "recurrent"),
-        ({"model_type": "kimi_linear", "linear_attn_config": {"x": 1}}, "recurrent"),
-        ({"model_type": "whisper", "is_encoder_decoder": True}, "cross-attention"),
-        ({"model_type": "t5"}, "cross-attention"),
-        ({"model_type": "bert"}, "encoder"),
-        ({"model_type": "x", "architectures": ["XLMRobertaModel"]}, "encoder"),
+        ({"model_type": "t5"}, "second cache"),
+        ({"model_type": "x", "is_encoder_decoder": True}, "second cache"),
         ({"model_type": "nemotron-nas", "block_configs": [{}]}, "from layer to layer"),
-        ({"model_type": "deepseek_v32", "index_topk": 2048}, "index"),
-        ({"model_type": "gemma3n_text", "num_kv_shared_layers": 10}, "share"),
-        ({"model_type": "gemma4_text", "global_head_dim": 512}, "wider"),
-        ({"model_type": "minimax_text_01", "attn_type_list": [0, 1]}, "linear-attention"),
-        ({"model_type": "mimo", "head_dim": 192, "v_head_dim": 128}, "differ in width"),
+        ({"model_type": "deepseek_v4", "compress_ratios": [4]}, "compress"),
+        ({"model_type": "recurrent_gemma", "lru_width": 2560}, "not known here"),
+        ({"model_type": "rwkv6", "rwkv_version": 6}, "RWKV"),
     ],
 )
-def test_what_keeps_no_equal_share_per_token_is_refused_with_the_reason(config, reason):
-    with pytest.raises(UnsupportedShapeError, match=reason):
+def test_what_is_not_described_here_cannot_be_told_and_says_why(config, reason):
+    with pytest.raises(UnsupportedShapeError, match=f"^cannot tell, because .*{reason}"):
         check_supported(config, config)
 
 
-def test_minimax_without_linear_layers_is_an_ordinary_model():
-    config = {"model_type": "minimax_m2", "attn_type_list": [1, 1], "head_dim": 128}
+@pytest.mark.parametrize("config", [WHISPER_TURBO, BERT_BASE, QWEN3_6_27B, GLM_5, GEMMA_4_26B_A4B])
+def test_whisper_encoders_hybrids_and_sparse_attention_are_described(config):
     assert check_supported(config, config) is None
 
 
-def test_a_window_that_is_switched_off_is_none():
-    assert attention_layers(QWEN2_5_7B, 28).full == 28
-
-
-def test_a_list_of_layers_counts_before_any_pattern():
-    kinds = ["sliding_attention"] * 5 + ["full_attention"]
-    found = attention_layers({"layer_types": kinds * 3, "sliding_window": 512}, 18)
-    assert (found.full, found.window, found.window_tokens) == (3, 15, 512)
-
-
 @pytest.mark.parametrize(
-    ("config", "layers", "full"),
+    ("config", "encodes"),
     [
-        (GPT_OSS_20B, 24, 12),
-        (GEMMA_3_4B["text_config"], 34, 5),
-        ({"model_type": "gemma2", "sliding_window": 4096}, 26, 13),
-        ({"model_type": "cohere2", "sliding_window": 4096, "sliding_window_pattern": 4}, 40, 10),
-        ({"model_type": "mistral", "sliding_window": 4096}, 32, 0),
-        ({"model_type": "qwen2", "sliding_window": 9, "use_sliding_window": True,
-          "max_window_layers": 20}, 28, 20),
+        (BERT_BASE, True),
+        ({"model_type": "x", "architectures": ["XLMRobertaModel"]}, True),
+        ({"model_type": "modernbert"}, True),
+        ({"model_type": "nomic_bert"}, True),
+        ({"model_type": "clip_text_model"}, True),
+        ({"model_type": "qwen2", "is_causal": False}, True),
+        ({"model_type": "gemma3_text", "use_bidirectional_attention": True}, True),
+        ({"model_type": "gemma4_text", "use_bidirectional_attention": "vision"}, False),
+        (LLAMA_3_1_8B, False),
+        ({"model_type": "bertha"}, False),
     ],
-)  # fmt: skip
-def test_a_familys_pattern_says_which_layers_see_everything(config, layers, full):
-    found = attention_layers(config, layers)
-    assert (found.full, found.window) == (full, layers - full)
+)
+def test_what_sees_all_tokens_at_once_is_an_encoder(config, encodes):
+    assert is_encoder(config, config) is encodes
 
 
-def test_chunked_layers_are_told_apart_from_sliding_ones():
-    kinds = ["chunked_attention"] * 3 + ["full_attention"]
-    found = attention_layers({"layer_types": kinds, "attention_chunk_size": 8192}, 4)
-    assert (found.window, found.window_tokens, found.chunked) == (3, 8192, True)
+def test_whisper_counts_its_decoder_and_not_its_encoder():
+    text, _ = read_config(WHISPER_TURBO)
+    assert layer_count(text) == 4
+    assert max_position(text) == 448
 
 
-def test_a_layer_of_unknown_kind_makes_a_hybrid():
-    with pytest.raises(UnsupportedShapeError, match="linear_attention"):
-        attention_layers({"layer_types": ["linear_attention", "full_attention"]}, 2)
+def test_a_number_for_each_layer_that_is_always_the_same_is_that_number():
+    assert number({"intermediate_size": [8192] * 30}, ("intermediate_size",)) == 8192
+
+
+def test_layers_that_are_only_named_are_counted():
+    assert layer_count({"layers_block_type": ["mamba", "attention"]}) == 2
+
+
+def test_a_silent_gemma_means_what_transformers_assumes():
+    text, _ = read_config({"model_type": "gemma3", "text_config": {"model_type": "gemma3_text"}})
+    assert (text["num_key_value_heads"], text["head_dim"]) == (4, 256)
 
 
 def test_a_stretched_rotary_embedding_makes_requests_longer():
@@ -165,3 +163,22 @@ def test_every_layer_of_qwen3_is_sparse():
 def test_a_step_leaves_plain_layers_between():
     step = {**QWEN3_30B_A3B, "decoder_sparse_step": 2}
     assert experts_of(step, 48).dense_layers == 24
+
+
+@pytest.mark.parametrize(
+    ("config", "layers", "dense"),
+    [
+        (JAMBA_MINI, 32, 16),
+        (KIMI_LINEAR_48B, 27, 1),
+        ({**QWEN3_30B_A3B, "mlp_layer_types": ["dense"] * 3 + ["sparse"] * 45}, 48, 3),
+        ({**QWEN3_30B_A3B, "layers_block_type": ["mamba", "mlp", "moe", "mlp"]}, 4, 2),
+        ({**QWEN3_30B_A3B, "hybrid_override_pattern": "ME*-ME"}, 6, 1),
+    ],
+)
+def test_every_family_says_in_its_way_which_layers_are_plain(config, layers, dense):
+    assert experts_of(config, layers).dense_layers == dense
+
+
+def test_gemmas_plain_block_stands_beside_the_experts():
+    experts = experts_of(GEMMA_4_26B_A4B, 30)
+    assert (experts.per_token, experts.shared_intermediate) == (8, 2112)

@@ -1,9 +1,12 @@
 """A model's shape: parameters, weights, bytes of KV cache per token."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from objectives.models.config import UnsupportedShapeError
-from objectives.models.shape import ModelShape, kv_bits
+from objectives.models.layers import kv_bits
+from objectives.models.shape import ModelShape
 from tests.objectives.models import published_shapes as published
 
 GIB = 1 << 30
@@ -21,6 +24,18 @@ GIB = 1 << 30
         (published.GPT_OSS_20B, 20.9),
         (published.GEMMA_3_4B, 3.88),
         (published.OPT_125M, 0.125),
+        (published.QWEN3_6_27B, 26.9),
+        (published.QWEN3_6_35B_A3B, 34.7),
+        (published.QWEN3_NEXT_80B, 79.7),
+        (published.KIMI_LINEAR_48B, 49.1),
+        (published.JAMBA_MINI, 51.6),
+        (published.GRANITE_4_SMALL, 32.2),
+        (published.NEMOTRON_NANO_9B, 8.89),
+        (published.FALCON_H1_7B, 7.59),
+        (published.BAMBA_9B, 9.78),
+        (published.GEMMA_4_26B_A4B, 25.2),
+        (published.WHISPER_TURBO, 0.809),
+        (published.BERT_BASE, 0.109),
     ],
 )
 def test_parameters_agree_with_the_published_count(config, billions):
@@ -120,3 +135,21 @@ def test_layers_heads_and_their_width_are_enough_for_the_cache():
 def test_what_the_cache_needs_and_is_not_there_is_named(config, missing):
     with pytest.raises(UnsupportedShapeError, match=missing):
         ModelShape.from_config(config)
+
+
+CONFIGS = [value for name, value in vars(published).items() if name.isupper()]
+ODD = st.sampled_from([None, 0, "auto", -1, 1.5, True, [], [3], {}, 10**7, ["full_attention"]])
+
+
+@settings(deadline=None, max_examples=300)
+@given(config=st.sampled_from(CONFIGS), data=st.data())
+def test_an_odd_value_ends_in_a_shape_or_in_a_reason(config, data):
+    """Configurations are written by hand: what is wrong with one is said, and never a traceback."""
+    odd = {**config, data.draw(st.sampled_from(sorted(config))): data.draw(ODD)}
+    try:
+        shape = ModelShape.from_config(odd)
+    except UnsupportedShapeError as error:
+        assert str(error)
+    else:
+        assert shape.kv_bytes_per_token() >= 0
+        assert shape.weight_bytes is None or shape.weight_bytes > 0

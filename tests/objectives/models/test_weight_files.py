@@ -79,3 +79,16 @@ def test_a_pointer_or_half_a_download_is_no_weight(tmp_path, content):
 
 def test_a_folder_without_weights_has_none(tmp_path):
     assert weight_bytes(tmp_path) is None
+
+
+def test_layers_that_only_propose_tokens_are_not_loaded(tmp_path):
+    names = (
+        "model.layers.0.w",
+        "model.language_model.layers.1.w",
+        "model.layers.2.w",
+        "mtp.layers.0.w",
+        "visual.layers.9.w",
+    )
+    safetensors(tmp_path / "model.safetensors", dict.fromkeys(names, ("BF16", 100)))
+    assert weight_bytes(tmp_path) == 5 * 200
+    assert weight_bytes(tmp_path, layers=2) == 3 * 200

@@ -10,8 +10,10 @@ from objectives.models.whisper import (
     WHISPER_NAMES,
     canonical_name,
     nearest_whisper,
+    speech_encoder_of,
     whisper_dims,
 )
+from tests.objectives.models.published_shapes import LLAMA_3_1_8B, WHISPER_TURBO
 
 
 @pytest.mark.parametrize(
@@ -69,3 +71,15 @@ def test_every_official_name_has_dimensions_and_no_other_has():
     assert all(whisper_dims(name).parameters > 0 for name in WHISPER_NAMES)
     with pytest.raises(UnsupportedShapeError, match=r"'turbo\.en' is none of tiny"):
         whisper_dims("turbo.en")
+
+
+def test_a_whispers_encoder_and_cross_attention_are_the_rest_of_its_weights():
+    encoder = speech_encoder_of(WHISPER_TURBO, 4)
+    dims = whisper_dims("turbo")
+    decoder = 4 * (4 + 8) * 1280 * 1280 + dims.n_vocab * 1280
+    assert encoder.tokens == 1500
+    assert abs(encoder.parameters + decoder - dims.parameters) < 0.01 * dims.parameters
+
+
+def test_other_models_have_none():
+    assert speech_encoder_of(LLAMA_3_1_8B, 32) is None

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from objectives.errors import EngineError, UsageError
+from objectives.servers.compute_capability import Gpu
 from objectives.servers.engine import (
-    PRIVATE_VARIABLES,
     Engine,
+    least_vllm_capability,
     locate_interpreter,
     probe,
     see,
@@ -41,7 +42,7 @@ def engine(**facts) -> Engine:
 class TestAnEngineForADevice:
     def test_the_gtx_1080_ti_is_refused_with_capability_support_and_remedy(self):
         (said,) = engine().problems(
-            "whisper", "cuda", device_name="NVIDIA GeForce GTX 1080 Ti", capability=(6, 1)
+            "whisper", "cuda", gpu=Gpu(name="NVIDIA GeForce GTX 1080 Ti", capability=(6, 1))
         )
         assert "NVIDIA GeForce GTX 1080 Ti has compute capability 6.1 (sm_61)" in said
         assert "torch 2.8.0+cu128 of engine cuda supports 7.0, 7.5, 8.0, 8.6, 9.0" in said
@@ -49,15 +50,57 @@ class TestAnEngineForADevice:
 
     def test_an_older_torch_serves_whisper_there_but_vllm_itself_refuses(self):
         older = engine(torch_version="2.7.1", architectures=PYPI_TORCH_2_7)
-        assert older.problems("whisper", "cuda", capability=(6, 1)) == []
-        (said,) = older.problems("vllm", "cuda", capability=(6, 1))
-        assert "vLLM needs 7.5 or higher" in said
+        assert older.problems("whisper", "cuda", gpu=Gpu(capability=(6, 1))) == []
+        (said,) = older.problems("vllm", "cuda", gpu=Gpu(capability=(6, 1)))
+        assert "vLLM 0.11.0 needs 7.0 or higher" in said
 
     def test_an_rtx_3060_is_served(self):
-        assert engine().problems("vllm", "cuda", capability=(8, 6)) == []
+        assert engine().problems("vllm", "cuda", gpu=Gpu(capability=(8, 6))) == []
 
     def test_an_unknown_capability_is_no_objection(self):
         assert engine().problems("vllm", "cuda") == []
+        assert engine(cuda_version="13.0").problems("vllm", "cuda", gpu=Gpu()) == []
+
+    @pytest.mark.parametrize(
+        ("version", "least"),
+        [
+            ("0.8.5.post1", (7, 0)),
+            ("0.11.0", (7, 0)),
+            ("0.19.1", (7, 0)),
+            ("0.20.0", (7, 5)),
+            ("0.33.0", (7, 5)),
+            ("1.0.0", (7, 5)),
+            ("dev", (7, 5)),
+        ],
+    )
+    def test_the_oldest_gpu_depends_on_vllms_version(self, version, least):
+        assert least_vllm_capability(version) == least
+        volta = Gpu(capability=(7, 0))
+        found = engine(vllm_version=version).problems("vllm", "cuda", gpu=volta)
+        assert bool(found) == (least == (7, 5))
+
+    @pytest.mark.parametrize(
+        ("role", "versions", "capability", "recipe"),
+        [
+            ("vllm", {}, (8, 6), "cuda12"),
+            ("whisper", {}, (8, 6), "cuda12"),  # which serves both: one remedy
+            ("whisper", {"vllm_version": None}, (8, 6), "whisper-cuda12"),
+            ("whisper", {"vllm_version": None}, (6, 1), "whisper-pascal"),
+        ],
+    )
+    def test_a_cuda_that_the_driver_cannot_run_is_named_with_both_ways_out(
+        self, role, versions, capability, recipe
+    ):
+        newest = engine(torch_version="2.14.0", cuda_version="13.0", architectures=(), **versions)
+        old = Gpu(capability=capability, driver="550.163.01", cuda=(12, 4))
+        said = newest.problems(role, "cuda", gpu=old)[0]
+        assert said.startswith("torch 2.14.0 of engine cuda is built for CUDA 13.0, and driver 550")
+        assert "update the driver to 580 or newer" in said
+        assert said.endswith(f"python -m study.engines build --recipe {recipe}")
+
+    def test_a_minor_version_that_is_newer_than_the_drivers_runs(self):
+        old = Gpu(capability=(8, 6), driver="550.163.01", cuda=(12, 4))
+        assert engine(cuda_version="12.8").problems("vllm", "cuda", gpu=old) == []
 
     def test_vllm_for_gpus_does_not_serve_a_cpu_but_whisper_does(self):
         (said,) = engine().problems("vllm", "cpu")
@@ -75,7 +118,7 @@ class TestAnEngineForADevice:
             architectures=(),
         )
         assert cpu.problems("vllm", "cpu") == []
-        said = cpu.problems("vllm", "cuda", capability=(8, 6))
+        said = cpu.problems("vllm", "cuda", gpu=Gpu(capability=(8, 6)))
         assert "is the CPU build" in said[0]
         assert "built without CUDA" in said[1]
 
@@ -124,11 +167,6 @@ class TestTheEnvironmentOfAServer:
     def test_caches_are_kept_per_engine(self):
         assert engine().environment("cuda")["VLLM_CACHE_ROOT"] == "/caches/cuda/vllm"
 
-    def test_on_a_gpu_memory_segments_can_grow(self):
-        name = "PYTORCH_CUDA_ALLOC_CONF"
-        assert engine().environment("cuda")[name] == "expandable_segments:True"
-        assert name not in engine().environment("cpu")
-
     def test_whispers_threads_do_not_spin_on_a_cpu(self):
         assert engine().environment("cpu", role="whisper")["OMP_WAIT_POLICY"] == "PASSIVE"
         assert "OMP_WAIT_POLICY" not in engine().environment("cpu", role="vllm")
@@ -141,9 +179,6 @@ class TestTheEnvironmentOfAServer:
         assert online["HF_TOKEN"] == "hf_secret" and "https_proxy" in online
         assert "HF_TOKEN" not in offline and "https_proxy" not in offline
         assert offline["HF_HUB_OFFLINE"] == offline["TRANSFORMERS_OFFLINE"] == "1"
-
-    def test_what_may_be_secret_is_known_by_name(self):
-        assert {"HF_TOKEN", "https_proxy", "HTTP_PROXY"} <= PRIVATE_VARIABLES
 
 
 class TestAskingAnInterpreter:
@@ -214,6 +249,11 @@ class TestTheRealEngine:
 
     def test_its_torch_computes_there(self):
         assert see(real_engine(), "cpu", {"CUDA_VISIBLE_DEVICES": ""})["device"] == "cpu"
+
+    def test_its_vllm_finds_the_cpu_and_what_compiles_is_looked_for(self):
+        seen = see(real_engine(), "cpu", {"CUDA_VISIBLE_DEVICES": ""}, role="vllm")
+        assert seen["vllm"] == {"kind": "cpu", "capability": None, "devices": 1}
+        assert seen["build_tools"]["variable"] == "CXX"
 
     def test_without_a_gpu_it_sees_none(self):
         with pytest.raises(EngineError, match="sees no CUDA device"):

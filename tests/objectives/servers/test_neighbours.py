@@ -11,12 +11,13 @@ import pytest
 
 from objectives.errors import NeighbourError, UsageError
 from objectives.servers import process_table
-from objectives.servers.neighbours import Command, Hold, Running, present
+from objectives.servers.neighbours import Command, Hold, Running, present, unseen
 from objectives.servers.ports import Port
 from objectives.telemetry.processes import pss_bytes
 from tests.paths import ROOT
 
 FAKE_WHISPER = ROOT / "tests/fakes/fake_whisper.py"
+PID_NAMESPACE = "/proc/self/ns/pid"
 MIB = 1 << 20
 
 
@@ -67,6 +68,50 @@ def test_a_running_neighbour_is_found_by_its_command_line(there):
         assert others.pids["ollama"]() == [pid]
         assert others.doubts == []
         others.check()
+
+
+@pytest.fixture(autouse=True)
+def namespace(monkeypatch):
+    """The machine's own namespace of process ids, wherever the tests run; settable."""
+    said = {"pid": "pid:[4026531836]"}
+    real = os.readlink
+    monkeypatch.setattr(
+        os,
+        "readlink",
+        lambda path, **kw: said["pid"] if str(path) == PID_NAMESPACE else real(path, **kw),
+    )
+    return said
+
+
+class TestInAContainerWithProcessIdsOfItsOwn:
+    @pytest.fixture(autouse=True)
+    def container(self, namespace):
+        namespace["pid"] = "pid:[4026532448]"
+
+    def test_a_neighbour_that_nobody_can_see_is_left_out_with_a_doubt(self, there):
+        absent = Running(name="ollama", match="no-process-has-this-on-its-line", min_bytes=1 << 40)
+        with there(absent) as others:
+            others.check()
+            assert others.pids["ollama"]() == []
+            assert others.doubts == [unseen(absent)]
+        assert unseen(absent).startswith("neighbour ollama is left out: ")
+        assert "--pid=host" in unseen(absent)
+
+    def test_one_that_can_be_seen_counts_as_anywhere(self, there):
+        with somebody() as (word, pid):
+            neighbour = Running(name="ollama", match=word)
+            assert unseen(neighbour) is None
+            with there(neighbour) as others:
+                leave(pid)
+                with pytest.raises(NeighbourError, match="ollama is not running"):
+                    others.check()
+
+    def test_those_that_we_start_are_never_left_out(self):
+        assert unseen(Hold(name="it", bytes_=1)) is None
+
+
+def test_on_the_machine_itself_nobody_is_left_out(namespace):
+    assert unseen(Running(name="ollama", match="no-process-has-this-on-its-line")) is None
 
 
 def test_a_neighbour_that_must_run_and_does_not_is_named(there):
@@ -225,3 +270,19 @@ def test_no_neighbours_are_present_at_once(there):
     with there() as others:
         others.check()
     assert others.pids == {}
+
+
+def test_each_neighbour_that_we_start_comes_up_alone_in_a_block_of_its_own(there):
+    events = []
+
+    @contextmanager
+    def around(name):
+        events.append(f"{name} starts")
+        yield
+        events.append(f"{name} is up")
+
+    hold = [Hold(name=name, bytes_=MIB) for name in ("first", "second")]
+    with somebody() as (word, _):
+        running = Running(name="ollama", match=word)
+        with there(hold[0], running, hold[1], around=around):
+            assert events == ["first starts", "first is up", "second starts", "second is up"]

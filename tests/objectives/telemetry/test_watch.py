@@ -8,10 +8,12 @@ import pytest
 
 from objectives.device.cpu import CpuNode
 from objectives.device.cuda import all_devices
-from objectives.device.state import DeviceState
 from objectives.errors import BenchError
-from objectives.telemetry.watch import Telemetry, held_by
+from objectives.telemetry.watch import Telemetry
+from tests.fakes import machines
+from tests.fakes.fake_machine import FakeMachine
 from tests.fakes.fake_nvml import GIB, FakeGpu, FakeNvml
+from tests.fakes.fixed_node import fixed_node
 
 MIB = 1 << 20
 HOLDS_WHEN_TOLD = "input(); held = bytearray(64 << 20); print(len(held), flush=True); input()"
@@ -140,12 +142,64 @@ def test_leaving_the_block_leaves_no_thread():
     assert threading.active_count() == before
 
 
-def test_a_tenant_that_is_in_no_list_holds_nothing_if_the_list_is_ours():
-    mine = os.getpid()
-    listed = DeviceState(total_bytes=10, free_bytes=5, used_bytes=5, by_pid={mine: 5})
-    stranger = DeviceState(total_bytes=10, free_bytes=5, used_bytes=5, by_pid={2**22 + 1: 5})
-    silent = DeviceState(total_bytes=10, free_bytes=5, used_bytes=5)
-    assert held_by([mine], listed) == 5
-    assert held_by([2**22 + 2], listed) == 0
-    assert held_by([mine], stranger) is None
-    assert held_by([mine], silent) is None
+class TestWhatIsToldOnEveryMachine:
+    @pytest.fixture
+    def watched(self):
+        """A tenant of one process that took 3 GiB as it started, on this machine."""
+
+        def watched(machine, *, grown=None):
+            with machine.installed():
+                gpu, tenants = machine.gpus[0], {"vllm": lambda: [os.getpid()]}
+                gpu.processes, gpu.used_bytes = {os.getpid(): 3 * GIB}, 5 * GIB
+                known = {} if grown is None else {"vllm": grown}
+                device = all_devices()[0][0]
+                with Telemetry(device, tenants, 0.01, grown=lambda: known) as telemetry:
+                    looked(telemetry, 1)
+                return telemetry.record()
+
+        return watched
+
+    @pytest.mark.parametrize(
+        "machine",
+        [machines.container_with_foreign_pids, machines.container_without_bytes, machines.wsl2],
+    )
+    def test_where_the_driver_tells_nothing_of_ours_a_start_does_and_that_is_said(
+        self, watched, machine
+    ):
+        record = watched(machine(), grown=3 * GIB)
+        assert record.tenants_bytes == {"vllm": 3 * GIB, "other": 2 * GIB}
+        assert record.memory_sources == {"vllm": "difference"}
+        assert watched(machine()).tenants_bytes == {"vllm": None, "other": None}
+
+    def test_what_the_driver_tells_stands_before_it(self, watched):
+        record = watched(FakeNvml(FakeGpu()), grown=7 * GIB)
+        assert record.tenants_bytes["vllm"] == 3 * GIB
+        assert record.memory_sources == {"vllm": "nvml"}
+
+
+@pytest.mark.parametrize("kind", ["cuda", "cpu"])
+def test_a_tenant_that_starts_has_unknown_bytes_and_not_none(gpu, kind):
+    device = gpu if kind == "cuda" else CpuNode()
+    with Telemetry(device, {"vllm": lambda: None}, 0.01) as telemetry:
+        looked(telemetry, 1)
+    assert telemetry.record().tenants_bytes == {"vllm": None, "other": None}
+
+
+def test_who_is_up_is_known_at_the_next_look_and_not_at_the_next_careful_one(gpu, driver):
+    driver.gpus[0].processes = {os.getpid(): GIB}
+    pids = []
+    with Telemetry(gpu, {"vllm": lambda: pids}, 0.01) as telemetry:
+        looked(telemetry, 1)
+        pids.append(os.getpid())
+        looked(telemetry, 2)
+        first, *_, last = telemetry.record().samples
+    assert (first.by_tenant["vllm"], last.by_tenant["vllm"]) == (0, GIB)
+    assert last.time_s < 1, "else the next careful look has come"
+
+
+def test_kills_are_counted_where_the_device_has_its_files(tmp_path):
+    machine = FakeMachine(tmp_path)
+    machine.write("proc/vmstat", "oom_kill 5\n")
+    with Telemetry(fixed_node(tmp_path), {}, 0.01) as telemetry:
+        machine.write("proc/vmstat", "oom_kill 7\n")
+    assert telemetry.record().oom_kills == 2

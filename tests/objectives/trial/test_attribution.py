@@ -4,8 +4,8 @@ import pynvml
 import pytest
 
 from objectives.causes import CAUSES, remedy_of
-from objectives.device.cgroup import oom_kills
-from objectives.device.cuda import all_devices
+from objectives.device import nvml
+from objectives.device.cuda import CudaDevice
 from objectives.device.xid import XidWatch
 from objectives.diagnosis.decision import DeviceEvidence
 from objectives.diagnosis.diagnosis import Diagnosis
@@ -49,19 +49,22 @@ def driver():
 
 
 @pytest.fixture
-def host(tmp_path, monkeypatch):
+def host(tmp_path):
     """A machine whose kernel has killed five processes so far."""
     host = FakeMachine(tmp_path / "host")
     host.write("proc/vmstat", "oom_kill 5\n")
-    monkeypatch.setattr(
-        attribution, "oom_kills", lambda root: oom_kills(host.root / root.relative_to("/"))
-    )
     return host
+
+
+def card_of(host):
+    """The first card of the fake driver, in that machine."""
+    return CudaDevice(pynvml.nvmlDeviceGetHandleByIndex(0), 0, root=host.root)
 
 
 @pytest.fixture
 def machine(driver, host):
-    device = all_devices()[0][0]
+    nvml.start()
+    device = card_of(host)
     with XidWatch(device) as watch:
         yield MachineWatch(device, watch)
 
@@ -104,7 +107,7 @@ class TestWhatTheMachineSaw:
 
     def test_a_count_that_nobody_knew_before_is_no_kill(self, driver, host):
         host.write("proc/vmstat", "nr_free_pages 1\n")
-        device = all_devices()[0][0]
+        device = card_of(host)
         watch = MachineWatch(device, XidWatch(device))
         host.write("proc/vmstat", "oom_kill 5\n")
         assert watch.evidence().oom_kills == 0
@@ -115,6 +118,36 @@ class TestWhatTheMachineSaw:
         driver.gpus[0].events.append((XID, 79))
         driver.gpus[0].used_bytes = 11 * GIB
         assert machine.evidence() == DeviceEvidence(xids=(31, 79), free_bytes=GIB)
+
+    @pytest.mark.parametrize("name", ["nvmlEventSetWait_v2", "nvmlDeviceGetMemoryInfo_v2"])
+    @pytest.mark.parametrize(
+        "code", [pynvml.NVML_ERROR_GPU_IS_LOST, pynvml.NVML_ERROR_RESET_REQUIRED]
+    )
+    def test_a_device_that_does_not_answer_takes_nothing_of_what_is_known(
+        self, machine, driver, host, name, code
+    ):
+        driver.gpus[0].events.append((XID, 79))
+        machine.evidence()
+        driver.refused[name] = code
+        host.write("proc/vmstat", "oom_kill 6\n")
+        assert machine.evidence() == DeviceEvidence(xids=(79,), oom_kills=1, free_bytes=None)
+        assert machine.fault.startswith(name.removesuffix("_v2"))
+
+
+@pytest.mark.parametrize("said", [OOM, "", PORT_IN_USE])
+def test_a_device_that_is_lost_is_the_cause_whatever_the_log_says(machine, driver, log, said):
+    driver.gpus[0].events.append((XID, 79))
+    machine.evidence()
+    driver.refused["nvmlEventSetWait_v2"] = pynvml.NVML_ERROR_GPU_IS_LOST
+    error = cause_of_end(
+        died(log(lines(READY, engine_died("x", error=said)))), machine, serving=True
+    )
+    assert type(error) is BenchError
+    assert error.cause == "device_fault"
+    assert str(error) == (
+        "vllm: the device reported XID 79; "
+        "the device no longer answers: nvmlEventSetWait: GPU is lost"
+    )
 
 
 @pytest.mark.parametrize(

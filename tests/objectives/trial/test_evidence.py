@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from objectives.device.allocation import LargestAllocation
 from objectives.errors import InfeasibleError, OutOfBoundsError
 from objectives.evidence import Invocation, MemoryEvidence, PredictedMemory, TrialEvidence
 from objectives.kinds.forecast import Forecast
@@ -272,6 +273,20 @@ class TestWhatIsKept:
         assert evidence.figures == CONCLUSION.figures
         assert evidence.intervals == {"llm_latency_ms": pytest.approx((750, 750))}
 
+    def test_of_the_largest_allocation_is_all_and_its_size_is_a_figure_also_without_a_load(self):
+        found = LargestAllocation(granted_bytes=3 << 29, asked_bytes=2 * GIB, before="vllm")
+        early = kept(Seen(largest_allocation=found))
+        assert early.largest_allocation == found
+        assert early.figures == {"largest_allocation_mb": 1536.0}
+        whole = kept(replace(WHOLE, largest_allocation=found))
+        assert whole.figures == {"largest_allocation_mb": 1536.0, **CONCLUSION.figures}
+
+    def test_of_an_allocation_that_was_not_asked_for_is_the_reason_and_no_figure(self):
+        found = LargestAllocation(why_not="not told on a CPU", before="vllm")
+        evidence = kept(Seen(largest_allocation=found))
+        assert evidence.largest_allocation == found
+        assert evidence.figures == {}
+
     def test_of_doubts_is_each_kept_once(self):
         assert MEASUREMENT.doubts
         evidence = kept(WHOLE)
@@ -347,3 +362,9 @@ def test_what_is_stored_is_the_command_line_and_what_makes_a_difference(tmp_path
         argv=("python", "-m", "server"),
         env={"CUDA_VISIBLE_DEVICES": "GPU-1", "OMP_NUM_THREADS": "4"},
     )
+
+
+def test_which_device_it_was_is_stored_although_the_studys_shell_says_the_same(tmp_path):
+    which = {"CUDA_VISIBLE_DEVICES": "1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    launch = Launch(name="vllm", argv=("python",), env=which, log=tmp_path / "vllm.log")
+    assert shown(launch, which).env == which

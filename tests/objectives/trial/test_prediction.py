@@ -11,8 +11,10 @@ from objectives.memory.calibration import Calibration
 from objectives.memory.estimate import NOTHING, given
 from objectives.servers.neighbours import Command, Hold, Running
 from objectives.trial.prediction import (
+    HOLD_CONTEXT,
     CandidatePrediction,
     PredictionInputs,
+    held_by,
     predict_candidate,
     predict_on_bench,
 )
@@ -72,10 +74,31 @@ def test_a_neighbour_that_we_hold_is_taken_off_what_is_free():
     full = replace(INPUTS, neighbours=(Hold(name="ollama", bytes_=6 * GIB),))
     prediction = predict(0.60, inputs=full)
     assert prediction.refusal.cause == "gpu_memory_insufficient_at_start"
+    context_gib = HOLD_CONTEXT.value_bytes / GIB
     assert prediction.excess["start_memory_gib"] == pytest.approx(
-        predict(0.60).excess["start_memory_gib"] + 6
+        predict(0.60).excess["start_memory_gib"] + 6 + context_gib
     )
     assert predict(0.60).excess["start_memory_gib"] < 0
+
+
+def test_a_hold_has_a_context_on_a_gpu_whose_size_is_an_estimate():
+    hold = Hold(name="ollama", bytes_=GIB)
+    on_gpu, on_cpu = held_by(hold, "cuda"), held_by(hold, "cpu")
+    assert on_gpu.value_bytes - GIB == HOLD_CONTEXT.value_bytes > 0
+    assert (on_gpu.source, on_gpu.note) == ("estimated", "ollama and CUDA context of a hold")
+    assert (on_cpu.value_bytes, on_cpu.margin_bytes) == (GIB, 0)
+
+
+def test_a_context_that_may_be_smaller_refuses_nobody_for_certain():
+    """What fits without the least that a context takes is launched."""
+    hold = Hold(name="ollama", bytes_=GIB)
+    with_hold = replace(INPUTS, neighbours=(hold,))
+    missing_gib = predict(0.60).excess["start_memory_gib"]
+    least = HOLD_CONTEXT.value_bytes - HOLD_CONTEXT.margin_bytes
+    free = CARD.free_bytes + round(missing_gib * GIB) + GIB + least
+    tight = predict(0.60, inputs=with_hold, state=replace(CARD, free_bytes=free))
+    assert not tight.fits
+    assert tight.refusal is None
 
 
 def test_a_neighbour_that_runs_already_is_in_the_reading():
@@ -361,3 +384,18 @@ def test_a_bench_is_predicted_in_the_order_of_its_starts_whatever_its_servers_or
         prediction = predict_on_bench(one, bench, state, Calibration())
         assert list(prediction.forecasts) == list(inputs.servers)
         assert prediction == predict_candidate(one, inputs, state, Calibration())
+
+
+@pytest.mark.parametrize(
+    ("name", "most"), [("NVIDIA A100-SXM4-80GB", 256), ("NVIDIA H100 80GB HBM3", 1024)]
+)
+def test_a_cards_name_decides_how_many_requests_vllm_takes_at_once(name, most):
+    server = ServerSettings(model="qwen", device="cuda", args={"gpu-memory-utilization": 0.5})
+    state = replace(CARD, total_bytes=80 * GIB, free_bytes=79 * GIB)
+    moment = replace(INPUTS, device_name=name).at(state, Calibration())
+    assert MEMORY.forecast(server, moment).max_num_seqs == most
+
+
+def test_a_bench_gives_the_name_of_its_device():
+    bench = bench_with()
+    assert PredictionInputs.of(bench).device_name == bench.device.name != ""

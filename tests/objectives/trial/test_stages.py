@@ -15,6 +15,7 @@ import pynvml
 import pytest
 
 from objectives.candidate import ServerSettings
+from objectives.device.allocation import LargestAllocation
 from objectives.device.cuda import all_devices
 from objectives.device.state import Device
 from objectives.errors import (
@@ -32,13 +33,15 @@ from objectives.kinds.vllm_kind import VllmKind
 from objectives.load.exchange import Target
 from objectives.load.profile import LlmLoad, LoadProfile, SttLoad, plan
 from objectives.memory.calibration import Calibration
+from objectives.servers.neighbours import Running
 from objectives.space import Binding, Parameter, SearchSpace
+from objectives.telemetry import ownership
 from objectives.trial import stages as module
 from objectives.trial.evidence import Conclusion, Started
 from objectives.trial.stages import MEMORY_SLACK_BYTES, TrialStages
 from objectives.trial.stopwatch import Stopwatch
 from objectives.trial.tenants import Tenants
-from objectives.units import GIB
+from objectives.units import GIB, MIB
 from objectives.vllm.startup_log import StartupFacts
 from tests.fakes.fake_nvml import FakeGpu, FakeNvml
 from tests.kinds import WHISPER
@@ -46,6 +49,7 @@ from tests.objectives.diagnosis.failing_logs import OOM, READY, engine_died, lin
 from tests.objectives.load.test_client import Servers
 from tests.objectives.trial.test_bench import bench_with
 from tests.objectives.trial.test_prediction import CARD, QWEN
+from tests.objectives.workers.fake_driver import GPU, FakeDevice
 from tests.serving_bench import FakeBench
 
 PHASES = ("warmup", "measure")
@@ -87,6 +91,10 @@ def enough():
 
 def nothing():
     """All is well."""
+
+
+def gone_one():
+    raise ServerDiedError("vllm", log=None, returncode=1)
 
 
 class Card(Device):
@@ -347,50 +355,26 @@ class TestPredict:
 
 
 class TestTheTimeBudget:
-    @pytest.fixture
-    def allowed(self, trial, clock):
-        """What a start is allowed that begins 30 s into the trial, of its own 600 s or less."""
+    def test_a_cold_start_does_not_count(self, trial, clock, answers):
+        """It compiles, downloads, fills caches: the first of a study, or of another type."""
+        standing = Standing(answers=answers, on_start=lambda: clock.goes_on(3600))
+        stages = trial(card_bench(trial_timeout_s=100), standing, clock=clock)
+        stages.run()
+        assert -100 <= stages.seen.all_excess["time_budget_s"] <= 0
 
-        def allowed(limit_s, most_s=600.0):
-            def begin():
-                clock.goes_on(30)
-                granted.append(standing.given["allowed_s"](most_s))
-                enough()
-
-            granted, standing = [], Standing(on_start=begin)
-            stages = trial(card_bench(trial_timeout_s=limit_s), standing, clock=clock)
-            with pytest.raises(Enough):
-                stages.run()
-            return granted[0], standing.given["allowed_s"], stages
-
-        return allowed
-
-    def test_without_one_a_start_may_take_its_own_limit(self, allowed):
-        granted, _, stages = allowed(None)
-        assert granted == 600
-        assert "time_budget_s" not in stages.seen.all_excess
-
-    def test_a_start_that_ends_within_it_may_take_its_own_limit(self, allowed):
-        granted, _, stages = allowed(1000)
-        assert granted == 600
-        assert stages.seen.all_excess["time_budget_s"] == -970
-
-    def test_a_longer_start_may_take_what_is_left_and_then_the_time_is_up(self, allowed, clock):
-        granted, ask, _ = allowed(100)
-        assert 70 < granted < 71
-        clock.goes_on(granted)
-        with pytest.raises(OverBudgetError):
-            ask(600.0)
-
-    def test_it_is_graded_by_the_seconds_over_it(self, allowed, clock):
-        _, ask, stages = allowed(100)
-        clock.goes_on(95)
+    def test_it_is_graded_by_the_seconds_over_it(self, trial, clock, answers):
+        standing = Standing(answers=answers, on_start=lambda: clock.goes_on(3600))
+        stages = trial(
+            card_bench(trial_timeout_s=100),
+            standing,
+            clock=clock,
+            at={"stop": lambda: clock.goes_on(125)},
+        )
         with pytest.raises(OverBudgetError) as caught:
-            ask(600.0)
+            stages.run()
         assert caught.value.cause == "over_time_budget"
-        assert caught.value.evidence == "125 s of 100 s were used"
+        assert caught.value.evidence == "125 s of 100 s were used, starts not counted"
         assert caught.value.excess == {"time_budget_s": 25}
-        assert stages.seen.all_excess["time_budget_s"] == 25
         assert not caught.value.predicted
         assert caught.value.remedy
 
@@ -522,6 +506,21 @@ class TestLoad:
             assert driver.open_event_sets == 0
         assert caught.value.cause == "device_fault"
 
+    @pytest.mark.parametrize("ends", [enough, gone_one])
+    def test_a_card_that_falls_off_the_bus_is_named_whatever_ends_first(self, trial, ends):
+        with FakeNvml(FakeGpu()).installed() as driver:
+
+            def lose():
+                driver.gpus[0].lost = True
+                driver.refused["nvmlEventSetWait_v2"] = pynvml.NVML_ERROR_GPU_IS_LOST
+                ends()
+
+            stages = trial(card_bench(all_devices()[0][0]), Standing(on_start=lose))
+            with pytest.raises(BenchError) as caught:
+                stages.run()
+        assert caught.value.cause == "device_fault"
+        assert "GPU is lost" in str(caught.value)
+
 
 @dataclass
 class Calm:
@@ -560,7 +559,7 @@ class TestACalmTrial:
         assert calm.conclusion.failure is None
         assert calm.conclusion.values == {"llm_latency_ms": figures["llm_latency_ms"]}
         assert max(excess.values()) <= 0
-        assert set(excess) == {"bounds", "time_budget_s", "failed_share"}
+        assert set(excess) == {"bounds", "start_refused", "time_budget_s", "failed_share"}
 
     def test_its_stages_follow_each_other(self, calm):
         assert phases_of(calm.stages) == [
@@ -609,6 +608,89 @@ def test_without_a_load_the_telemetry_is_all_there_was(trial):
     assert stages.seen.driven is None
 
 
+class TestTheLargestAllocation:
+    @pytest.fixture
+    def asked(self, monkeypatch):
+        """What the device was asked, and what stands in for its answer."""
+
+        def answer(device, *, leave_bytes):
+            calls.append((device, leave_bytes))
+            return found[0]
+
+        calls, found = [], [LargestAllocation(granted_bytes=3 * GIB, asked_bytes=3 * GIB)]
+        monkeypatch.setattr(module, "largest_allocation", answer)
+        return calls, found
+
+    def test_is_asked_for_right_before_the_language_models_server_and_kept(self, trial, asked):
+        def begin():
+            standing.given["before_llm"]("vllm")
+            enough()
+
+        calls, (found,) = asked
+        standing = Standing(on_start=begin)
+        stages = trial(card_bench(headroom_bytes=GIB // 4), standing)
+        with pytest.raises(Enough):
+            stages.run()
+        assert calls == [(stages.bench.device, GIB // 4)]
+        assert stages.seen.largest_allocation == replace(found, before="vllm")
+        assert phases_of(stages) == ["predict", "start", "largest allocation", "stop"]
+
+    def test_what_it_held_for_a_moment_is_nobodys_peak(self, trial, monkeypatch):
+        def answer(device, *, leave_bytes):
+            look_again(stages)
+            before = card.state
+            card.take(card.state.free_bytes)
+            look_again(stages)
+            card.state = before
+            return LargestAllocation()
+
+        def begin():
+            standing.given["before_llm"]("vllm")
+            look_again(stages)
+            enough()
+
+        monkeypatch.setattr(module, "largest_allocation", answer)
+        card, standing = Card(), Standing(on_start=begin)
+        stages = trial(card_bench(card), standing)
+        with pytest.raises(Enough):
+            stages.run()
+        watched = stages.seen.watched
+        assert watched.whole.peak_used_bytes == watched.window.peak_used_bytes == USED
+        assert len(watched.whole.samples) >= 2
+
+    def test_a_device_that_does_not_tell_ends_no_trial(self, trial):
+        card = Card()
+        standing = Standing(on_start=lambda: standing.given["before_llm"]("vllm"))
+        stages = trial(card_bench(card), standing)
+        with pytest.raises(Enough):
+            stages.run()
+        found = stages.seen.largest_allocation
+        assert found.granted_bytes is None
+        assert found.why_not.startswith("not asked: the driver does not tell whether")
+
+    def test_a_processs_answer_stands_on_a_trial_of_a_gpu(self, trial, tmp_path, monkeypatch):
+        fake = FakeDevice(tmp_path, pieces=(4000, 6000), context=300, number=GPU)
+        for name, value in fake.env.items():
+            monkeypatch.setenv(name, value)
+        standing = Standing(on_start=lambda: standing.given["before_llm"]("vllm"))
+        with FakeNvml(FakeGpu(uuid=GPU, busy_percent=0)).installed() as driver:
+            driver.gpus[0].used_bytes = driver.gpus[0].total_bytes - 10_000 * MIB
+            stages = trial(card_bench(all_devices()[0][0], headroom_bytes=256 * MIB), standing)
+            with pytest.raises(Enough):
+                stages.run()
+        kept = stages.seen.to_evidence(quantile="p50", inherited={})
+        assert kept.figures["largest_allocation_mb"] == 6000.0
+        assert kept.largest_allocation == LargestAllocation(
+            granted_bytes=6000 * MIB,
+            refused_bytes=6002 * MIB,
+            asked_bytes=9444 * MIB,
+            free_bytes=9700 * MIB,
+            context_bytes=300 * MIB,
+            before="vllm",
+        )
+        assert kept.largest_allocation.is_fragmented
+
+
 class TestHolding:
     @pytest.mark.parametrize(
         ("listed", "held"),
@@ -618,12 +700,16 @@ class TestHolding:
                 {"vllm": GIB // 2, "whisper": GIB // 4, "other": USED - 3 * GIB // 4},
             ),
             ({MINE: GIB // 2}, {"vllm": GIB // 2, "other": USED - GIB // 2}),
-            ({MINE: GIB // 2, ANOTHER: None}, {"vllm": GIB // 2}),
-            ({}, {}),
+            (
+                {MINE: GIB // 2, ANOTHER: None},
+                {"vllm": GIB // 2, "other": USED - GIB // 2},
+            ),
+            ({}, {"other": USED}),
         ],
         ids=["both", "one that holds nothing", "one that is not told", "nobody is told"],
     )
-    def test_while_servers_run_it_says_who_holds_what(self, trial, listed, held):
+    def test_while_servers_run_it_says_who_holds_what(self, trial, monkeypatch, listed, held):
+        monkeypatch.setattr(ownership, "FRESH_S", 0.0)
         card, seen = Card(), []
         card.list_processes(listed)
 
@@ -646,6 +732,17 @@ class TestHolding:
             stages.run()
         assert seen == [None, None]
         assert stages.holding() is None
+
+
+def test_what_speaks_against_every_figure_of_a_device_is_said_of_every_trial(trial):
+    class Paged(Card):
+        def doubts(self):
+            return ("Windows decides",)
+
+    stages = trial(card_bench(Paged()))
+    with pytest.raises(Enough):
+        stages.run()
+    assert stages.seen.all_doubts.count("Windows decides") == 1
 
 
 class TestLearning:
@@ -753,6 +850,26 @@ class TestLearning:
         for name, peak_bytes in (("whisper", 3 * GIB), ("scribe", GIB)):
             assert (held[name].value_bytes, held[name].source) == (peak_bytes, "calibrated")
 
+    @pytest.mark.parametrize("grown", [GIB, 6 * GIB])
+    def test_what_became_less_as_it_started_teaches_unless_it_is_too_much_to_be_its(
+        self, trial, answers, grown
+    ):
+        def started():
+            standing.seen = replace(standing.seen, grown={"whisper": grown})
+            look_again(stages)
+
+        pids = {"vllm": [], "whisper": [ANOTHER]}
+        standing = Standing(answers=answers, on_start=started, pids=pids)
+        stages = trial(card_bench(shape=QWEN), standing)
+        stages.run()
+        whispers = () if stages.seen.calibration is None else stages.seen.calibration.whispers
+        doubts = [doubt for doubt in stages.seen.all_doubts if "others may have taken" in doubt]
+        if grown == GIB:
+            assert ([each.peak_bytes for each in whispers], doubts) == ([GIB], [])
+        else:
+            assert (whispers, len(doubts)) == ((), 1)
+            assert doubts[0].startswith("the device had 6.00 GiB less when whisper had started")
+
     def test_a_whisper_whose_memory_nobody_tells_teaches_nothing(self, trial, answers):
         stages = trial(card_bench(shape=QWEN), Standing(answers=answers))
         stages.run()
@@ -764,7 +881,8 @@ class TestStop:
     def leave(self, trial, monkeypatch):
         """End a trial whose servers took memory, and gave it back or not: nobody waits for it."""
 
-        def leave(kind, taken_bytes, *, back=False, listed=(MINE,)):
+        def leave(kind, taken_bytes, *, back=False, listed=(MINE,), pids=None, **changes):
+            grown = changes.pop("grown", {})
             patience = "SHARED_MEMORY_BACK_S" if kind == "cpu" else "MEMORY_BACK_S"
             monkeypatch.setattr(module, patience, 0.0)
             card = Card(kind)
@@ -772,14 +890,17 @@ class TestStop:
             def take():
                 card.take(taken_bytes)
                 card.list_processes(dict.fromkeys(listed, taken_bytes))
+                standing.seen = replace(standing.seen, grown=grown)
+                look_again(stages)
                 enough()
 
             def give_back():
                 if back:
                     card.state = CARD
 
-            standing = Standing(on_start=take, on_end=give_back)
-            stages = trial(card_bench(card), standing)
+            tenants = {"vllm": [MINE], "whisper": [], **(pids or {})}
+            standing = Standing(on_start=take, on_end=give_back, pids=tenants)
+            stages = trial(card_bench(card, **changes), standing)
             with pytest.raises(BenchError) as caught:
                 stages.run()
             assert standing.done == ["up", "gone"]
@@ -787,11 +908,41 @@ class TestStop:
 
         return leave
 
-    def test_memory_that_is_not_back_on_a_gpu_stops_the_bench(self, leave):
+    def test_a_process_of_ours_that_is_not_gone_stops_the_bench(self, leave):
         error, stages = leave("cuda", 2 * GIB)
         assert type(error) is OrphanError
         assert str(error) == f"card: 2.00 GiB are not back after 0 s; held by process {MINE}"
         assert phases_of(stages)[-1] == "stop"
+
+    def test_somebody_elses_process_that_came_is_a_doubt(self, leave):
+        error, stages = leave("cuda", 3 * GIB, listed=(ANOTHER,))
+        assert type(error) is Enough
+        name = psutil.Process(ANOTHER).name()
+        assert (
+            f"process {ANOTHER} ({name}) and held up to 3.00 GiB came to the device"
+            in (stages.seen.all_doubts[-2])
+        )
+
+    def test_so_is_one_of_a_neighbour_that_runs_anyway(self, leave):
+        ollama = Running(name="ollama", match="nobody")
+        error, stages = leave(
+            "cuda", 3 * GIB, listed=(ANOTHER,), neighbours=[ollama], pids={"ollama": [ANOTHER]}
+        )
+        assert type(error) is Enough
+        assert not any("none of the study's" in doubt for doubt in stages.seen.all_doubts)
+
+    @pytest.mark.parametrize(
+        ("grown", "ends"), [({"vllm": 2 * GIB}, OrphanError), ({"vllm": 6 * GIB}, Enough)]
+    )
+    def test_where_no_process_is_listed_only_what_our_servers_held_stops_it(
+        self, leave, grown, ends
+    ):
+        error, stages = leave("cuda", 2 * GIB, listed=(), grown=grown)
+        assert type(error) is ends
+        if ends is Enough:
+            assert stages.seen.all_doubts[-1] == (
+                "other programs took memory meanwhile: card: 2.00 GiB are not back after 0 s"
+            )
 
     def test_memory_that_is_not_back_on_a_cpu_is_a_doubt(self, leave):
         error, stages = leave("cpu", 2 * GIB, listed=())
@@ -919,4 +1070,6 @@ def test_all_stages_on_servers_that_are_processes(tmp_path):
     assert len(seen.calibration.starts) == len(seen.calibration.whispers) == 1
     assert set(seen.started.launches) == {"vllm", "whisper"}
     assert set(seen.started.facts) == {"vllm"}
+    assert seen.largest_allocation.before == "vllm"
+    assert seen.largest_allocation.why_not.startswith("not told on a CPU")
     assert children() == []

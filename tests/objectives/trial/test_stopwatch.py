@@ -32,6 +32,16 @@ def test_what_is_no_phase_is_other(watch, clock):
     assert watch.seconds() == {"start": 30.0, "other": 0.75}
 
 
+def test_starts_do_not_count_while_they_go_on_and_afterwards(watch, clock):
+    clock.now += 1
+    for _ in range(2):
+        with watch.phase("start"):
+            clock.now += 30
+            assert watch.counted_s == 1
+    clock.now += 5
+    assert (watch.counted_s, watch.elapsed_s) == (6, 66)
+
+
 def test_a_phase_that_was_not_reached_is_absent(watch, clock):
     with watch.phase("predict"):
         clock.now += 0.01

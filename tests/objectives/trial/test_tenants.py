@@ -24,13 +24,13 @@ from objectives.errors import (
     InfeasibleError,
     NeighbourError,
     OutOfMemoryError,
-    OverBudgetError,
     PortInUseError,
     ProfilingRaceError,
     RefusedToStartError,
     ServerDiedError,
     WrongDeviceError,
 )
+from objectives.kinds.kind import ServerKind
 from objectives.kinds.vllm_kind import PAGES_EVERY_S
 from objectives.servers.engine import Engine
 from objectives.servers.http_get import http_json
@@ -108,7 +108,7 @@ def vllm_bench(folder, *starts, **changes):
     return bench_with(**{"start_order": ("vllm",), "vllm_engine": engine, **changes})
 
 
-def tenants_of(bench, folder, *, allowed_s=lambda most_s: most_s, after=None, steps=None):
+def tenants_of(bench, folder, *, after=None, steps=None, **more):
     """Tenants that nobody has started; `after` has what happens as a step ends."""
 
     @contextmanager
@@ -123,9 +123,9 @@ def tenants_of(bench, folder, *, allowed_s=lambda most_s: most_s, after=None, st
         bench=bench,
         candidate=Candidate.lay(bench.space, point, bench.settings),
         folder=folder,
-        allowed_s=allowed_s,
         step=step,
         machine=MachineWatch(bench.device, XidWatch(bench.device)),
+        **more,
     )
 
 
@@ -168,20 +168,16 @@ def up(tmp_path_factory):
         changes={
             "start_order": ("vllm", "neighbours", "whisper"),
             "neighbours": [Hold(name="ollama", bytes_=8 * MIB)],
-            "vllm_start_s": 31.0,
-            "whisper_start_s": 32.0,
         },
     ).bench
-    asked, steps = [], []
-    tenants = tenants_of(
-        bench, folder, allowed_s=lambda most_s: asked.append(most_s) or most_s, steps=steps
-    )
+    steps = []
+    tenants = tenants_of(bench, folder, steps=steps)
     groups = tenants.groups()
     before = {name: list(pids()) for name, pids in groups.items()}
     with ExitStack() as stack:
         tenants.start(stack)
         yield SimpleNamespace(
-            bench=bench, tenants=tenants, asked=asked, steps=steps, groups=groups, before=before
+            bench=bench, tenants=tenants, steps=steps, groups=groups, before=before
         )
 
 
@@ -190,9 +186,6 @@ class TestEverybodyUp:
         assert up.steps == ["start vllm", "start neighbours", "start whisper"]
         assert logs(up.tenants) == ["vllm.log", "whisper.log"]
         assert list(up.tenants.started().launches) == ["vllm", "whisper"]
-
-    def test_each_server_may_take_its_own_time_to_start(self, up):
-        assert up.asked == [31.0, 32.0]
 
     def test_before_the_start_every_tenant_has_a_name_and_no_process(self, up):
         assert up.before == {"vllm": [], "whisper": [], "ollama": []}
@@ -247,6 +240,38 @@ class TestEverybodyUp:
 def test_a_server_may_start_again_only_where_nobody_started_after_it(tmp_path, order, may):
     tenants = tenants_of(bench_with(start_order=order), tmp_path)
     assert [name for name in ("vllm", "whisper") if tenants.may_restart(name)] == may
+
+
+@pytest.mark.parametrize(
+    ("order", "steps"),
+    [
+        (
+            ("neighbours", "whisper", "vllm"),
+            ["start neighbours", "start whisper", "before vllm", "start vllm"],
+        ),
+        (
+            ("neighbours", "vllm", "whisper"),
+            ["start neighbours", "before vllm", "start vllm", "start whisper"],
+        ),
+        (("neighbours", "whisper"), ["start neighbours", "start whisper"]),
+    ],
+    ids=["last", "in between", "not at all"],
+)
+def test_who_waits_for_the_language_models_server_is_called_once_right_before_it(
+    tmp_path, monkeypatch, order, steps
+):
+    bench = bench_with(start_order=order)
+    servers = {name: kind for name, kind in bench.servers.items() if name in order}
+    parameters = tuple(p for p in bench.space.parameters if p.binding.server in order)
+    bench = replace(bench, servers=servers, space=SearchSpace(parameters))
+    seen = []
+    tenants = tenants_of(
+        bench, tmp_path, steps=seen, before_llm=lambda name: seen.append(f"before {name}")
+    )
+    monkeypatch.setattr(Tenants, "_start", lambda *_: None)
+    with ExitStack() as stack:
+        tenants.start(stack)
+    assert seen == steps
 
 
 def test_where_nobody_answers_no_request_goes(tmp_path):
@@ -422,10 +447,18 @@ class TestWhispersOwnWord:
 
     @pytest.mark.parametrize("device", ["cuda:0", "cpu"])
     def test_it_computes_where_it_was_asked_to(self, prove, device):
-        health = {"compute_device": device, "parameters_bytes": 7}
+        health = {"compute_device": device, "parameters_bytes": 7, "uuid": Card.uuid}
         error, tenants = prove(health, device.partition(":")[0])
         assert error is None
-        assert tenants.started().health == {"whisper": health}
+        started = tenants.started()
+        assert started.health == {"whisper": health}
+        assert ("UUID" in started.proofs["whisper"]) == (device != "cpu")
+        assert started.grown == ({"whisper": 0} if device == "cpu" else {})
+
+    def test_another_gpu_is_the_benchs_fault(self, prove):
+        error, _ = prove({"compute_device": "cuda:0", "uuid": "GPU-2", "device_name": "T4"})
+        assert type(error) is BenchError
+        assert str(error) == "whisper computes on T4 (GPU-2), not on card"
 
     @pytest.mark.parametrize(
         ("held", "excess"),
@@ -489,26 +522,27 @@ class TestVllmsOwnWord:
         assert tenants.started().facts["vllm"].device_kind is None
 
     def test_a_vllm_that_starts_again_is_another_one_and_is_proven_again(self, tmp_path, stack):
-        card, steps, asked = Listing(), [], []
+        card, steps = Listing(), []
         smaller = ON_GPU.replace("6,976", "6,000")
         bench = vllm_bench(
             tmp_path,
             *(a_start(said) for said in (ON_GPU, ON_GPU, smaller)),
             device=card,
-            vllm_start_s=31.0,
         )
-        tenants = tenants_of(
-            bench, tmp_path, steps=steps, allowed_s=lambda most_s: asked.append(most_s) or most_s
-        )
+        tenants = tenants_of(bench, tmp_path, steps=steps)
         group = tenants.groups()["vllm"]
-        card.listed = lambda: dict.fromkeys([os.getpid(), *group()], GIB)
+        card.listed = lambda: dict.fromkeys([os.getpid(), *(group() or ())], GIB)
         tenants.start(stack)
         assert tenants.started().doubts == (), "the driver lists it among others"
         before, first, key = tenants.started(), list(group()), tenants.target("llm").api_key
 
+        assert tenants.started().proofs["vllm"].startswith("the driver lists its process ")
+
         card.listed = dict
         facts = tenants.restart(stack, "vllm")
-        assert tenants.started().doubts == (), "a driver that lists nobody says nothing"
+        (doubt,) = tenants.started().doubts
+        assert "does not list vllm" in doubt, "nor does it say what it loaded"
+        assert tenants.started().proofs == {}, "what proved the first one proves no other"
         assert not any(map(psutil.pid_exists, first))
         assert tenants.target("llm").api_key != key
         assert re.fullmatch(r"[\w-]{32,}", key, re.ASCII), "it can stand in a header"
@@ -517,15 +551,72 @@ class TestVllmsOwnWord:
 
         card.listed = lambda: {os.getpid(): GIB}
         facts = tenants.restart(stack, "vllm")
-        (doubt,) = tenants.started().doubts
+        *_, doubt = tenants.started().doubts
         assert "does not list vllm" in doubt
         assert facts == tenants.started().facts["vllm"]
         assert facts.kv_cache_tokens == 6000
         assert before.facts["vllm"].kv_cache_tokens == 6976, "what was seen then does not change"
         assert steps == ["start vllm", "start vllm again", "start vllm again"]
         assert logs(tenants) == ["vllm.log", "vllm.2.log", "vllm.3.log"]
-        assert asked == [31.0] * 3
         tenants.check()
+
+
+class Loading(Card):
+    """A card that has less memory free once a file is there, and lists nobody."""
+
+    def __init__(self, file, size_bytes):
+        super().__init__()
+        self.file, self.size_bytes = file, size_bytes
+
+    def read(self):
+        taken = self.size_bytes if self.file.exists() else 0
+        return replace(self.state, free_bytes=self.state.free_bytes - taken)
+
+
+class TestWhereNoProcessIsListed:
+    LOADED = f"INFO Model loading took 5.2035 GiB and 41.1 seconds\n{ON_GPU}"
+
+    @pytest.fixture
+    def start(self, tmp_path, stack):
+        """A vLLM that says that it loaded 5.2 GiB; the study's card has so much less."""
+
+        def start(size_bytes):
+            card = Loading(tmp_path / "vllm/starts", size_bytes)
+            tenants = tenants_of(vllm_bench(tmp_path, a_start(self.LOADED), device=card), tmp_path)
+            tenants.start(stack)
+            return tenants
+
+        return start
+
+    def test_what_the_card_has_less_of_is_the_servers_and_its_proof(self, start):
+        started = start(6 * GIB).started()
+        assert started.grown == {"vllm": 6 * GIB}
+        assert started.proofs == {
+            "vllm": "free memory of card fell by 6.00 GiB as it loaded 5.20 GiB"
+        }
+        assert started.doubts == ()
+
+    def test_a_card_that_has_as_much_as_before_is_another_one(self, start):
+        with pytest.raises(BenchError, match=r"vllm is not on card: .* while it loaded 5\.20 GiB"):
+            start(0)
+
+
+def test_while_a_server_starts_its_processes_are_unknown_and_then_they_are_there(
+    tmp_path, stack, monkeypatch
+):
+    seen = []
+    real = ServerKind.ready
+
+    def ready(kind, url, key):
+        seen.append(groups["vllm"]())
+        return real(kind, url, key)
+
+    monkeypatch.setattr(ServerKind, "ready", ready)
+    tenants = tenants_of(vllm_bench(tmp_path, a_start(ON_CPU)), tmp_path)
+    groups = tenants.groups()
+    tenants.start(stack)
+    assert seen == [None]
+    assert len(groups["vllm"]()) >= 1
 
 
 class TestAStartThatFails:
@@ -537,26 +628,12 @@ class TestAStartThatFails:
         assert logs(tenants) == ["vllm.log"]
         assert tenants.started().doubts == ()
 
-    def test_after_the_time_that_it_is_allowed_it_is_given_up(self, tmp_path, stack):
-        bench = vllm_bench(tmp_path, refusal("", after_s=HANGS_S))
-        tenants = tenants_of(bench, tmp_path, allowed_s=lambda most_s: 0.2)
+    def test_after_its_own_limit_it_is_given_up(self, tmp_path, stack):
+        bench = vllm_bench(tmp_path, refusal("", after_s=HANGS_S), vllm_start_s=0.2)
+        tenants = tenants_of(bench, tmp_path)
         with pytest.raises(BenchError) as caught:
             tenants.start(stack)
         assert caught.value.cause == "timeout_hang"
-
-    def test_when_the_trials_time_is_up_that_is_the_reason(self, tmp_path, stack):
-        def allowed_s(most_s):
-            asked.append(most_s)
-            if len(asked) > 1:
-                raise OverBudgetError("over_time_budget", "61 s of 60 s were used")
-            return 0.2
-
-        asked = []
-        bench = vllm_bench(tmp_path, refusal("", after_s=HANGS_S))
-        tenants = tenants_of(bench, tmp_path, allowed_s=allowed_s)
-        with pytest.raises(OverBudgetError):
-            tenants.start(stack)
-        assert logs(tenants) == ["vllm.log"]
 
 
 class TestNeighbours:

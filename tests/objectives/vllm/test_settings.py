@@ -83,3 +83,72 @@ def test_a_number_of_tokens_that_was_asked_for_is_told_from_the_default():
 def test_a_pooling_server_samples_nothing():
     assert settings(runner="pooling").pooling
     assert not settings().pooling
+
+
+@pytest.mark.parametrize(
+    ("args", "caches"),
+    [
+        ({}, None),
+        ({"enable_prefix_caching": True}, True),
+        ({"enable_prefix_caching": "false"}, False),
+        ({"no_enable_prefix_caching": True}, False),
+    ],
+)
+def test_prefixes_are_cached_as_asked_or_as_the_version_has_it(args, caches):
+    assert settings(**args).prefix_caching is caches
+
+
+def test_types_of_recurrent_states_are_read():
+    found = settings(mamba_cache_dtype="float32", mamba_ssm_cache_dtype="bfloat16")
+    assert (found.conv_state_dtype, found.recurrent_state_dtype) == ("float32", "bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("stated", "drafts"),
+    [
+        ('{"method": "mtp", "num_speculative_tokens": 3}', (3, True)),
+        ('{"method": "qwen3_next_mtp", "num_speculative_tokens": 1}', (1, True)),
+        ('{"model": "small", "num_speculative_tokens": 5}', (5, False)),
+        ('{"method": "ngram"}', (0, False)),
+        ("{", (0, False)),
+        ("[1]", (0, False)),
+    ],
+)
+def test_drafts_are_counted_and_still_are_not_certain(stated, drafts):
+    found = settings(speculative_config=stated)
+    assert (found.drafts, found.drafts_by_model) == drafts
+    assert found.unmodelled == ("speculative-config",)
+
+
+def test_the_utilisation_has_a_second_name():
+    assert settings("0.31.0", device_memory_utilization=0.4).utilization == 0.4
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        *("enable-sleep-mode", "enable-cumem-allocator", "enable-dbo", "skip-mm-profiling"),
+        *(
+            "limit-mm-per-prompt",
+            "cudagraph-capture-sizes",
+            "cpu-offload-params",
+            "mamba-cache-mode",
+        ),
+        *("mm-encoder-only", "optimization-level", "kv-offloading-backend"),
+    ],
+)
+def test_an_option_that_moves_memory_otherwise_is_told(option):
+    assert settings(**{option: "1"}).unmodelled == (option,)
+    assert settings(**{option: False}).unmodelled == ()
+
+
+@pytest.mark.parametrize("option", ["data-parallel-size", "ubatch-size"])
+def test_one_of_what_is_counted_changes_nothing(option):
+    assert settings(**{option: 1}).unmodelled == ()
+    assert settings(**{option: 2}).unmodelled == (option,)
+
+
+@pytest.mark.parametrize("name", ["VLLM_ENABLE_STARTUP_PLAN", "VLLM_USE_V2_MODEL_RUNNER"])
+def test_a_switch_in_the_environment_that_moves_memory_is_told(name):
+    assert settings(env={name: "1"}).unmodelled == (name,)
+    assert settings(env={name: "0"}).unmodelled == ()

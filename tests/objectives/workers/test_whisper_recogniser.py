@@ -1,9 +1,11 @@
 """Where and in which type Whisper computes is proved by its features, and nothing falls back."""
 
 import pickle
+import subprocess
 
 import pytest
 
+from objectives import workers
 from tests.objectives.engine_at_hand import real_engine
 from tests.objectives.workers.whisper_process import clip, make_checkpoint, speech
 
@@ -23,6 +25,7 @@ def checkpoint(engine, tmp_path_factory):
 @pytest.mark.parametrize(
     ("options", "types"),
     [
+        ((), ("float32", ["float32"])),  # by the device
         (("--dtype", "float32"), ("float32", ["float32"])),
         (("--dtype", "float16"), ("float16", ["float32"])),  # cast at every call
         (("--dtype", "float16", "--fp16-weights"), ("float16", ["float16", "float32"])),
@@ -36,7 +39,7 @@ def test_health_tells_what_was_asked_for_and_what_was_computed(
     with speech(engine, tmp_path / "log", *fixed, *options) as running:
         assert running.transcribe(clip(2)).body["usage"]["output_tokens"] == 4
         health = running.get("/health").body
-    assert (health["device"], health["dtype"]) == ("cpu", options[1])
+    assert (health["device"], health["dtype"]) == ("cpu", types[0])
     assert (health["compute_device"], health["compute_dtype"]) == ("cpu", types[0])
     assert health["parameter_devices"] == ["cpu"]
     assert health["parameter_dtypes"] == types[1]
@@ -54,6 +57,32 @@ def test_a_gpu_that_is_not_there_is_no_reason_to_take_the_cpu(engine, checkpoint
     assert code == 1
     assert "cuda:0 was asked for" in said and "no silent fallback" in said
     assert "Traceback" not in said
+
+
+GPUS = """
+import argparse, sys, warnings
+sys.path.append(sys.argv[1])
+import torch, whisper_recogniser as speech
+for capability in ((6, 1), (7, 0), (8, 6)):
+    torch.cuda.get_device_capability = lambda _device: capability
+    print(speech.default_dtype(torch.device("cuda:0")))
+def is_available():
+    warnings.warn("CUDA initialization: the driver is too old (found version 12040)")
+    return False
+torch.cuda.is_available = is_available
+speech.choose_device("cuda", allow_fallback=False)
+"""
+
+
+def test_on_a_gpu_the_type_goes_by_its_capability_and_why_there_is_none_is_said(engine):
+    folder = str(workers.WHISPER_WORKER.parent)
+    argv = [str(engine.interpreter), "-c", GPUS, folder]
+    env = engine.environment("cpu", offline=True)
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.split() == ["float32", "float16", "float16"]
+    assert done.returncode == 1
+    assert "sees no CUDA device: CUDA initialization: the driver is too old" in done.stderr
+    assert "no silent fallback" in done.stderr
 
 
 def test_an_allowed_fallback_is_seen_in_its_health(engine, checkpoint, tmp_path):

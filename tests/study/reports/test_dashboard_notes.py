@@ -4,9 +4,14 @@ import optuna
 import pytest
 from optuna_dashboard import get_note
 
+from objectives.device import LargestAllocation
 from study.reports.dashboard_notes import annotate, graphs, study_note, trial_note, with_notes
 from study.results.findings import read_study
 from tests.study import studies
+
+SHORT = LargestAllocation(
+    granted_bytes=9 << 30, asked_bytes=9 << 30, free_bytes=9 << 30, before="vllm"
+)
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +46,20 @@ def test_a_predicted_trials_note_says_that_nothing_was_launched(findings):
 
 def test_a_measured_trials_note_has_the_commands_to_run(findings):
     note = trial_note(findings[4])
-    assert "    CUDA_VISIBLE_DEVICES=GPU-5f3a python -m vllm" in note
+    assert "    CUDA_VISIBLE_DEVICES=0 CUDA_DEVICE_ORDER=PCI_BUS_ID python" in note
     assert "measure 60 s" in note
+
+
+def test_a_trials_note_has_its_largest_allocation_and_what_follows_from_it():
+    study = studies.empty_study()
+    studies.complete(study, 0.50, "tiny", found=SHORT)
+    studies.refused(study, 0.60, "small", cause="cuda_oom_load", found=SHORT)
+    measured, refused = (trial_note(trial) for trial in read_study(study, "").trials)
+    said = "Largest single allocation: 9.00 GiB of 9.00 GiB free, right before vllm started"
+    assert said in measured
+    assert said in refused
+    assert "Memory was short, not fragmented" in refused
+    assert "fragmented" not in measured
 
 
 def test_a_failed_trials_note_blames_the_bench(findings):

@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from objectives.device import LargestAllocation
 from study.reports.html import html_report
 from study.results.findings import read_study
 from study.results.phrases import command_lines
@@ -128,6 +129,19 @@ def test_what_the_figures_are_not_is_said_before_them(options, said):
 @pytest.mark.parametrize("make", [studies.empty_study, studies.whole_study])
 def test_any_study_has_a_page(make):
     assert html_report(read_study(make(), "")).rstrip().endswith("</html>")
+
+
+def test_a_start_that_was_refused_for_memory_says_whether_that_lay_in_pieces():
+    study = studies.empty_study()
+    found = LargestAllocation(
+        granted_bytes=1 << 30, refused_bytes=1026 << 20, asked_bytes=9 << 30, before="vllm"
+    )
+    studies.predicted_infeasible(study, 0.40, "small")
+    studies.refused(study, 0.60, "small", cause="cuda_oom_load", found=found)
+    page = html_report(read_study(study, ""))
+    assert page.count("<p>Free memory was fragmented: one allocation right before got 1.00") == 1
+    assert "1 trials, 1 of them predicted without a launch" in page
+    assert "1 trials, 0 of them predicted without a launch" in page
 
 
 def test_a_study_in_which_nothing_works_has_a_map_and_causes():

@@ -6,9 +6,14 @@ import subprocess
 import optuna
 import pytest
 
+from objectives.device import LargestAllocation
 from study.reports.text import columns, continued, text_report
 from study.results.findings import read_study
 from tests.study import studies
+
+SHORT = LargestAllocation(
+    granted_bytes=9 << 30, asked_bytes=9 << 30, free_bytes=9 << 30, before="vllm"
+)
 
 
 def report(study, url="sqlite:///studies/shared-gpu.db"):
@@ -51,6 +56,16 @@ def test_a_cause_that_only_an_older_study_knows_is_shown_as_it_stands():
     assert "it went" in text
 
 
+def test_a_start_that_was_refused_for_memory_says_whether_that_lay_in_pieces():
+    study = studies.empty_study()
+    studies.complete(study, 0.50, "tiny", found=SHORT)
+    studies.refused(study, 0.60, "small", cause="cuda_oom_load", found=SHORT)
+    text = " ".join(report(study).split())
+    assert "Largest single allocation: 9.00 GiB of 9.00 GiB free, right before vllm" in text
+    remedy = text.index("remedy: ")
+    assert text.index("Memory was short, not fragmented: one allocation right") > remedy
+
+
 def test_a_broken_bench_does_not_speak_against_the_setting(whole):
     assert "15: bench: ollama left during the trial" in whole
 
@@ -62,8 +77,8 @@ def test_predicted_and_logged_kv_cache_stand_side_by_side(whole):
 
 def test_the_picks_are_command_lines_that_a_shell_reads(whole):
     block = whole.split("Trial 4, to run:\n")[1].split("\n\n")[0]
-    words = shlex.split(block)
-    assert words[1:4] == ["python", "-m", "vllm.entrypoints.openai.api_server"]
+    words = shlex.split(block.replace("\\\n", ""))  # a shell joins what a backslash parted
+    assert words[2:5] == ["python", "-m", "vllm.entrypoints.openai.api_server"]
     assert words[words.index("--gpu-memory-utilization") + 1] == "0.45"
 
 

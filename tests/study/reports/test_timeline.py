@@ -6,7 +6,13 @@ from objectives.evidence import TrialEvidence
 from objectives.telemetry import TelemetrySummary
 from objectives.telemetry.record import MemoryPoint
 from study.reports.plots import save
-from study.reports.timeline import caption, memory_series, pictures, trial_timeline
+from study.reports.timeline import (
+    caption,
+    memory_series,
+    pictures,
+    timeline_figure,
+    trial_timeline,
+)
 from study.results.findings import read_study
 from tests.study import studies
 
@@ -37,14 +43,24 @@ def test_a_trial_that_never_served_has_phases_only(findings):
     assert len(trial_timeline(findings[14]).axes) == 1
 
 
-def test_memory_is_counted_from_the_trials_begin_and_the_rest_is_nobodys():
-    look = MemoryPoint(time_s=1.0, used_bytes=10, tenants={"vllm": 6, "ollama": None})
-    telemetry = TelemetrySummary(total_bytes=12, samples=(look,), began_s=20.0)
-    assert memory_series(telemetry) == {"vllm": [(21.0, 6)], "other": [(21.0, 4)]}
+LOOK = MemoryPoint(time_s=1.0, used_bytes=10, tenants={"vllm": 6, "ollama": None})
+
+
+def test_what_is_known_of_no_tenant_is_nobodys():
+    telemetry = TelemetrySummary(total_bytes=12, samples=(LOOK,))
+    assert memory_series(telemetry) == {"vllm": [6], "other": [4]}
+
+
+def test_memory_is_counted_from_the_trials_begin():
+    telemetry = TelemetrySummary(total_bytes=12, samples=(LOOK,), began_s=20.0)
+    axes = timeline_figure(TrialEvidence(telemetry=telemetry), caption="").axes[1]
+    assert axes.collections[0].get_paths()[0].vertices[:, 0].tolist().count(21.0) > 0
+    assert axes.get_xlabel() == "seconds since the trial began"
 
 
 def test_without_samples_there_is_no_memory():
-    assert memory_series(TelemetrySummary(total_bytes=12)) is None
+    evidence = TrialEvidence(telemetry=TelemetrySummary(total_bytes=12))
+    assert len(timeline_figure(evidence, caption="").axes) == 1
 
 
 def test_the_caption_says_setting_outcome_and_weights(findings):

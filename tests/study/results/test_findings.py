@@ -1,9 +1,11 @@
 """The JSON document that other programs read, and the findings behind it."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 
+from objectives.device import LargestAllocation
 from study.results.findings import findings_to_dict, read_study
 from tests.study import studies
 
@@ -17,6 +19,18 @@ def told(study, url=URL):
 @pytest.fixture(scope="module")
 def whole():
     return told(studies.whole_study())
+
+
+def test_the_largest_allocation_is_told_with_its_verdict_and_has_no_key_where_nobody_asked():
+    study = studies.empty_study()
+    found = LargestAllocation(
+        granted_bytes=1 << 30, refused_bytes=1026 << 20, asked_bytes=9 << 30, before="vllm"
+    )
+    studies.complete(study, 0.5, "tiny", found=found)
+    studies.complete(study, 0.6, "tiny")
+    asked, older = findings_to_dict(read_study(study, ""))["trials"]
+    assert asked["largest_allocation"] == {**asdict(found), "is_fragmented": True}
+    assert "largest_allocation" not in older
 
 
 def test_it_has_the_keys_of_the_contract(whole):

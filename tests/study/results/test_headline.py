@@ -1,7 +1,11 @@
 """What a study found, in one sentence, and what to do next."""
 
-import optuna
+from dataclasses import replace
 
+import optuna
+import pytest
+
+from objectives.measurement import Capacity
 from study.results.findings import read_study
 from study.results.headline import headline, next_steps
 from tests.study import studies
@@ -67,6 +71,43 @@ def test_where_nothing_works_the_next_step_is_to_predict():
     study = studies.empty_study()
     studies.refused(study, 0.60, "small")
     assert any("study.fit" in step.command for step in next_steps(read_study(study, "")))
+
+
+def capacities(*limited_by):
+    """Findings of settings that work, with a capacity of 16 each, limited by that."""
+    study = studies.empty_study()
+    for number, _ in enumerate(limited_by):
+        studies.complete(study, 0.50 + 0.05 * number, "small")
+    findings = read_study(study, "")
+    for trial, limit in zip(findings.trials, limited_by, strict=True):
+        capacity = Capacity(
+            requests=16,
+            limited_by=limit,
+            kv_cache_tokens=6976,
+            tokens_per_request=304,
+            blocks_per_request=19,
+            block_tokens=16,
+            usable_blocks=435,
+        )
+        measurement = replace(trial.evidence.measurement, capacity=capacity)
+        vars(trial)["evidence"] = replace(trial.evidence, measurement=measurement)
+    return findings
+
+
+def test_a_capacity_that_no_memory_can_raise_is_said():
+    (flat,) = (
+        step.why
+        for step in next_steps(capacities("max_num_seqs", "max_num_seqs"))
+        if "max-num-seqs" in step.why
+    )
+    assert flat.startswith("Capacity is limited by max-num-seqs (16) in every setting that works")
+
+
+@pytest.mark.parametrize(
+    "limits", [("max_num_seqs",), ("max_num_seqs", "kv_cache"), ("kv_cache", "kv_cache")]
+)
+def test_a_capacity_that_memory_raises_somewhere_or_that_was_seen_once_is_not(limits):
+    assert not any("max-num-seqs" in step.why for step in next_steps(capacities(*limits)))
 
 
 def test_without_a_fitness_the_most_balanced_of_the_front_is_named():

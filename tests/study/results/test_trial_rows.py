@@ -1,8 +1,12 @@
 """What a study's figures rest on."""
 
+from dataclasses import replace
+
 import optuna
 import pytest
 
+from objectives.device import LargestAllocation
+from objectives.units import GIB, MIB
 from study.results.findings import read_study
 from study.results.trial_rows import (
     ROWS,
@@ -10,6 +14,7 @@ from study.results.trial_rows import (
     engines,
     foremost,
     kv_cache_rows,
+    least_in_one_piece,
     percentile_rows,
     phase_rows,
 )
@@ -55,6 +60,36 @@ def test_a_continuous_parameter_is_told_by_its_ends():
 def test_what_was_not_stored_is_left_out():
     assert engines({}) == ""
     assert "load generator" not in conditions(read_study(studies.empty_study(), ""))
+
+
+FOUND = LargestAllocation(
+    granted_bytes=9 * GIB, asked_bytes=9 * GIB, free_bytes=9 * GIB, before="vllm"
+)
+
+
+def test_of_largest_allocations_the_least_is_told_and_how_many_lay_in_pieces():
+    study = studies.empty_study()
+    pieces = replace(FOUND, granted_bytes=GIB, refused_bytes=GIB + 2 * MIB)
+    studies.complete(study, 0.5, "tiny", found=FOUND)
+    only = least_in_one_piece(read_study(study, ""))
+    assert only.endswith(
+        "before vllm started (trial 0, the least of 1); fragmented in none of them"
+    )
+    studies.refused(study, 0.6, "tiny", cause="cuda_oom_load", found=pieces)
+    studies.complete(
+        study, 0.4, "tiny", found=LargestAllocation(why_not="not asked", before="vllm")
+    )
+    said = least_in_one_piece(read_study(study, ""))
+    assert said.startswith("1.00 GiB of 9.00 GiB free, right before vllm started (trial 1,")
+    assert said.endswith("the least of 2); fragmented in 1 of them")
+    assert conditions(read_study(study, ""))["largest single allocation"] == said
+
+
+def test_where_no_trial_has_one_the_reason_is_told_and_of_older_studies_nothing(findings):
+    study = studies.empty_study()
+    studies.complete(study, 0.5, "tiny", found=LargestAllocation(why_not="not told", before="vllm"))
+    assert least_in_one_piece(read_study(study, "")) == "not told"
+    assert "largest single allocation" not in conditions(findings)
 
 
 def test_of_a_long_front_the_picks_and_the_most_balanced_are_shown():

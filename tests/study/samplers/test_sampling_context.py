@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import optuna
 import pytest
@@ -28,7 +30,9 @@ def ask(study, *, space=SPACE, predict=None, fixed=None, seed=0):
         predictions=PointPredictions(space, predict),
         rng=np.random.default_rng(seed),
         fixed=fixed or {},
-        remaining=None if points is None else history.left_of(keyed),
+        remaining=None
+        if points is None
+        else {k: p for k, p in keyed.items() if k not in history.counts},
     )
 
 
@@ -130,6 +134,6 @@ def test_a_maximised_objective_is_known_by_its_name(study):
 def test_asked_again_it_lists_anew(study):
     context = ask(study)
     before = context.candidates()
-    again = context.again()
+    again = replace(context)
     assert again.candidates() == before
     assert again.candidates() is not before

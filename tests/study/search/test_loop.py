@@ -20,7 +20,7 @@ from study.config.study_config import StudyConfig, checked
 from study.results.records import is_launched
 from study.samplers import ATTEMPTS
 from study.samplers.predictions import PointPrediction, Predict
-from study.search.loop import SMALL_SPACE, Limits, Search, run_search
+from study.search.loop import SMALL_SPACE, Search, run_search
 from study.search.progress import Lines
 from tests.study.fifteen import (
     SIZES,
@@ -42,7 +42,6 @@ CONTENT = {
     "search_space": {"vllm_memory_util": UTILISATIONS, "whisper_model_size": SIZES},
     "baseline": BASELINE,
 }
-NO_LIMITS = Limits()
 CANNOT_WORK = 15 - len(feasible_points())
 
 Breaks = Callable[[Mapping[str, Scalar], int], bool]
@@ -113,12 +112,11 @@ class Run:
 def run(
     study: optuna.Study,
     judge: Callable[[optuna.Trial], tuple[float, ...]] | None = None,
-    limits: Limits = NO_LIMITS,
     *,
     conf: StudyConfig | None = None,
     attrs: Mapping[str, object] | None = None,
     predict: Predict | None = predict,
-    on_trial_end: Callable[[optuna.Study], None] = lambda study: None,
+    **limits: Any,
 ) -> Run:
     out = io.StringIO()
     search = Search(
@@ -128,7 +126,7 @@ def run(
         attrs=attrs or {},
         predict=predict,
     )
-    healthy = run_search(search, limits, Lines(out=out), on_trial_end=on_trial_end)
+    healthy = run_search(search, Lines(out=out), **limits)
     return Run(healthy, out.getvalue())
 
 
@@ -147,7 +145,7 @@ def launched(study: optuna.Study) -> int:
 class TestTheQueue:
     def test_the_baseline_comes_first_and_is_marked(self):
         study = make_study(predict=predict)
-        run(study, limits=Limits(trials=3))
+        run(study, trials=3)
         assert points(study)[0] == BASELINE
         assert [trial.user_attrs.get("baseline") for trial in study.trials[:3]] == [
             True,
@@ -157,13 +155,13 @@ class TestTheQueue:
 
     def test_without_a_baseline_the_sampler_begins(self):
         study = make_study(predict=predict)
-        run(study, limits=Limits(trials=1), conf=replace(config(), baseline=None))
+        run(study, trials=1, conf=replace(config(), baseline=None))
         assert "baseline" not in study.trials[0].user_attrs
 
     def test_a_study_that_goes_on_does_not_begin_with_the_baseline_again(self):
         study = make_study(predict=predict)
         for _ in range(2):
-            run(study, limits=Limits(trials=2))
+            run(study, trials=2)
         assert points(study).count(BASELINE) == 1
 
     def test_a_trial_whose_worker_is_gone_is_ended_and_its_point_comes_first(self):
@@ -171,7 +169,7 @@ class TestTheQueue:
         study.enqueue_trial(BASELINE)
         SPACE.suggest(cut_off := study.ask())
         cut_off.set_user_attr("worker", {**this_worker(), "began": 0.0})
-        said = run(study, limits=Limits(trials=1)).said
+        said = run(study, trials=1).said
         assert "trial 0 was cut off; its point is measured again" in said
         assert states(study)[:2] == ["FAIL", "COMPLETE"]
         assert points(study)[1] == BASELINE
@@ -182,7 +180,7 @@ class TestTheQueue:
         SPACE.suggest(interrupted := study.ask())
         interrupted.set_user_attr("error", {"cause": "interrupted"})
         study.tell(interrupted, state=TrialState.FAIL)
-        said = run(study, limits=Limits(trials=1)).said
+        said = run(study, trials=1).said
         assert "trial 0 was interrupted; its point is measured again" in said
         assert study.trials[1].user_attrs["retry_of"] == 0
         assert points(study)[1] == BASELINE
@@ -197,7 +195,7 @@ class TestAnOrdinaryRun:
         assert "every point that may work is measured" in ended.said
 
     def test_tells_the_outcome_of_every_trial_by_the_objectives_names_and_what_is_left(self):
-        said = run(make_study(predict=predict), limits=Limits(trials=2)).said
+        said = run(make_study(predict=predict), trials=2).said
         assert "trial 0: measured: stt_latency_ms 62, llm_latency_ms 535, concurr" in said
         assert "left: 1 of 2 trials" in said
         assert "left: 0 of 2 trials" in said
@@ -234,7 +232,7 @@ class TestAnOrdinaryRun:
 class TestABrokenBench:
     def test_a_failed_trials_point_is_tried_again_at_once(self):
         study = make_study(predict=predict)
-        ended = run(study, Judge(at_baseline_once), Limits(trials=1))
+        ended = run(study, Judge(at_baseline_once), trials=1)
         assert ended.healthy
         assert "trial 0 will be tried again" in ended.said
         assert states(study)[:2] == ["FAIL", "COMPLETE"]
@@ -320,26 +318,26 @@ class TestPointsThatCannotWork:
 
     def test_are_recorded_too_when_the_budget_is_used_up(self):
         study = make_study(predict=predict)
-        ended = run(study, limits=Limits(trials=1))
+        ended = run(study, trials=1)
         assert states(study) == ["COMPLETE"] + ["PRUNED"] * CANNOT_WORK
         assert "the budget of 1 trials is used up" in ended.said
 
     def test_are_recorded_once_however_often_the_study_goes_on(self):
         study = make_study(predict=predict)
         for _ in range(3):
-            run(study, limits=Limits(trials=1))
+            run(study, trials=1)
         assert states(study).count("PRUNED") == CANNOT_WORK
 
     def test_cost_nothing_of_the_budget(self):
         study = make_study(predict=predict)
         conf = config(baseline={"vllm_memory_util": 0.40, "whisper_model_size": "tiny"})
-        run(study, limits=Limits(trials=2), conf=conf)
+        run(study, trials=2, conf=conf)
         assert states(study)[:3] == ["PRUNED", "COMPLETE", "COMPLETE"]
         assert launched(study) == 2
 
     def test_are_unknown_where_nothing_predicts(self):
         study = make_study()
-        run(study, Judge(predict=unknown), Limits(trials=2), predict=None)
+        run(study, Judge(predict=unknown), trials=2, predict=None)
         assert len(study.trials) == 2
 
     @pytest.mark.parametrize(("size", "recorded"), [(SMALL_SPACE, 1), (SMALL_SPACE + 1, 0)])
@@ -347,7 +345,7 @@ class TestPointsThatCannotWork:
         conf = integers(size)
         study = make_study("random", space=conf.space, predict=not_one)
         judge = Judge(space=conf.space, predict=not_one, figures=lambda params: (1.0, 1.0, 1.0))
-        run(study, judge, Limits(trials=2), conf=conf, predict=not_one)
+        run(study, judge, trials=2, conf=conf, predict=not_one)
         assert states(study) == ["COMPLETE", "COMPLETE"] + ["PRUNED"] * recorded
 
 
@@ -383,7 +381,7 @@ class TestOtherConditions:
     )
     def test_are_refused_by_name_and_change_nothing(self, key, said):
         study = make_study(predict=predict)
-        run(study, limits=Limits(trials=1), attrs=ATTRS)
+        run(study, trials=1, attrs=ATTRS)
         before = len(study.trials)
         with pytest.raises(UsageError) as refused:
             run(study, attrs={**ATTRS, key: OTHER[key]})
@@ -397,15 +395,15 @@ class TestOtherConditions:
     def test_are_refused_too_where_now_there_is_none(self, key):
         """A measured study cannot go on from a table."""
         study = make_study(predict=predict)
-        run(study, limits=Limits(trials=1), attrs={key: ATTRS[key]})
+        run(study, trials=1, attrs={key: ATTRS[key]})
         with pytest.raises(UsageError, match=f"another {key}"):
             run(study, attrs={"weights": "replay"})
 
     def test_the_same_device_is_known_by_its_uuid_and_its_facts_are_kept_up_to_date(self):
         study = make_study(predict=predict)
-        run(study, limits=Limits(trials=1), attrs=ATTRS)
+        run(study, trials=1, attrs=ATTRS)
         grown = {**ATTRS["device"], "total_bytes": 16}
-        run(study, limits=Limits(trials=1), attrs={**ATTRS, "device": grown})
+        run(study, trials=1, attrs={**ATTRS, "device": grown})
         assert launched(study) == 2
         assert study.user_attrs["device"]["total_bytes"] == 16
 
@@ -413,13 +411,21 @@ class TestOtherConditions:
         study = make_study(predict=predict)
         for key, value in ATTRS.items():
             study.set_user_attr(key, value)
-        run(study, limits=Limits(trials=1), attrs=OTHER)
+        run(study, trials=1, attrs=OTHER)
         assert study.user_attrs == OTHER
+
+    def test_a_constraint_that_a_newer_version_adds_is_none(self):
+        study = make_study(predict=predict)
+        run(study, trials=1, attrs=ATTRS)
+        newer = ["bounds", "kv_cache_gib", "start_refused"]
+        run(study, trials=1, attrs={**ATTRS, "constraints": newer})
+        assert launched(study) == 2
+        assert study.user_attrs["constraints"] == newer
 
     def test_what_is_no_condition_may_change(self):
         study = make_study(predict=predict)
         for engine in ("0.11.0", "0.32.0"):
-            run(study, limits=Limits(trials=1), attrs={**ATTRS, "engines": {"vllm": engine}})
+            run(study, trials=1, attrs={**ATTRS, "engines": {"vllm": engine}})
         assert study.user_attrs["engines"] == {"vllm": "0.32.0"}
 
 
@@ -427,7 +433,7 @@ class TestLimits:
     def test_trials_of_the_command_line_count_from_now_on(self):
         study = make_study(predict=predict)
         for expected in (2, 4):
-            run(study, limits=Limits(trials=2))
+            run(study, trials=2)
             assert launched(study) == expected
 
     def test_trials_of_the_configuration_count_all_of_the_study(self):
@@ -439,7 +445,7 @@ class TestLimits:
 
     def test_the_command_line_stands_before_the_configuration(self):
         study, conf = make_study(predict=predict), config(budget={"trials": 1})
-        run(study, limits=Limits(trials=3), conf=conf)
+        run(study, trials=3, conf=conf)
         assert launched(study) == 3
 
     @pytest.mark.parametrize(
@@ -447,14 +453,14 @@ class TestLimits:
     )
     def test_when_the_time_is_used_up_nothing_is_launched(self, configured_s, limit_s):
         study, conf = make_study(predict=predict), config(budget={"timeout_s": configured_s})
-        ended = run(study, limits=Limits(timeout_s=limit_s), conf=conf, predict=None)
+        ended = run(study, timeout_s=limit_s, conf=conf, predict=None)
         assert states(study) == ["WAITING"]
         assert ended.healthy
         assert "the budget of 1e-09 s is used up" in ended.said
 
     def test_more_time_on_the_command_line_stands_before_the_configuration(self):
         study, conf = make_study(predict=predict), config(budget={"timeout_s": 1e-9})
-        run(study, limits=Limits(trials=1, timeout_s=3600), conf=conf)
+        run(study, trials=1, timeout_s=3600, conf=conf)
         assert launched(study) == 1
 
     def test_a_tournament_ends_after_its_generations(self):

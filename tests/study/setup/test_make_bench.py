@@ -13,6 +13,7 @@ from objectives import workers
 from objectives.device.cpu import CpuNode
 from objectives.device.state import Device, DeviceState
 from objectives.errors import EngineError, UsageError
+from objectives.servers import neighbours
 from objectives.servers.neighbours import Command, Hold, Running
 from objectives.trial.bench import Objective
 from study.config.schema import NeighbourSection
@@ -90,7 +91,8 @@ def box(tmp_path, monkeypatch, node):
     monkeypatch.delenv(ENGINE_VARIABLE, raising=False)
     monkeypatch.setenv("GPU_ALLOCATION_STUDY_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(module, "open_device", {"cpu": node, "cuda": Card()}.__getitem__)
+    devices = {"cpu": node, "cuda": Card()}
+    monkeypatch.setattr(module, "open_device", lambda spec, objection=None: devices[spec])
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text(json.dumps({**MODEL, "vocab_size": 4096}))
 
@@ -122,6 +124,13 @@ def made(config, *, build_engines=False):
 
 
 class TestTheBench:
+    def test_a_neighbour_that_cannot_be_seen_from_here_is_said_once(self, config, monkeypatch):
+        monkeypatch.setattr(neighbours, "_sees_own_processes_only", lambda: True)
+        section = {"name": "ollama", "kind": "running", "match": "no-process-has-this"}
+        bench, said = made(config(neighbours=[section]))
+        assert [line for line in said if line.startswith("neighbour ollama is left out: ")]
+        assert bench.neighbours == [Running(name="ollama", match="no-process-has-this")]
+
     def test_is_what_the_configuration_says(self, config, tmp_path):
         neighbour = {"name": "ollama", "kind": "hold", "gib": 1}
         bench, _ = made(
@@ -177,11 +186,13 @@ class TestTheBench:
 
     def test_says_on_which_device_it_is_and_what_was_not_taken(self, config, node):
         node.passed_over = ("cuda:0 NVIDIA A30: a MIG slice",)
+        node.notes = ("the cards differ",)
         bench, said = made(config())
         assert bench.device is node
-        assert said[:2] == [
+        assert said[:3] == [
             "device: Some CPU @ 2 GHz, memory node 0, 16.0 GiB",
             "not taken: cuda:0 NVIDIA A30: a MIG slice",
+            "note: the cards differ",
         ]
         assert not any("grew" in line for line in said)
 
@@ -193,10 +204,10 @@ class TestTheBench:
         monkeypatch.setattr(workers, "TOUCH_MEMORY", tmp_path / "toucher.py")
         bench, said = made(config())
         assert bench.device.total_bytes == 16 * GIB
-        assert said[-1] == (
+        assert (
             "memory of Some CPU @ 2 GHz, memory node 0 grew from 4.0 to 16.0 GiB "
             "when it was touched"
-        )
+        ) in said
 
 
 class TestTheModels:
@@ -207,10 +218,8 @@ class TestTheModels:
         assert bench.servers["vllm"].memory.shape_missing.startswith(
             "someone/llm is not on this machine yet"
         )
-        assert (
-            said[-1]
-            == f"the KV cache cannot be predicted: {bench.servers['vllm'].memory.shape_missing}"
-        )
+        missing = bench.servers["vllm"].memory.shape_missing
+        assert f"the KV cache cannot be predicted: {missing}" in said
 
     def test_prompts_have_only_tokens_that_it_has(self, config):
         known, _ = made(config())
@@ -267,6 +276,53 @@ class TestTheModels:
         assert bench.wer == rates
 
 
+class TestAModelOfTheHub:
+    @pytest.fixture
+    def named(self, config, tmp_path, monkeypatch):
+        """A study of a model that is whole in the hub's cache; says whether vLLM goes offline."""
+        entry = tmp_path / "hub" / "models--made--up"
+        snapshot = entry / "snapshots" / "abc"
+        snapshot.mkdir(parents=True)
+        (entry / "refs").mkdir()
+        (entry / "refs" / "main").write_text("abc")
+        (snapshot / "config.json").write_text(json.dumps({**MODEL, "vocab_size": 4096}))
+        for name in ("tokenizer.json", "model.safetensors"):
+            (snapshot / name).touch()
+        monkeypatch.delenv("VLLM_USE_MODELSCOPE", raising=False)
+
+        def named(*, space=SPACE, **section):
+            bench, said = made(config(vllm={"model": "made/up", **section}, search_space=space))
+            offline = bench.servers["vllm"].is_local
+            assert any("vllm is started offline" in line for line in said) is offline
+            return offline
+
+        return named
+
+    def test_that_is_whole_is_started_offline(self, named):
+        assert named()
+        assert named(args={"max-model-len": 512}, env={"VLLM_USE_V1": "1"})
+
+    @pytest.mark.parametrize(
+        "section",
+        [
+            {"args": {"revision": "v2"}},
+            {"args": {"tokenizer": "another/one"}},
+            {"args": {"trust-remote-code": True}},
+            {"args": {"speculative-config": "{}"}},
+            {"env": {"HF_HOME": "/elsewhere"}},
+            {"env": {"VLLM_USE_MODELSCOPE": "1"}},
+        ],
+    )
+    def test_is_not_where_more_may_be_wanted(self, named, section):
+        assert not named(**section)
+
+    def test_is_not_where_a_candidate_may_want_more(self, named, monkeypatch):
+        which = {"bind": "vllm.args.tokenizer", "choices": ["a/b", "c/d"]}
+        assert not named(space={**SPACE, "which": which})
+        monkeypatch.setenv("VLLM_USE_MODELSCOPE", "1")
+        assert not named()
+
+
 class TestTheEngines:
     def test_whisper_runs_with_vllms_engine_unless_it_has_its_own(self, config, tmp_path):
         bench, _ = made(config())
@@ -294,15 +350,56 @@ class TestTheEngines:
     def test_a_missing_one_is_built_where_that_was_asked_for(self, config, unfinished, monkeypatch):
         asked = []
 
-        def build(kind, *, log, capability):
-            asked.append((kind, capability))
-            finished = {"recipe": RECIPES[kind].digest()}
+        def build(name, *, log, gpu):
+            asked.append((name, gpu))
+            finished = {"recipe": RECIPES[name].digest()}
             (unfinished / "engine.json").write_text(json.dumps(finished))
 
         monkeypatch.setattr(module, "build_engine", build)
         bench, _ = made(config(engines={"vllm": "auto"}), build_engines=True)
         assert asked == [("cpu", None)]
         assert bench.servers["vllm"].engine.name == bench.servers["whisper"].engine.name == "cpu"
+
+    def test_beside_a_vllm_of_ones_own_only_whispers_is_built(self, config, tmp_path, monkeypatch):
+        language = write_engine(tmp_path / "llm", cuda=True, versions={"openai-whisper": ""})
+        monkeypatch.setattr(sys, "executable", str(language))
+        asked = []
+
+        def build(name, *, log, gpu):
+            asked.append((name, gpu.capability))
+            write_engine(tmp_path / "home/engines" / name, cuda=True, versions={"vllm": ""})
+            finished = {"recipe": RECIPES[name].digest()}
+            (tmp_path / "home/engines" / name / "engine.json").write_text(json.dumps(finished))
+
+        monkeypatch.setattr(module, "build_engine", build)
+        own = config(device="cuda", engines={"vllm": str(language)})
+        with pytest.raises(EngineError, match="--recipe whisper makes one") as missing:
+            made(own)
+        assert str(missing.value).endswith("; or run with --build-engines")
+        bench, said = made(own, build_engines=True)
+        assert asked == [("whisper", (8, 6))]
+        assert bench.servers["whisper"].engine.name == "whisper"
+        assert f"engines: {language} for vllm, whisper for whisper" in said
+
+    def test_what_cannot_be_built_for_the_card_is_not_offered(
+        self, config, unfinished, monkeypatch
+    ):
+        told = {"compute_capability": "6.1", "driver": "550.163.01", "cuda_driver": "12.4"}
+        monkeypatch.setattr(Card, "describe", lambda self: told)
+        for build in (False, True):
+            with pytest.raises(EngineError, match="vLLM needs another GPU") as missing:
+                made(config(device="cuda", engines={"vllm": "auto"}), build_engines=build)
+            assert "--build-engines" not in str(missing.value)
+
+    def test_one_that_is_named_and_cannot_be_run_is_not_replaced(
+        self, config, tmp_path, monkeypatch
+    ):
+        broken = tmp_path / "broken"
+        broken.write_text("#!/bin/sh\necho no")
+        broken.chmod(0o755)
+        monkeypatch.delattr(module, "build_engine")
+        with pytest.raises(EngineError, match=r"is no usable Python: no$"):
+            made(config(engines={"vllm": str(broken)}), build_engines=True)
 
     def test_one_that_is_there_is_not_built_again(self, config, monkeypatch):
         monkeypatch.delattr(module, "build_engine")
@@ -322,7 +419,7 @@ class TestTheEngines:
         ],
     )
     def test_one_that_does_not_suit_is_refused_with_its_problem(
-        self, config, tmp_path, versions, said
+        self, config, tmp_path, unfinished, versions, said
     ):
         wrong = write_engine(tmp_path / "wrong", versions=versions)
         with pytest.raises(EngineError, match=said):
@@ -349,7 +446,7 @@ class TestTheEngines:
                 "whisper": {"device": "cpu"},
                 "search_space": {
                     **SPACE,
-                    "where": {"bind": "whisper.device", "choices": ["cpu", "cuda"]},
+                    "where": {"bind": "whisper.device", "choices": ["cpu", "same"]},
                 },
             },
         ],
@@ -357,6 +454,13 @@ class TestTheEngines:
     def test_whisper_that_may_run_on_the_gpu_needs_it(self, beside_a_gpu, changes):
         with pytest.raises(EngineError, match="is built without CUDA"):
             made(beside_a_gpu(**changes))
+
+    def test_the_driver_has_to_run_vllms_engine(self, config, tmp_path, monkeypatch):
+        told = {"compute_capability": "8.6", "driver": "550.163.01", "cuda_driver": "12.4"}
+        monkeypatch.setattr(Card, "describe", lambda self: told)
+        gpu = write_engine(tmp_path / "gpu", cuda="13.0")
+        with pytest.raises(EngineError, match=r"driver 550\.163\.01 runs CUDA 12\.4 and older"):
+            made(config(device="cuda", engines={"vllm": str(gpu)}))
 
     def test_vllms_engine_has_to_know_the_gpu(self, config, tmp_path, monkeypatch):
         monkeypatch.setattr(Card, "describe", lambda self: {"compute_capability": "6.1"})

@@ -14,14 +14,15 @@ from objectives.memory.calibration import Calibration
 from objectives.telemetry.watch import Telemetry
 from objectives.trial.stages import TrialStages
 from objectives.trial.stopwatch import Stopwatch
-from storage.artifacts import kept, open_artifacts, read
+from storage.artifacts import open_artifacts
 from storage.trials import this_worker
 from study.config.study_config import checked
 from study.samplers.legacy_fitness import FIGURES, fitness_of
 from study.search.lineage import verify_lineage
-from study.search.progress import Holding, Quiet
+from study.search.progress import Holding, Progress
 from study.setup.make_objective import DEVICE_WAIT_S, fitness, serving_objective
 from tests.serving_bench import GIB, FakeBench
+from tests.stores import kept, read
 from tests.study.setup.test_predictions import Node
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -39,7 +40,7 @@ FITS = {"vllm_memory_util": 0.15, "whisper_model_size": "tiny"}
 OUT_OF_BOUNDS = {"vllm_memory_util": 0.75, "whisper_model_size": "tiny"}
 
 
-class Watcher(Quiet):
+class Watcher(Progress):
     """Writes down what it is told, and how the trial stands in the study meanwhile."""
 
     def __init__(self, study):

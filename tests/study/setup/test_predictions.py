@@ -75,7 +75,7 @@ def config(tmp_path, monkeypatch):
     machine.memory(total=16 * GIB, available=12 * GIB)
     machine.node(0, total=16 * GIB, free=12 * GIB)
     node = CpuNode(root=machine.root, cpus=(0,))
-    monkeypatch.setattr(module, "open_device", {"cpu": node}.__getitem__)
+    monkeypatch.setattr(module, "open_device", lambda spec, objection: {"cpu": node}[spec])
     model = tmp_path / "model"
     model.mkdir()
     (model / "config.json").write_text(json.dumps(MODEL))
@@ -106,7 +106,7 @@ class TestEveryCandidate:
     def test_is_held_against_the_device_as_it_is(self, config):
         """0.9 of 16 GiB is more than the 12 that are free."""
         rows = predict_all(config())
-        assert [row.fits for row in rows] == [True, True, False, False]
+        assert [row.prediction.fits for row in rows] == [True, True, False, False]
         causes = {row.prediction.starts["vllm"].cause for row in rows[2:]}
         assert causes == {"gpu_memory_insufficient_at_start"}
         totals = {row.prediction.forecasts["vllm"].stored().total_bytes for row in rows}

@@ -1,0 +1,65 @@
+"""What engines know of devices: which of them they run on, and how large torch calls each.
+
+A driver's total less its own reserve is not always what CUDA calls the total; where a driver says
+nothing of its reserve the two are some percent apart. A live check asks torch, once for each device
+and driver, and the answer is kept beside the engines.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from objectives.device import Device
+from objectives.errors import EngineError, UsageError
+from objectives.servers import study_home, write_whole
+from study.engines.check import gpu_of
+from study.engines.find import find_engine, missing_recipe
+from study.engines.recipes import refusal
+
+
+def objection_of(configured: str | None = None) -> Callable[[Device], str | None]:
+    """Why vLLM's engine does not run on a GPU, None where it does or nobody knows.
+
+    Args:
+        configured: The engine as `find_engine` takes it.
+    """
+
+    def objection(device: Device) -> str | None:
+        gpu = gpu_of(device)
+        try:
+            engine = find_engine("vllm", configured, device)
+        except UsageError:  # said later, whichever device is taken
+            return None
+        except EngineError:  # none is built: could one be?
+            return refusal(missing_recipe("vllm", device), gpu)
+        return next(iter(engine.problems("vllm", device.kind, gpu=gpu)), None)
+
+    return objection
+
+
+def keep_total(device: Device, seen: Mapping[str, object], *, home: Path | None = None) -> None:
+    """Keep what torch saw of a device, for every study to come."""
+    total, driver = seen.get("total_bytes"), device.describe().get("driver")
+    if device.kind == "cuda" and isinstance(total, int) and driver:
+        kept = {"uuid": device.uuid, "driver": driver, "total_bytes": total}
+        write_whole(_place(device, home), json.dumps(kept))
+
+
+def with_known_total(device: Device, *, home: Path | None = None) -> Device:
+    """The device, told what torch called its total under this driver, if it was ever asked."""
+    if device.kind == "cuda":
+        try:
+            kept = json.loads(_place(device, home).read_text())
+            if kept["driver"] == device.describe().get("driver"):
+                device.cuda_total_bytes = int(kept["total_bytes"])
+        except (OSError, ValueError, KeyError, TypeError):  # never asked, or unreadable
+            return device
+    return device
+
+
+def _place(device: Device, home: Path | None) -> Path:
+    digest = hashlib.sha256(device.uuid.encode()).hexdigest()[:16]
+    return (study_home() if home is None else home) / "devices" / f"{digest}.json"
