@@ -88,8 +88,7 @@ class TestWhispersWeights:
         assert not (tmp_path / "xdg/whisper/base.pt").exists()
 
     @pytest.mark.engines
-    def test_the_real_library_loads_what_lies_there(self):
-        """With the options that fetching passes; a file with a wrong checksum would be fetched."""
+    def test_the_real_library_takes_the_folder_that_fetching_passes(self):
         engine = real_engine()
         code = "import inspect, whisper; print(inspect.signature(whisper.load_model))"
         done = subprocess.run(
