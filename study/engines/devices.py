@@ -12,12 +12,16 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from objectives.device import Device
-from objectives.errors import EngineError, UsageError
-from objectives.servers import study_home, write_whole
-from study.engines.check import gpu_of
+from objectives.device import Device, hold_device
+from objectives.errors import DeviceBusyError, EngineError, UsageError
+from objectives.servers import Engine, study_home, write_whole
+from objectives.units import ServerName
+from study.engines.check import check_engine, gpu_of
 from study.engines.find import find_engine, missing_recipe
 from study.engines.recipes import refusal
+
+_ASKED: tuple[ServerName, ...] = ("vllm",)
+"""Whose engine tells the total: it is vLLM that takes a share of it."""
 
 
 def objection_of(configured: str | None = None) -> Callable[[Device], str | None]:
@@ -43,7 +47,8 @@ def objection_of(configured: str | None = None) -> Callable[[Device], str | None
 def keep_total(device: Device, seen: Mapping[str, object], *, home: Path | None = None) -> None:
     """Keep what torch saw of a device, for every study to come."""
     total, driver = seen.get("total_bytes"), device.describe().get("driver")
-    if device.kind == "cuda" and isinstance(total, int) and driver:
+    is_it = seen.get("uuid") in (None, device.uuid)
+    if device.kind == "cuda" and isinstance(total, int) and driver and is_it:
         kept = {"uuid": device.uuid, "driver": driver, "total_bytes": total}
         write_whole(_place(device, home), json.dumps(kept))
 
@@ -58,6 +63,27 @@ def with_known_total(device: Device, *, home: Path | None = None) -> Device:
         except (OSError, ValueError, KeyError, TypeError):  # never asked, or unreadable
             return device
     return device
+
+
+def asked_of(engine: Engine, device: Device, *, log: Callable[[str], None]) -> Device:
+    """The device, told what torch calls its total: the engine is asked where nobody ever was.
+
+    What else the live check finds is logged, before a trial finds it. Nothing is asked while
+    another study measures on the device.
+    """
+    if device.kind != "cuda" or with_known_total(device).cuda_total_bytes is not None:
+        return device
+    try:
+        with hold_device(device, study="checks its engine"):
+            log(f"asking engine {engine.name} what it sees of the device, once for this driver")
+            report = check_engine(engine, device, roles=_ASKED)
+    except DeviceBusyError as error:
+        log(f"not asked what the engine sees of the device: {error}")
+        return device
+    for problem in report.problems:
+        log(f"check: {problem}")
+    keep_total(device, report.facts["seen"] or {})
+    return with_known_total(device)
 
 
 def _place(device: Device, home: Path | None) -> Path:

@@ -15,6 +15,7 @@ from objectives.trial import Bench, Objective
 from objectives.units import GIB, ServerName
 from study.config import NeighbourSection, StudyConfig, fixed_settings
 from study.engines import (
+    asked_of,
     build_engine,
     check_engine,
     find_engine,
@@ -22,7 +23,6 @@ from study.engines import (
     missing_recipe,
     objection_of,
     refusal,
-    with_known_total,
 )
 from study.setup.model_shapes import dummy_shape, llm_weights_bytes, model_shape
 from study.setup.weights import is_cached_whole, resolve_llm, resolve_whisper
@@ -48,7 +48,7 @@ def make_bench(config: StudyConfig, *, build_engines: bool, log: Callable[[str],
         EngineError: There is no engine that can run a server, or building it failed.
     """
     document = config.document
-    device = with_known_total(open_device(document.device, objection_of(document.engines.vllm)))
+    device = open_device(document.device, objection_of(document.engines.vllm))
     log(f"device: {device.spoken}, {device.total_bytes / GIB:.1f} GiB")
     for reason in device.passed_over:
         log(f"not taken: {reason}")
@@ -57,6 +57,7 @@ def make_bench(config: StudyConfig, *, build_engines: bool, log: Callable[[str],
     engines = document.engines
     build = log if build_engines else None
     vllm_engine = _engine("vllm", engines.vllm, device, build)
+    device = asked_of(vllm_engine, device, log=log)
     place = _whisper_device(config, device)
     whisper_engine = _engine("whisper", engines.whisper, place, build, beside=vllm_engine)
     if whisper_engine.interpreter != vllm_engine.interpreter:

@@ -6,9 +6,11 @@ import pytest
 
 from objectives.device.cuda import all_devices
 from objectives.device.discovery import open_device
+from objectives.device.lock import FOLDER_VARIABLE, hold_device
+from objectives.servers import probe
 from study.engines import __main__ as command
 from study.engines.__main__ import main
-from study.engines.devices import keep_total, objection_of, with_known_total
+from study.engines.devices import asked_of, keep_total, objection_of, with_known_total
 from study.engines.find import ENGINE_VARIABLE
 from tests.fakes import machines
 from tests.fakes.engine import write_engine
@@ -74,6 +76,49 @@ class TestTheTotal:
         assert main(argv) == 0
         assert json.loads(capsys.readouterr().out)["ok"]
         assert with_known_total(all_devices()[0][1]).read().cuda_total_bytes == TORCH
+
+
+class TestAStudyAsks:
+    @pytest.fixture
+    def engine(self, tmp_path, monkeypatch):
+        monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "locks"))
+
+        def made(uuid, **more):
+            python = cuda_engine(tmp_path, **more)
+            seen = f'"device": "DEVICE", "uuid": "{uuid}", "total_bytes": {TORCH}'
+            python.write_text(python.read_text().replace('"device": "DEVICE"', seen))
+            return probe(python)
+
+        return made
+
+    def test_once_for_each_card_and_driver(self, machine, engine):
+        said = []
+        first = asked_of(engine(machines.RTX_3060), all_devices()[0][1], log=said.append)
+        assert first.read().server_total_bytes == TORCH
+        assert len(said) == 1
+        again = asked_of(engine(machines.RTX_3060), all_devices()[0][1], log=said.append)
+        assert again.read().server_total_bytes == TORCH
+        assert len(said) == 1
+
+    def test_and_says_what_is_strange_before_a_trial_meets_it(self, machine, engine, home):
+        said = []
+        asked_of(engine(machines.GTX_1080_TI), all_devices()[0][1], log=said.append)
+        assert said[1].startswith("check: torch sees")
+        assert f"{machines.GTX_1080_TI} where NVIDIA GeForce RTX 3060" in said[1]
+        assert not (home / "devices").exists(), "the total of another card is not this one's"
+
+    def test_not_while_another_study_measures_there(self, machine, engine):
+        said = []
+        device = all_devices()[0][1]
+        with hold_device(device, study="dream"):
+            asked = asked_of(engine(machines.RTX_3060), device, log=said.append)
+        assert asked.read().cuda_total_bytes is None
+        (line,) = said
+        assert "study dream" in line
+
+    def test_no_cpu(self):
+        device = FakeDevice()
+        assert asked_of(None, device, log=pytest.fail) is device
 
 
 class TestTheCardThatIsTaken:
