@@ -12,11 +12,11 @@ from objectives.device.cuda import CudaDevice, all_devices, visible_devices
 from objectives.device.nvml import NoNvmlError
 from objectives.device.state import Device, DeviceState
 from objectives.errors import BenchError, OrphanError, UsageError
-from objectives.units import gib
+from objectives.units import MIB, gib
 
 _ALLOWED = "auto, cpu, cuda, cuda:N, GPU-UUID"
 _LOOK_S = 0.1
-_ALIKE, _ALIKE_BYTES = 0.05, 256 << 20
+_ALIKE, _ALIKE_BYTES = 0.05, 256 * MIB
 """So far, as a share or in bytes, may memory that is missing be off what a server held."""
 
 Objection = Callable[[CudaDevice], str | None]

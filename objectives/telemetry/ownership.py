@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import psutil
 
 from objectives.device import DeviceState, Own
+from objectives.units import gib
 
 FRESH_S = 1.0
 """Seconds in which a tenant that is in no list yet may still come into it."""
@@ -35,9 +36,7 @@ class Stranger:
     looks: int = 1
 
     def __str__(self) -> str:
-        held = (
-            "" if self.most_bytes is None else f" and held up to {self.most_bytes / 2**30:.2f} GiB"
-        )
+        held = "" if self.most_bytes is None else f" and held up to {gib(self.most_bytes)}"
         return f"process {self.pid} ({self.name or 'of another namespace'}){held}"
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from objectives.errors import UsageError
-from objectives.units import Scalar
+from objectives.units import Scalar, is_number
 from study.config.refusals import kind_of, nearest
 from study.config.schema import Document
 
@@ -87,7 +87,7 @@ def _legacy_budget(budget: Mapping[str, Any], source: str) -> dict[str, Any]:
         value = budget.get(key)
         if value is None:
             continue
-        if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+        if not is_number(value) or value <= 0:
             raise UsageError(f"{source}: budget.{key}: found {value!r}, allowed: a number above 0")
     seconds, candidates, generations = map(budget.get, _BUDGET[:3])
     found = {

@@ -44,20 +44,20 @@ def objection_of(configured: str | None = None) -> Callable[[Device], str | None
     return objection
 
 
-def keep_total(device: Device, seen: Mapping[str, object], *, home: Path | None = None) -> None:
+def keep_total(device: Device, seen: Mapping[str, object]) -> None:
     """Keep what torch saw of a device, for every study to come."""
     total, driver = seen.get("total_bytes"), device.describe().get("driver")
     is_it = seen.get("uuid") in (None, device.uuid)
     if device.kind == "cuda" and isinstance(total, int) and driver and is_it:
         kept = {"uuid": device.uuid, "driver": driver, "total_bytes": total}
-        write_whole(_place(device, home), json.dumps(kept))
+        write_whole(_place(device), json.dumps(kept))
 
 
-def with_known_total(device: Device, *, home: Path | None = None) -> Device:
+def with_known_total(device: Device) -> Device:
     """The device, told what torch called its total under this driver, if it was ever asked."""
     if device.kind == "cuda":
         try:
-            kept = json.loads(_place(device, home).read_text())
+            kept = json.loads(_place(device).read_text())
             if kept["driver"] == device.describe().get("driver"):
                 device.cuda_total_bytes = int(kept["total_bytes"])
         except (OSError, ValueError, KeyError, TypeError):  # never asked, or unreadable
@@ -86,6 +86,6 @@ def asked_of(engine: Engine, device: Device, *, log: Callable[[str], None]) -> D
     return with_known_total(device)
 
 
-def _place(device: Device, home: Path | None) -> Path:
+def _place(device: Device) -> Path:
     digest = hashlib.sha256(device.uuid.encode()).hexdigest()[:16]
-    return (study_home() if home is None else home) / "devices" / f"{digest}.json"
+    return study_home() / "devices" / f"{digest}.json"

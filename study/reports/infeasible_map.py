@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from objectives.models import WHISPER_SIZES
-from objectives.units import Scalar
+from objectives.units import Scalar, is_number
 from study.reports.palette import FEASIBLE, INK, MUTED, ONFILL, PAPER, Role, fills
 from study.reports.plots import STYLE, WIDTH_IN
 from study.results import Findings, TrialRecord, causes, choice
@@ -107,7 +107,7 @@ def side(trials: Sequence[TrialRecord], name: str) -> Side:
 
 def _order(value: Scalar) -> tuple[int, float, str]:
     """Numbers by size, then Whisper's checkpoints by theirs, then other words by the alphabet."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if is_number(value):
         return (0, float(value), "")
     size = WHISPER_SIZES.get(str(value).removesuffix(".en"), len(WHISPER_SIZES))
     return (1, float(size), str(value))

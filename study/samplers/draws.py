@@ -18,7 +18,7 @@ from optuna.distributions import (
 )
 
 from objectives.space import Parameter, SearchSpace
-from objectives.units import Scalar
+from objectives.units import Scalar, is_number
 
 NEAR = (0.01, 0.3)
 """The shortest and the longest step's standard deviation, as shares of a range."""
@@ -118,4 +118,4 @@ def _moved(parameter: Parameter, value: Scalar, rng: np.random.Generator) -> Sca
 
 def is_ordered(parameter: Parameter) -> bool:
     """Whether the choices are numbers, so that their order means something."""
-    return all(isinstance(c, int | float) and not isinstance(c, bool) for c in parameter.choices)
+    return all(map(is_number, parameter.choices))

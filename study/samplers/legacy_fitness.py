@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 
 from optuna.trial import FrozenTrial
 
+from objectives.units import is_number
+
 FIGURES = (
     "stt_latency_ms",
     "llm_latency_ms",
@@ -74,4 +76,4 @@ def fitness_of(trial: FrozenTrial) -> float | None:
 
 
 def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    return float(value) if is_number(value) else None

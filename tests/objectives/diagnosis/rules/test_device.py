@@ -8,6 +8,7 @@ from objectives.causes import APPLICATION_XIDS
 from objectives.diagnosis.diagnosis import wanted_of_a_server, wanted_of_a_start
 from objectives.diagnosis.rules.device import CUDA, DEVICE, GPU, LIBRARIES
 from objectives.diagnosis.rules.rule_book import Rank, RuleBook, figures_of
+from tests.objectives.diagnosis.rules.readings import first, unmet
 
 TABLES = (*DEVICE, *GPU, *LIBRARIES, *CUDA)
 BOOK = RuleBook(DEVICE, GPU, LIBRARIES, CUDA)
@@ -179,41 +180,35 @@ CASES = (
     *(("cuda_init", *row) for row in (*FIRST_USES, *STARTS)),
 )
 """Cause, a line, and a neighbour with a hint of the same rule that says something else."""
-
-
-def first(line):
-    """The rule that names the cause of a line, as the reader of lines takes it."""
-    fit = BOOK.candidates(line.lower())
-    return next((rule for rule in fit if rule.pattern.search(line)), None)
+LINES = [line for _, line, _ in CASES]
 
 
 @pytest.mark.parametrize(("cause", "line"), [case[:2] for case in CASES])
 def test_a_line_of_its_kind_has_the_cause(cause, line):
-    assert first(line).cause == cause
+    assert first(BOOK, line).cause == cause
 
 
 @pytest.mark.parametrize("neighbour", [case[2] for case in CASES if case[2]])
 def test_a_neighbour_of_it_has_none(neighbour):
     assert BOOK.candidates(neighbour.lower()), "no hint: this would prove nothing"
-    assert first(neighbour) is None
+    assert first(BOOK, neighbour) is None
 
 
 def test_every_rule_has_a_line():
-    met = {id(first(line)) for _, line, _ in CASES}
     # What a status means at the first call, and what is only warned of, stand behind others.
-    left = [rule for rule in TABLES if id(rule) not in met]
+    left = unmet(TABLES, BOOK, LINES)
     assert [(rule.cause, rule.rank) for rule in left] == [("cuda_init", Rank.WEAK)] * 2
 
 
 @pytest.mark.parametrize("line", [case[1] for case in CASES])
 def test_no_line_that_a_rule_knows_is_passed_over_unread(line):
     assert wanted_of_a_start(line)
-    assert first(line).start_only or wanted_of_a_server(line)
+    assert first(BOOK, line).start_only or wanted_of_a_server(line)
 
 
 @pytest.mark.parametrize("xid", [*sorted(APPLICATION_XIDS), 48, 79])
 def test_an_xid_is_the_program_s_or_the_device_s(xid):
-    rule = first(f"NVRM: Xid (PCI:0000:01:00): {xid}, pid=812, name=python3")
+    rule = first(BOOK, f"NVRM: Xid (PCI:0000:01:00): {xid}, pid=812, name=python3")
     of_the_program = xid in APPLICATION_XIDS
     assert rule.cause == ("cuda_illegal_access" if of_the_program else "engine_dead_other")
     assert (rule.rank, rule.quiet) == (Rank.WEAK, True)
@@ -236,7 +231,7 @@ def test_an_xid_is_the_program_s_or_the_device_s(xid):
     ],
 )
 def test_a_line_gives_its_figures(line, figures):
-    assert dict(figures_of(first(line).pattern.search(line))) == figures
+    assert dict(figures_of(first(BOOK, line).pattern.search(line))) == figures
 
 
 def test_only_a_start_fails_to_find_its_device():

@@ -17,6 +17,7 @@ from objectives.diagnosis.rules.start import (
     PORT,
     SOURCE_CODE,
 )
+from tests.objectives.diagnosis.rules.readings import first, unmet
 
 TABLES = (PORT, DISTRIBUTED, MODEL, ARCHITECTURE, ARGUMENTS, HUNG)
 RULES = tuple(rule for table in TABLES for rule in table)
@@ -255,34 +256,28 @@ CASES = (
     *(("timeout_hang", *row) for row in WAITS),
 )
 """Cause, a line, and a neighbour with a hint of the same rule that says something else."""
-
-
-def first(line):
-    """The rule that names the cause of a line, as the reader of lines takes it."""
-    fit = BOOK.candidates(line.lower())
-    return next((rule for rule in fit if rule.pattern.search(line)), None)
+LINES = [line for _, line, _ in CASES]
 
 
 @pytest.mark.parametrize(("cause", "line"), [case[:2] for case in CASES])
 def test_a_line_of_its_kind_has_the_cause(cause, line):
-    assert first(line).cause == cause
+    assert first(BOOK, line).cause == cause
 
 
 @pytest.mark.parametrize("neighbour", [case[2] for case in CASES if case[2]])
 def test_a_neighbour_of_it_has_none(neighbour):
     assert BOOK.candidates(neighbour.lower()), "no hint: this would prove nothing"
-    assert first(neighbour) is None
+    assert first(BOOK, neighbour) is None
 
 
 def test_every_rule_has_a_line():
-    met = {id(first(line)) for _, line, _ in CASES}
-    assert [rule.pattern.pattern for rule in RULES if id(rule) not in met] == []
+    assert [rule.pattern.pattern for rule in unmet(RULES, BOOK, LINES)] == []
 
 
 @pytest.mark.parametrize("line", [case[1] for case in CASES])
 def test_no_line_that_a_rule_knows_is_passed_over_unread(line):
     assert wanted_of_a_start(line)
-    assert first(line).start_only or wanted_of_a_server(line)
+    assert first(BOOK, line).start_only or wanted_of_a_server(line)
 
 
 @pytest.mark.parametrize(
@@ -325,19 +320,19 @@ def test_no_line_that_a_rule_knows_is_passed_over_unread(line):
     ],
 )
 def test_a_line_gives_its_figures(line, figures):
-    assert dict(figures_of(first(line).pattern.search(line))) == figures
+    assert dict(figures_of(first(BOOK, line).pattern.search(line))) == figures
 
 
 def test_what_only_a_start_may_die_of_means_nothing_later():
     only = {"model_not_found_or_auth", "unsupported_quantization_or_arch", "bad_argument"}
     assert {rule.cause for rule in RULES if rule.start_only} == {*only, "timeout_hang"}
     assert only.isdisjoint(rule.cause for rule in RULES if not rule.start_only)
-    assert [line for line, _ in WAITS if first(line).start_only] == ["TimeoutError"]
+    assert [line for line, _ in WAITS if first(BOOK, line).start_only] == ["TimeoutError"]
 
 
 def test_a_script_s_words_weigh_least_and_an_implication_little():
     def weighing(rank):
-        return {line for _, line, _ in CASES if first(line).rank is rank}
+        return {line for _, line, _ in CASES if first(BOOK, line).rank is rank}
 
     assert weighing(Rank.OUTER) == {RANKS[22][0], RANKS[23][0], *(row[0] for row in WAITS[8:])}
     weak = {*CHECKPOINTS[-5:-1], SETTINGS[17], *SETTINGS[19:], WAITS[7]}
@@ -347,7 +342,7 @@ def test_a_script_s_words_weigh_least_and_an_implication_little():
 
 
 def test_only_the_wires_are_heard_of_quietly():
-    quiet = {line for _, line, _ in CASES if first(line).quiet}
+    quiet = {line for _, line, _ in CASES if first(BOOK, line).quiet}
     assert quiet == {RANKS[22][0], RANKS[23][0]}
 
 

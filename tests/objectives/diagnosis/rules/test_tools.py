@@ -7,6 +7,7 @@ import pytest
 from objectives.diagnosis.diagnosis import wanted_of_a_server, wanted_of_a_start
 from objectives.diagnosis.rules.rule_book import Rank, RuleBook, figures_of
 from objectives.diagnosis.rules.tools import BUILD_TOOLS, ENVIRONMENT
+from tests.objectives.diagnosis.rules.readings import first, unmet
 
 RULES = (*BUILD_TOOLS, *ENVIRONMENT)
 BOOK = RuleBook(BUILD_TOOLS, ENVIRONMENT)
@@ -80,34 +81,28 @@ CASES = (
     *(("environment", *row) for row in MACHINE),
 )
 """Cause, a line, and a neighbour with a hint of the same rule that says something else."""
-
-
-def first(line):
-    """The rule that names the cause of a line, as the reader of lines takes it."""
-    fit = BOOK.candidates(line.lower())
-    return next((rule for rule in fit if rule.pattern.search(line)), None)
+LINES = [line for _, line, _ in CASES]
 
 
 @pytest.mark.parametrize(("cause", "line"), [case[:2] for case in CASES])
 def test_a_line_of_its_kind_has_the_cause(cause, line):
-    assert first(line).cause == cause
+    assert first(BOOK, line).cause == cause
 
 
 @pytest.mark.parametrize("neighbour", [case[2] for case in CASES if case[2]])
 def test_a_neighbour_of_it_has_none(neighbour):
     assert BOOK.candidates(neighbour.lower()), "no hint: this would prove nothing"
-    assert first(neighbour) is None
+    assert first(BOOK, neighbour) is None
 
 
 def test_every_rule_has_a_line():
-    met = {id(first(line)) for _, line, _ in CASES}
-    assert [rule.pattern.pattern for rule in RULES if id(rule) not in met] == []
+    assert [rule.pattern.pattern for rule in unmet(RULES, BOOK, LINES)] == []
 
 
 @pytest.mark.parametrize("line", [case[1] for case in CASES])
 def test_no_line_that_a_rule_knows_is_passed_over_unread(line):
     assert wanted_of_a_start(line)
-    assert first(line).start_only or wanted_of_a_server(line)
+    assert first(BOOK, line).start_only or wanted_of_a_server(line)
 
 
 @pytest.mark.parametrize(
@@ -123,10 +118,10 @@ def test_no_line_that_a_rule_knows_is_passed_over_unread(line):
     ],
 )
 def test_a_line_gives_its_figures(line, figures):
-    assert dict(figures_of(first(line).pattern.search(line))) == figures
+    assert dict(figures_of(first(BOOK, line).pattern.search(line))) == figures
 
 
 def test_what_calls_a_compiler_never_wins_over_the_compiler():
-    wrappers = {line for _, line, _ in CASES if first(line).rank is Rank.WRAPPER}
+    wrappers = {line for _, line, _ in CASES if first(BOOK, line).rank is Rank.WRAPPER}
     assert wrappers == {row[0] for row in TOOLS[-2:]}
-    assert {first(line).rank for line, _ in TOOLS[:16]} == {Rank.STRONG}
+    assert {first(BOOK, line).rank for line, _ in TOOLS[:16]} == {Rank.STRONG}
