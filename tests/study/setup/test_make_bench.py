@@ -11,6 +11,7 @@ import pytest
 
 from objectives import workers
 from objectives.device.cpu import CpuNode
+from objectives.device.lock import FOLDER_VARIABLE
 from objectives.device.state import Device, DeviceState
 from objectives.errors import EngineError, UsageError
 from objectives.servers import neighbours
@@ -87,10 +88,11 @@ def node(machine):
 
 @pytest.fixture(autouse=True)
 def box(tmp_path, monkeypatch, node):
-    """Nothing of this machine is seen: neither devices, nor engines, nor models."""
+    """Nothing of this machine is seen or touched: devices and their locks, engines, models."""
     monkeypatch.delenv(ENGINE_VARIABLE, raising=False)
     monkeypatch.setenv("GPU_ALLOCATION_STUDY_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "locks"))
     devices = {"cpu": node, "cuda": Card()}
     monkeypatch.setattr(module, "open_device", lambda spec, objection=None: devices[spec])
     (tmp_path / "model").mkdir()
